@@ -1,0 +1,17 @@
+"""From shards to batches. The files in the order of the data:
+
+    source rows -> importers/ -> Sample -> shard_writer -> shards/*.tar, manifest.json
+                                                              |
+              batch <- datamodule <- collate <- order <- shards (read at random)
+
+- `schema`: what a shard holds: keys, members, what a sample must fulfil (with `fields`, its JSON;
+  `images`, opening files nobody vouches for; `faults`, what can be wrong and what to do about it)
+- `manifest`: what a directory of shards holds and how it came about, written last (with `atomic`)
+- `shard_writer`: samples to tars
+- `shards`: tars to samples, at random (with `tar_index`)
+- `importers`: rows in the formats of TRL, RLAIF-V and LLaVA to shards
+- `order`: the global order of an epoch, cut by rank, restartable anywhere
+- `collate`: samples to a batch
+- `datamodule`: which shards, how many workers, where an interrupted epoch goes on
+- `verbs`: what `rlaifv shards import|verify|show` do (with `contact_sheet`)
+"""

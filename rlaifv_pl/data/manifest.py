@@ -1,0 +1,152 @@
+"""The manifest of a shard directory: which shards, how many samples, and how they came about.
+
+It is written last. A directory without one is unfinished, whatever tars lie in it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rlaifv_pl.data.atomic import atomic_file
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+"""Raised when a reader of the old version would misread the new shards."""
+
+
+class ManifestError(ValueError):
+    """A shard directory is unfinished, damaged, or of another schema version."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardInfo:
+    """One tar of the directory."""
+
+    name: str
+    """File name, without directory."""
+    bytes: int
+    """Size of the file."""
+    sha256: str
+    """Of the whole file, in hex."""
+    samples: int
+
+    def __post_init__(self) -> None:
+        # A manifest may come from anywhere; its names must not lead out of its directory.
+        if Path(self.name).name != self.name:
+            raise ValueError(f"a shard's name must be a plain file name, got {self.name!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What a directory of shards holds and how it came about."""
+
+    shards: tuple[ShardInfo, ...]
+    """In the order in which they were written, which is the order of the samples."""
+    kinds: Mapping[str, int]
+    """Samples by what can be learned from them; one sample may count under two kinds."""
+    drops: Mapping[str, int]
+    """Samples that were left out, by reason."""
+    recipe: Mapping[str, Any]
+    """The resolved settings that made the shards."""
+    recipe_hash: str
+    """`hash_json(recipe)`: equal recipes are meant to make equal shards."""
+    round: int | None = None
+    """Round of the loop that made them; None for imported ones."""
+    parents: tuple[str, ...] = ()
+    """`hash` of the manifests that these shards were made from."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Packages that took part in the writing."""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def hash(self) -> str:
+        """Identity of the directory: of its contents, its recipe and its ancestry."""
+        return hash_json(asdict(self))
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256, in hex, of a JSON value; the order of an object's keys does not count.
+
+    >>> hash_json({"a": 1, "b": 2}) == hash_json({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages whose change could change the bytes of a shard."""
+    return {name: metadata.version(name) for name in ("webdataset", "pillow", "datasets")}
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Declare the shards in `directory` finished: all or nothing, and after them."""
+    with atomic_file(directory / MANIFEST_NAME) as file:
+        file.write((json.dumps(asdict(manifest), indent=2) + "\n").encode())
+
+
+def read_manifest(directory: str | Path) -> Manifest:
+    """Read the manifest and check that its shards lie beside it at their full size.
+
+    Contents are not read: `rlaifv shards verify` checks the hashes.
+
+    Raises:
+        ManifestError: there is no manifest, it is not one of this schema version, or a shard is
+            missing or has another size.
+    """
+    directory = Path(directory)
+    path = directory / MANIFEST_NAME
+    if not path.is_file():
+        raise ManifestError(
+            f"{path} is missing, so the shards in {directory} are unfinished or were moved without it. "
+            "Run the command that writes them again, to its end, or copy the manifest beside its shards."
+        )
+    manifest = _parse(path)
+    for shard in manifest.shards:
+        _check_size(directory / shard.name, shard.bytes)
+    return manifest
+
+
+def _parse(path: Path) -> Manifest:
+    try:
+        document = json.loads(path.read_bytes())
+        version = document["schema_version"]
+        if version == SCHEMA_VERSION:
+            shards = tuple(ShardInfo(**shard) for shard in document.pop("shards"))
+            return Manifest(shards=shards, parents=tuple(document.pop("parents")), **document)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ManifestError(
+            f"{path} is no manifest of shards ({error!r}); expected a JSON object with "
+            f"{[name.name for name in fields(Manifest)]}. Write the shards again."
+        ) from error
+    raise ManifestError(
+        f"{path} has schema version {version!r}, this program reads version {SCHEMA_VERSION}. "
+        "Write the shards again, or use the program's version that wrote them."
+    )
+
+
+def _check_size(path: Path, expected: int) -> None:
+    size = path.stat().st_size if path.is_file() else None
+    if size is None:
+        raise ManifestError(
+            f"{path} is missing, but its manifest lists it. Copy it from where it was written."
+        )
+    if size != expected:
+        raise ManifestError(
+            f"{path} has {size} bytes, its manifest says {expected}: it was cut or replaced. Copy it again, "
+            "or write the shards again."
+        )

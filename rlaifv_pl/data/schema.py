@@ -1,0 +1,214 @@
+"""What a shard holds: the members of a sample, the JSON among them, and what a sample must fulfil.
+
+`encode_sample` and `decode_sample` are inverse to each other and check types; `check_sample` checks
+sense. shards/README.md says the same in words.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.fields import decode_fields, encode_fields, shorten
+from rlaifv_pl.data.images import image_extension, open_image
+from rlaifv_pl.records import Message, Sample
+
+__all__ = [
+    "BadSample",
+    "Kind",
+    "Reason",
+    "check_key",
+    "check_sample",
+    "decode_sample",
+    "encode_sample",
+    "kinds",
+    "open_image",
+]
+
+MAX_KEY_LENGTH = 80
+"""Leaves room for `.rejected.99.webp` in the 100 bytes of a tar header's name field."""
+
+_KEY = re.compile(rf"[a-z0-9_-]{{1,{MAX_KEY_LENGTH}}}")
+_IMAGE_MEMBER = re.compile(r"(?:(?P<side>rejected)\.)?(?:(?P<number>\d{1,4})\.)?(?:jpe?g|png|webp)")
+
+
+class Kind(StrEnum):
+    """What an objective can learn from a sample."""
+
+    PREFERENCE = "preference"
+    """`chosen` over `rejected`: DPO."""
+    SFT = "sft"
+    """A `completion` to imitate."""
+    NSFT = "nsft"
+    """`chosen` to imitate, with `corrections` that name the errors of `rejected`."""
+    PROMPT = "prompt"
+    """Nothing yet: an input of feedback."""
+
+
+def kinds(sample: Sample) -> frozenset[Kind]:
+    """Tell what can be learned from a sample; more than one kind may hold.
+
+    >>> sorted(kinds(Sample(key="a", prompt="How many?", chosen="Two.", rejected="Six.")))
+    [<Kind.PREFERENCE: 'preference'>]
+    """
+    is_pair = sample.chosen is not None and sample.rejected is not None
+    held = {
+        Kind.PREFERENCE: is_pair,
+        Kind.SFT: sample.completion is not None,
+        Kind.NSFT: is_pair and bool(sample.corrections),
+    }
+    return frozenset(kind for kind, holds in held.items() if holds) or frozenset({Kind.PROMPT})
+
+
+def check_key(key: str, where: str = "sample") -> None:
+    """Refuse a key that would not come back from a tar as it went in.
+
+    Raises:
+        BadSample: `bad_key`. WebDataset splits a member's name at the first dot and lower-cases what
+            follows, so that 'a.b' would silently come back as 'a'.
+    """
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise BadSample(Reason.BAD_KEY, where, f"the key {key!r} would not survive in a tar")
+
+
+def encode_sample(sample: Sample) -> dict[str, bytes]:
+    """Turn a sample into the members of its tar entry, by extension: `jpg`, `0.png`, `json`.
+
+    Empty fields are left out. What is written has been read back: whatever `decode_sample` would
+    refuse is refused here.
+
+    Raises:
+        BadSample: as `decode_sample`; `undecodable_image` if an image is no JPEG, PNG or WebP;
+            `bad_key`.
+    """
+    where = f"sample {sample.key!r}"
+    check_key(sample.key, where)
+    members = _encode_images(sample.images, "", where)
+    members |= _encode_images(sample.rejected_images, "rejected.", where)
+    members["json"] = encode_fields(sample, where)
+    decode_sample(sample.key, members, where)
+    return members
+
+
+def decode_sample(key: str, members: Mapping[str, bytes], where: str) -> Sample:
+    """Turn the members of a tar entry into a sample; unknown keys of the JSON go to `extra`.
+
+    Args:
+        key: the part of the members' names before the first dot.
+        members: contents by the part after it.
+        where: shard and key, named in errors.
+
+    Raises:
+        BadSample: `missing_json`, `invalid_json`, `wrong_type`, `foreign_member`,
+            `duplicate_member` (two members for one image) or `missing_image` (a gap in the numbers).
+    """
+    check_key(key, where)
+    if "json" not in members:
+        raise BadSample(Reason.MISSING_JSON, where, f"found only {sorted(members)}")
+    sides: dict[str, dict[int, bytes]] = {"": {}, "rejected": {}}
+    for name, data in members.items():
+        if name != "json":
+            side, number = _image_place(name, where)
+            if number in sides[side]:
+                detail = f"{name!r} is the second member for one image"
+                raise BadSample(Reason.DUPLICATE_MEMBER, where, detail)
+            sides[side][number] = data
+    return Sample(
+        key=key,
+        images=_in_order(sides[""], where),
+        rejected_images=_in_order(sides["rejected"], where),
+        **decode_fields(members["json"], where),
+    )
+
+
+def check_sample(sample: Sample, where: str) -> None:
+    """Check that a sample of right types also makes sense. A sample with nothing to learn is legal.
+
+    Raises:
+        BadSample: `empty_prompt`, `wrong_turns`, `missing_answer`, `empty_answer`, `equal_answers`,
+            `image_count` or `bad_span`.
+    """
+    _check_prompt(sample, where)
+    _check_answers(sample, where)
+    blocks = _count_image_blocks(sample.prompt)
+    if blocks and blocks != len(sample.images):
+        detail = f"prompt has {blocks} image blocks, but there are {len(sample.images)} images"
+        raise BadSample(Reason.IMAGE_COUNT, where, detail)
+    if sample.rejected_images and len(sample.rejected_images) != len(sample.images):
+        detail = f"{len(sample.rejected_images)} rejected images stand for {len(sample.images)} images"
+        raise BadSample(Reason.IMAGE_COUNT, where, detail)
+    for span in sample.spans:
+        text = getattr(sample, span["side"]) or ""
+        if not 0 <= span["start"] < span["end"] <= len(text):
+            detail = f"spans: {dict(span)} leaves the {len(text)} characters of {span['side']}"
+            raise BadSample(Reason.BAD_SPAN, where, detail)
+
+
+def _encode_images(images: Sequence[bytes], side: str, where: str) -> dict[str, bytes]:
+    """Name the images of one side: a number each, unless there is a single one and no side to tell."""
+    members = {}
+    for number, data in enumerate(images):
+        extension = image_extension(data)
+        if extension is None:
+            detail = f"{side}image {number} starts with {data[:8]!r}, which is no JPEG, PNG or WebP"
+            raise BadSample(Reason.UNDECODABLE_IMAGE, where, detail)
+        is_numbered = side or len(images) > 1
+        members[f"{side}{number}.{extension}" if is_numbered else extension] = data
+    return members
+
+
+def _image_place(name: str, where: str) -> tuple[str, int]:
+    """Side and number of an image, by the member's name."""
+    match = _IMAGE_MEMBER.fullmatch(name)
+    if match is None:
+        raise BadSample(Reason.FOREIGN_MEMBER, where, f"a sample has no member {name!r}")
+    return match["side"] or "", int(match["number"] or 0)
+
+
+def _in_order(images: Mapping[int, bytes], where: str) -> tuple[bytes, ...]:
+    if sorted(images) != list(range(len(images))):
+        detail = f"images must be numbered from 0 without a gap, got {sorted(images)}"
+        raise BadSample(Reason.MISSING_IMAGE, where, detail)
+    return tuple(images[number] for number in range(len(images)))
+
+
+def _check_prompt(sample: Sample, where: str) -> None:
+    if isinstance(sample.prompt, str):
+        if not sample.prompt.strip():
+            raise BadSample(Reason.EMPTY_PROMPT, where, f"prompt is {sample.prompt!r}")
+        return
+    last_role = sample.prompt[-1]["role"] if sample.prompt else None
+    if last_role != "user":
+        detail = f"prompt must end with a turn of the user, but its last turn is of {last_role!r}"
+        raise BadSample(Reason.WRONG_TURNS, where, detail)
+    if not any(_has_content(message["content"]) for message in sample.prompt if message["role"] == "user"):
+        raise BadSample(Reason.EMPTY_PROMPT, where, "no turn of the user has a text or an image")
+
+
+def _check_answers(sample: Sample, where: str) -> None:
+    if (sample.chosen is None) != (sample.rejected is None):
+        missing = "chosen" if sample.chosen is None else "rejected"
+        raise BadSample(Reason.MISSING_ANSWER, where, f"{missing} is missing")
+    answers = {side: getattr(sample, side) for side in ("chosen", "rejected", "completion")}
+    for number, correction in enumerate(sample.corrections):
+        answers[f"corrections[{number}].question"] = correction.question
+        answers[f"corrections[{number}].answer"] = correction.answer
+    for name, text in answers.items():
+        if text is not None and not text.strip():
+            raise BadSample(Reason.EMPTY_ANSWER, where, f"{name} is {text!r}")
+    # Equal answers can still teach which image they belong to.
+    if sample.chosen is not None and sample.chosen == sample.rejected and not sample.rejected_images:
+        raise BadSample(Reason.EQUAL_ANSWERS, where, f"chosen and rejected are both {shorten(sample.chosen)}")
+
+
+def _has_content(content: str | Sequence[Mapping[str, Any]]) -> bool:
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return any(block["type"] == "image" or block["text"].strip() for block in blocks)
+
+
+def _count_image_blocks(prompt: str | Sequence[Message]) -> int:
+    if isinstance(prompt, str):
+        return 0
+    contents = [message["content"] for message in prompt if not isinstance(message["content"], str)]
+    return sum(block["type"] == "image" for content in contents for block in content)

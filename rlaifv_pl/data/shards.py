@@ -1,0 +1,176 @@
+"""Shards read at random: the samples of one or more directories as one torch dataset.
+
+A shard is an ordinary WebDataset tar; `webdataset.WebDataset` streams it too. Here each sample has a
+number, so that an epoch's order can be fixed in advance and resumed anywhere.
+"""
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import NamedTuple
+
+from torch.utils.data import Dataset
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.manifest import read_manifest
+from rlaifv_pl.data.schema import decode_sample
+from rlaifv_pl.data.shard_writer import ShardWriter
+from rlaifv_pl.data.tar_index import Extent, index_tar
+from rlaifv_pl.records import Sample
+
+__all__ = ["Shard", "ShardSet", "ShardWriter", "load_shards"]
+
+MAX_OPEN_SHARDS = 64
+"""Well above a shuffling window's shards, well below the usual limit of 1024 descriptors."""
+
+
+class Shard:
+    """One tar, indexed when made. Holds no open file, so that it can be sent to other processes.
+
+    Args:
+        path: the tar.
+
+    Raises:
+        BadSample: as `index_tar`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self._stamp = _Stamp.of(os.stat(path))
+        self._entries = index_tar(path)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def keys(self) -> Iterator[str]:
+        """The samples' keys in file order."""
+        return (entry.key for entry in self._entries)
+
+    def where(self, index: int) -> str:
+        """Shard and key of a sample, for messages."""
+        return f"{self.path}, sample {self._entries[index].key!r}"
+
+    def read(self, index: int) -> Sample:
+        """Read and decode the sample at `index`.
+
+        Raises:
+            BadSample: as `decode_sample`; `changed_shard` if the file was replaced since it was
+                indexed, since the index would then cut at the wrong places.
+        """
+        key, extents = self._entries[index]
+        file = _open(self.path, self._stamp)
+        members = {extension: file.read(extent) for extension, extent in extents.items()}
+        return decode_sample(key, members, self.where(index))
+
+
+class ShardSet(Dataset[Sample]):
+    """All samples of one or more shard directories, by number: directories as given, then shards as
+    the manifest lists them, then file order.
+
+    All shards are indexed at the start, so that a damaged one stops a run before it costs anything.
+
+    Args:
+        paths: shard directories, each with its manifest.
+
+    Raises:
+        ManifestError: a directory is unfinished or damaged.
+        BadSample: a shard cannot be indexed, or holds another number of samples than its manifest says.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        if not paths:
+            raise ValueError("expected at least one shard directory, got none")
+        self.manifests = tuple(read_manifest(path) for path in paths)
+        self.shards: list[Shard] = []
+        for path, manifest in zip(paths, self.manifests, strict=True):
+            for info in manifest.shards:
+                shard = Shard(Path(path) / info.name)
+                check_length(shard, info.samples)
+                self.shards.append(shard)
+        self._ends = list(accumulate(self.lengths))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of samples of each shard."""
+        return [len(shard) for shard in self.shards]
+
+    def __len__(self) -> int:
+        return sum(self.lengths)
+
+    def __getitem__(self, index: int) -> Sample:
+        shard, offset = self._locate(index)
+        return shard.read(offset)
+
+    def keys(self) -> Iterator[str]:
+        """Keys in the order of the samples, without reading any. Two directories may share a key."""
+        return chain.from_iterable(shard.keys() for shard in self.shards)
+
+    def where(self, index: int) -> str:
+        """Shard and key of a sample, for messages."""
+        shard, offset = self._locate(index)
+        return shard.where(offset)
+
+    def _locate(self, index: int) -> tuple[Shard, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        index %= len(self)
+        number = bisect_right(self._ends, index)
+        return self.shards[number], index - self._ends[number] + len(self.shards[number])
+
+
+def load_shards(paths: str | Path | Sequence[str | Path]) -> ShardSet:
+    """Open one shard directory or several, as `ShardSet` describes."""
+    return ShardSet([paths] if isinstance(paths, str | Path) else paths)
+
+
+def check_length(shard: Shard, expected: int) -> None:
+    """Refuse a shard that holds another number of samples than its manifest says.
+
+    Raises:
+        BadSample: `changed_shard`.
+    """
+    if len(shard) != expected:
+        detail = f"the manifest says {expected} samples, the tar holds {len(shard)}"
+        raise BadSample(Reason.CHANGED_SHARD, shard.path, detail)
+
+
+class _Stamp(NamedTuple):
+    """What tells that a path still names the file that was indexed."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "_Stamp":
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class _OpenShard:
+    """A descriptor that closes when its last user lets go of it, as eviction from the cache does.
+
+    Reads name their offset, so that threads and forked workers may share it.
+    """
+
+    def __init__(self, path: str, stamp: _Stamp) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY)
+        if _Stamp.of(os.fstat(self.descriptor)) != stamp:
+            raise BadSample(Reason.CHANGED_SHARD, path, "the file was replaced while it was in use")
+
+    def read(self, extent: Extent) -> bytes:
+        data = os.pread(self.descriptor, extent.size, extent.offset)
+        if len(data) < extent.size:
+            detail = f"expected {extent.size} bytes at byte {extent.offset}, got {len(data)}"
+            raise BadSample(Reason.TRUNCATED_SHARD, self.path, detail)
+        return data
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+_open = lru_cache(maxsize=MAX_OPEN_SHARDS)(_OpenShard)
