@@ -1,7 +1,7 @@
 """Tiny random models of the supported families, with processors that behave like the public checkpoints'.
 
 `build("llava", path)` saves model, processor, chat template and generation config; the Auto classes load them
-back. Decoders have two layers of width 32; an image becomes 4 to a few dozen tokens.
+back. Decoders have two layers of width 32; an image becomes 2 to a few dozen tokens.
 """
 
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ __all__ = ["FAMILIES", "build", "install_torchvision_shim", "needs_torchvision",
 FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3", "smolvlm", "internvl")
 
 _VIDEO_FAMILIES = ("qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl")
-_STD = 0.2  # log-ps then differ by nats from position to position, and an image moves them by as much
+_STD = 0.2  # spreads log-ps by nats over positions; another image moves them by 0.2 to 1.2
 
 
 def needs_torchvision(family: str) -> bool:
