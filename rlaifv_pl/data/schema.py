@@ -11,20 +11,8 @@ from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import decode_fields, encode_fields, shorten
-from rlaifv_pl.data.images import image_extension, open_image
+from rlaifv_pl.data.images import image_extension
 from rlaifv_pl.records import Message, Sample
-
-__all__ = [
-    "BadSample",
-    "Kind",
-    "Reason",
-    "check_key",
-    "check_sample",
-    "decode_sample",
-    "encode_sample",
-    "kinds",
-    "open_image",
-]
 
 MAX_KEY_LENGTH = 80
 """Leaves room for `.rejected.99.webp` in the 100 bytes of a tar header's name field."""

@@ -1,0 +1,103 @@
+"""Images of a row, in whatever form it carries them, as encoded files."""
+
+import base64
+import binascii
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.fields import shorten
+from rlaifv_pl.data.images import STORED_FORMATS, image_extension, open_image
+
+SOURCE_FORMATS = (*STORED_FORMATS, "GIF", "BMP", "TIFF", "PPM")
+"""What an importer decodes, by Pillow's names."""
+
+_BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "UklGR")
+"""How JPEG, PNG and WebP files begin in base64. They could begin a path too, but never do."""
+
+
+def load_pictures(value: Any, root: Path, where: str) -> tuple[bytes, ...]:
+    """Load the image or images of a cell, and decode each once, so that no broken one gets further.
+
+    Args:
+        value: a path below `root`, a data URI, base64, bytes, `{bytes, path}` (as `datasets` stores
+            images), a PIL image, a list of these, or None.
+        root: the folder that paths start from and must not leave: a row could name any file.
+        where: file and row, named in errors.
+
+    Returns:
+        JPEG, PNG and WebP files byte by byte as they came; any other image as PNG.
+
+    Raises:
+        BadSample: `missing_image`, `undecodable_image`, `huge_image` or `wrong_type`.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, list | tuple):
+        return tuple(picture for item in value for picture in load_pictures(item, root, where))
+    if isinstance(value, Image.Image):
+        return (_encode_png(value.convert("RGB")),)
+    return _checked(_file_bytes(value, root, where), where)
+
+
+def _checked(data: bytes, where: str) -> tuple[bytes, ...]:
+    image = open_image(data, where, formats=SOURCE_FORMATS)
+    return (data if image_extension(data) else _encode_png(image),)
+
+
+def _encode_png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _file_bytes(value: Any, root: Path, where: str) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return _from_text(value, root, where)
+    if isinstance(value, Mapping) and value.keys() & {"bytes", "path"}:
+        inner = value.get("bytes") or value.get("path")
+        if isinstance(inner, bytes | str):
+            return _file_bytes(inner, root, where)
+        raise BadSample(Reason.MISSING_IMAGE, where, "the image has neither bytes nor a path")
+    detail = f"expected an image as path, bytes, {{bytes, path}}, base64 or data URI, got {shorten(value)}"
+    raise BadSample(Reason.WRONG_TYPE, where, detail)
+
+
+def _from_text(text: str, root: Path, where: str) -> bytes:
+    if text.startswith("data:"):
+        return _from_base64(text.partition(",")[2], where)
+    if text.startswith(("http://", "https://")):
+        raise BadSample(
+            Reason.MISSING_IMAGE, where, f"{shorten(text)} is a URL, and importing never downloads"
+        )
+    if text.startswith(_BASE64_STARTS):
+        return _from_base64(text, where)
+    return _from_path(text, root, where)
+
+
+def _from_base64(text: str, where: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        detail = f"cannot decode {shorten(text)} as base64: {error}"
+        raise BadSample(Reason.UNDECODABLE_IMAGE, where, detail) from None
+
+
+def _from_path(text: str, root: Path, where: str) -> bytes:
+    # Lexically, not through symbolic links: a link below the root was put there by its owner.
+    path = Path(os.path.abspath(root / text))
+    if not path.is_relative_to(os.path.abspath(root)):
+        raise BadSample(
+            Reason.MISSING_IMAGE, where, f"image {text!r} lies outside of images_root {str(root)!r}"
+        )
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise BadSample(Reason.MISSING_IMAGE, where, f"cannot read image {shorten(text)}: {error}") from None

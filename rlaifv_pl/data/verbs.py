@@ -1,0 +1,173 @@
+"""What `rlaifv shards import|verify|show` do."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from rlaifv_pl.data.contact_sheet import draw_contact_sheet
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.images import open_image
+from rlaifv_pl.data.importers.run import Format, OnBad, import_shards
+from rlaifv_pl.data.manifest import ShardInfo, hash_file, read_manifest
+from rlaifv_pl.data.schema import Kind, check_sample, kinds
+from rlaifv_pl.data.shards import Shard, check_length, load_shards
+from rlaifv_pl.records import Sample
+
+MAX_PRINTED_FAULTS = 20
+
+
+def import_(
+    sources: list[str],
+    out: str,
+    *,
+    format: Format = "auto",
+    images_root: str | None = None,
+    on_bad: OnBad = "skip",
+    samples_per_shard: int = 1000,
+) -> None:
+    """Turn preference or SFT data of TRL, RLAIF-V or LLaVA into shards.
+
+    Args:
+        sources: parquet, JSON or JSON lines files, directories of such, or saved `datasets`.
+        out: the directory of shards to write.
+        format: family of the sources; `auto` decides for each source by its first row.
+        images_root: folder that image paths start from; by default that of the source.
+        on_bad: whether a bad row is skipped and listed in `<out>/dropped.jsonl`, or ends the import.
+        samples_per_shard: size of every shard but the last.
+    """
+    manifest = import_shards(
+        sources,
+        out,
+        format=format,
+        images_root=images_root,
+        on_bad=on_bad,
+        samples_per_shard=samples_per_shard,
+    )
+    table = Table("samples", "number", title=f"imported to {out}")
+    _add_counts(table, manifest.kinds, prefix="")
+    _add_counts(table, manifest.drops, prefix="dropped: ")
+    Console().print(table)
+
+
+def verify(paths: list[str]) -> None:
+    """Read every byte of shards: hashes, tar structure, samples, images.
+
+    Args:
+        paths: directories of shards.
+
+    Raises:
+        ManifestError: a directory is unfinished, or its shards do not have the sizes it says.
+        SystemExit: something is bad; all faults have been counted and the first 20 printed.
+    """
+    console = Console()
+    shards = [(Path(path), info) for path in paths for info in read_manifest(path).shards]
+    faults: Counter[str] = Counter()
+    for path, info in track(shards, "verifying", console=console, disable=not console.is_terminal):
+        for fault in _find_faults(path / info.name, info):
+            faults[fault.reason] += 1
+            if faults.total() <= MAX_PRINTED_FAULTS:
+                console.print(f"bad: {fault}", markup=False, highlight=False, soft_wrap=True)
+    table = Table("what", "number", title="verified")
+    _add_counts(table, {"shards": len(shards), "samples": sum(info.samples for _, info in shards)}, prefix="")
+    _add_counts(table, faults, prefix="bad: ")
+    console.print(table)
+    if faults:
+        raise SystemExit(f"{faults.total()} faults in {', '.join(paths)}: {dict(faults)}")
+
+
+def show(paths: list[str], *, out: str = "contact_sheet.png", count: int = 12, seed: int = 0) -> None:
+    """Print what shards hold, and draw some of their samples on a contact sheet.
+
+    Args:
+        paths: directories of shards.
+        out: the PNG to write.
+        count: samples on the sheet.
+        seed: picks the samples.
+    """
+    shards = load_shards(paths)
+    samples = (shards[index] for index in range(len(shards)))
+    table = Table("what", "value", title=", ".join(paths))
+    for name, value in _statistics(samples):
+        table.add_row(name, value)
+    for manifest in shards.manifests:
+        _add_counts(table, manifest.drops, prefix="dropped: ")
+    console = Console()
+    console.print(table)
+    drawn = np.random.default_rng(seed).choice(len(shards), min(count, len(shards)), replace=False)
+    draw_contact_sheet([shards[index] for index in sorted(drawn.tolist())], Path(out))
+    console.print(f"contact sheet: {out}")
+
+
+def _find_faults(path: Path, info: ShardInfo) -> Iterator[BadSample]:
+    """All that is wrong with one shard; a damaged tar is not read any further."""
+    if (found := hash_file(path)) != info.sha256:
+        detail = f"SHA-256 is {found}, the manifest says {info.sha256}"
+        yield BadSample(Reason.CHANGED_SHARD, str(path), detail)
+    try:
+        shard = Shard(path)
+        check_length(shard, info.samples)
+    except BadSample as fault:
+        yield fault
+        return
+    for index in range(len(shard)):
+        try:
+            _check_closely(shard.read(index), shard.where(index))
+        except BadSample as fault:
+            yield fault
+
+
+def _check_closely(sample: Sample, where: str) -> None:
+    check_sample(sample, where)
+    for side in ("images", "rejected_images"):
+        for number, data in enumerate(getattr(sample, side)):
+            open_image(data, f"{where}, {side}[{number}]")
+
+
+def _statistics(samples: Iterator[Sample]) -> Iterator[tuple[str, str]]:
+    """Rows of the table: how many samples of which kind, how many images, how long the answers are."""
+    held: Counter[str] = Counter()
+    images: Counter[int] = Counter()
+    lengths: dict[str, list[int]] = {"chosen": [], "rejected": [], "completion": [], "corrections": []}
+    for sample in samples:
+        held.update(kinds(sample))
+        images[len(sample.images)] += 1
+        for side in ("chosen", "rejected", "completion"):
+            if (text := getattr(sample, side)) is not None:
+                lengths[side].append(len(text.split()))
+        lengths["corrections"] += [len(turn.answer.split()) for turn in sample.corrections]
+    yield "samples", str(images.total())
+    for kind in Kind:
+        if held[kind]:
+            yield f"  of kind {kind}", str(held[kind])
+    yield "with images", ", ".join(f"{many}: {number}" for many, number in sorted(images.items()))
+    for side, words in lengths.items():
+        if words:
+            yield f"words of {side}", _describe(words)
+    if lengths["chosen"]:
+        yield "longer side", _longer_side(lengths["chosen"], lengths["rejected"])
+
+
+def _add_counts(table: Table, counts: Mapping[str, int], prefix: str) -> None:
+    for name, count in counts.items():
+        table.add_row(f"{prefix}{name}", str(count))
+
+
+def _describe(words: Sequence[int]) -> str:
+    median, high = np.percentile(words, [50, 95])
+    return f"mean {np.mean(words):.1f}, p50 {median:.0f}, p95 {high:.0f}"
+
+
+def _longer_side(chosen: Sequence[int], rejected: Sequence[int]) -> str:
+    """How often each side has more words: a bias here is learned before anything else is."""
+    difference = np.subtract(chosen, rejected)
+    shares = {
+        "chosen": np.mean(difference > 0),
+        "rejected": np.mean(difference < 0),
+        "equal": np.mean(difference == 0),
+    }
+    return ", ".join(f"{side} {share:.0%}" for side, share in shares.items())
