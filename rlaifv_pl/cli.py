@@ -1,0 +1,102 @@
+"""`python train.py fit|validate`: constructor signatures are the schema of the configs.
+
+The traps of the stock command line are closed: option names are not completed from prefixes, a
+checkpoint never overrules the config, and an error is one message instead of a page of usage.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
+
+from rlaifv_pl.data.datamodule import AlignmentDataModule
+from rlaifv_pl.objectives.base import AlignmentModule
+from rlaifv_pl.run.checkpoint import RunCheckpoint
+from rlaifv_pl.run.console import Tell
+from rlaifv_pl.run.export import ExportPolicy
+from rlaifv_pl.run.logs import ContinueLogs, default_loggers
+from rlaifv_pl.run.messages import explain
+from rlaifv_pl.world import shipped
+
+TRAINER_DEFAULTS = {
+    # The DataModule cuts the order by rank itself, and each epoch has an order of its own.
+    "use_distributed_sampler": False,
+    "reload_dataloaders_every_n_epochs": 1,
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 1,
+    "max_epochs": 1,
+    "default_root_dir": "runs/default",
+}
+
+
+class Parser(LightningArgumentParser):
+    """Takes option names as they are, and explains a mistake in a few lines."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["allow_abbrev"] = False
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> None:
+        names = [action.dest for action in self._actions]
+        for parser in getattr(self, "_subcommands_action", None) and self._subcommands_action._name_parser_map.values() or ():
+            names += [action.dest for action in parser._actions]
+        sys.stderr.write(f"error: {explain(message, names)}\n")
+        sys.exit(2)
+
+
+class KeepConfig(SaveConfigCallback):
+    """The resolved config in the run's directory: `config.yaml`, and each start's own copy beside it."""
+
+    @rank_zero_only
+    def save_config(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
+        directory = Path(trainer.default_root_dir)
+        starts = len(list(directory.glob("config.start*.yaml")))
+        text = (directory / self.config_filename).read_text()
+        (directory / f"config.start{starts}.yaml").write_text(text)
+
+
+class CLI(LightningCLI):
+    """Puts objective, data and trainer together from stacked configs and command-line options."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(ExportPolicy, "export")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        options = self._get(self.config_init, "trainer")
+        if options["logger"] is None or options["logger"] is True:
+            kwargs["logger"] = default_loggers(options["default_root_dir"])
+        return super().instantiate_trainer(**kwargs)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the config alone: the stock method lets hyper-parameters of the checkpoint overrule it."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        stock = LightningCLI.subcommands()
+        return {name: stock[name] for name in ("fit", "validate")}
+
+
+def main(args: ArgsType = None) -> CLI:
+    """Run the command line, from `sys.argv` unless arguments are given."""
+    OmegaConf.register_new_resolver("shipped", lambda name: str(shipped(name)), replace=True)
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    return CLI(
+        AlignmentModule,
+        AlignmentDataModule,
+        subclass_mode_model=True,
+        save_config_callback=KeepConfig,
+        save_config_kwargs={"overwrite": True},
+        seed_everything_default=0,
+        trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [Tell(), ContinueLogs()]},
+        parser_class=Parser,
+        parser_kwargs={"parser_mode": "omegaconf+"},
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        args=args,
+    )

@@ -1,0 +1,157 @@
+"""Samples to a batch: render, tokenise, prepare images once a sample, find the targets."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.images import open_image
+from rlaifv_pl.models.chat import Chat, ChatError, Dialogue, Piece, Row
+from rlaifv_pl.models.vlm import Batch
+from rlaifv_pl.records import Sample
+
+OnBadSample = Literal["raise", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A sample with its dialogues cut into pieces and its images decoded."""
+
+    key: str
+    dialogues: list[list[Piece]]
+    images: list[Image.Image]
+    rejected_images: list[Image.Image]
+
+
+class Collator:
+    """Makes a `Batch` of samples for an objective.
+
+    Args:
+        chat: of the model.
+        dialogues: the objective's reading of a sample: equally many dialogues for each sample, with
+            scored parts numbered below `parts`. It raises BadSample where a sample lacks something.
+        parts: number of scored parts of a sample.
+        max_length: tokens of a row, image tokens included; longer samples are bad samples, since
+            cutting them would cut images or answers.
+        on_bad_sample: stop at a bad sample, or leave it out and report it in `Batch.dropped`.
+    """
+
+    def __init__(
+        self,
+        chat: Chat,
+        dialogues: Callable[[Sample], Sequence[Dialogue]],
+        parts: int,
+        max_length: int | None = None,
+        on_bad_sample: OnBadSample = "raise",
+    ) -> None:
+        self.chat, self.dialogues, self.parts = chat, dialogues, parts
+        self.max_length, self.on_bad_sample = max_length, on_bad_sample
+
+    def __call__(self, samples: Sequence[Sample | BadSample]) -> Batch:
+        """A batch of the good ones among `samples`, which may be fewer, or none.
+
+        Raises:
+            BadSample: with `on_bad_sample="raise"`, the first that cannot be trained on.
+        """
+        dropped: list[tuple[str, str]] = []
+        reads = self._sift(samples, self._read, dropped)
+        while reads:
+            rows, images, copies = self._rows(reads)
+            fitting = self._sift(range(len(reads)), lambda i: self._fit(reads, rows, i), dropped)
+            if len(fitting) == len(reads):
+                return self._batch([read.key for read in reads], rows, images, copies, dropped)
+            reads = fitting
+        nothing = torch.zeros(0, dtype=torch.long)
+        return Batch([], {}, {}, nothing, nothing, nothing, 1, self.parts, dropped)
+
+    def _sift(self, items: Sequence, convert: Callable, dropped: list[tuple[str, str]]) -> list:
+        kept = []
+        for item in items:
+            try:
+                kept.append(convert(item))
+            except BadSample as error:
+                if self.on_bad_sample == "raise":
+                    raise
+                dropped.append((error.where, str(error.reason)))
+        return kept
+
+    def _read(self, sample: Sample | BadSample) -> _Read:
+        if isinstance(sample, BadSample):
+            raise sample
+        where = f"sample {sample.key}"
+        try:
+            dialogues = [self.chat.pieces(dialogue) for dialogue in self.dialogues(sample)]
+        except ChatError as error:
+            raise BadSample(Reason.WRONG_TURNS, where, str(error)) from error
+        return _Read(
+            sample.key,
+            dialogues,
+            [open_image(data, where) for data in sample.images],
+            [open_image(data, f"{where}, rejected side") for data in sample.rejected_images],
+        )
+
+    def _rows(self, reads: list[_Read]) -> tuple[list[Row], dict[str, Tensor], int]:
+        """Rows in blocks of the samples, the images' tensors, and how many blocks share them."""
+        blocks = [[read.dialogues[block] for read in reads] for block in range(len(reads[0].dialogues))]
+        images = [read.images for read in reads]
+        if any(read.rejected_images for read in reads):
+            others = [read.rejected_images or read.images for read in reads]
+            opened, tensors = self._open(blocks[0] + blocks[1], images + others)
+            return self._extend(opened, blocks[0] + blocks[1]), tensors, 1
+        opened, tensors = self._open(blocks[0], images)
+        rows = self._extend(opened, blocks[0])
+        for block in blocks[1:]:
+            same = all(one[0] == other[0] for one, other in zip(block, blocks[0], strict=True))
+            rows += self._extend(opened if same else self._open(block, images)[0], block)
+        return rows, tensors, len(blocks)
+
+    def _open(self, dialogues: list[list[Piece]], images: list[list[Image.Image]]) -> tuple[list[Row], dict]:
+        return self.chat.open([pieces[0].text for pieces in dialogues], images)
+
+    def _extend(self, opened: list[Row], dialogues: list[list[Piece]]) -> list[Row]:
+        return [self.chat.extend(row, pieces) for row, pieces in zip(opened, dialogues, strict=True)]
+
+    def _fit(self, reads: list[_Read], rows: list[Row], index: int) -> _Read:
+        read, own = reads[index], rows[index :: len(reads)]
+        longest = max(len(row.ids) for row in own)
+        if self.max_length is not None and longest > self.max_length:
+            detail = f"expected at most {self.max_length} tokens with its image tokens, got {longest}"
+            raise BadSample(Reason.TOO_LONG, f"sample {read.key}", detail)
+        if not any(part is not None for row in own for part in row.parts):
+            raise BadSample(
+                Reason.NO_TARGET, f"sample {read.key}", "no token of its answers is left to learn"
+            )
+        return read
+
+    def _batch(
+        self,
+        keys: list[str],
+        rows: list[Row],
+        images: dict[str, Tensor],
+        copies: int,
+        dropped: list[tuple[str, str]],
+    ) -> Batch:
+        pad = self.chat.tokenizer.pad_token_id or 0
+        width = max(len(row.ids) for row in rows)
+        inputs = {
+            "input_ids": _padded([row.ids for row in rows], pad, width),
+            "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0, width),
+        }
+        inputs |= {name: _padded([row.extras[name] for row in rows], 0, width) for name in rows[0].extras}
+        # The hidden state of token t predicts token t + 1.
+        found = [
+            (index * width + at - 1, row.ids[at], part * len(keys) + index % len(keys))
+            for index, row in enumerate(rows)
+            for at, part in enumerate(row.parts)
+            if part is not None
+        ]
+        source, target, group = torch.tensor(found, dtype=torch.long).T.contiguous()
+        return Batch(keys, images, inputs, source, target, group, copies, self.parts, dropped)
+
+
+def _padded(rows: list[list[int]], fill: int, width: int) -> Tensor:
+    return torch.tensor([row + [fill] * (width - len(row)) for row in rows])

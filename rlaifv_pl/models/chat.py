@@ -1,0 +1,209 @@
+"""From messages to token ids: where each answer begins and ends, and which tokens a loss may see.
+
+Everything goes through the model's own chat template and processor. Answers always end with the
+token that stops generation, whether or not the template writes it (LLaVA-1.5's does not).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+from transformers import BatchFeature
+
+from rlaifv_pl.records import Message, Sample
+
+SENTINEL = "qzanswerzq"
+
+
+class ChatError(ValueError):
+    """A dialogue that the chat template or the processor cannot render faithfully."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """Messages of which some assistant turns are to be scored.
+
+    `parts` has one entry for each assistant turn, in order: the number of the scored part that the
+    turn belongs to, or None where it is only context.
+    """
+
+    messages: Sequence[Message]
+    parts: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of rendered text; `part` is set where its tokens are targets."""
+
+    text: str
+    part: int | None = None
+
+
+@dataclass(slots=True)
+class Row:
+    """One tokenised dialogue.
+
+    `ids` are its token ids with image tokens expanded, `parts` the scored part of each token or
+    None, `extras` whatever else the processor gives for each token (such as `mm_token_type_ids`).
+    """
+
+    ids: list[int]
+    parts: list[int | None]
+    extras: dict[str, list[int]]
+
+
+def prompt_messages(sample: Sample) -> list[dict[str, Any]]:
+    """The prompt as messages of blocks; images without a place of their own open the first user turn."""
+    turns = [{"role": "user", "content": sample.prompt}] if isinstance(sample.prompt, str) else sample.prompt
+    messages = [{"role": turn["role"], "content": _blocks(turn["content"])} for turn in turns]
+    placed = sum(block["type"] == "image" for message in messages for block in message["content"])
+    if placed == 0 and sample.images:
+        first = next(message for message in messages if message["role"] == "user")
+        first["content"] = [{"type": "image"}] * len(sample.images) + first["content"]
+    return messages
+
+
+def turn(role: str, text: str) -> dict[str, Any]:
+    """One message of plain text."""
+    return {"role": role, "content": _blocks(text)}
+
+
+def _blocks(content: Any) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
+
+class Chat:
+    """A processor's way of writing dialogues.
+
+    Args:
+        processor: of the model that will read them; its tokenizer must be a fast one.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        if getattr(processor, "chat_template", None) is None:
+            raise ChatError(
+                "The processor has no chat template, so there is no telling how its model expects a dialogue. "
+                "Give one with policy.chat_template (a path to a Jinja file)."
+            )
+        if not self.tokenizer.is_fast:
+            raise ChatError(f"{type(self.tokenizer).__name__} is not a fast tokenizer: it gives no character offsets.")
+
+    def render(self, messages: Sequence[Message], *, ask: bool) -> str:
+        """The dialogue as text; with `ask`, up to where the assistant is to speak."""
+        return self.processor.apply_chat_template(list(messages), add_generation_prompt=ask, tokenize=False)
+
+    @cached_property
+    def _answer_frame(self) -> tuple[str, str, str]:
+        """What the template writes before an answer, then the stop token, then what follows it."""
+        opening = [turn("user", "a")]
+        asked = self.render(opening, ask=True)
+        whole = self.render([*opening, turn("assistant", SENTINEL)], ask=False)
+        if not whole.startswith(asked) or SENTINEL not in whole:
+            raise ChatError("The chat template does not continue its own generation prompt with the answer.")
+        lead, after = whole[len(asked) :].split(SENTINEL)
+        for token in sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True):
+            if after.lstrip().startswith(token):
+                return lead, token, after.lstrip()[len(token) :]
+        return lead, self.tokenizer.eos_token, after
+
+    def pieces(self, dialogue: Dialogue) -> list[Piece]:
+        """The dialogue cut at the ends of its scored answers; the first piece is context.
+
+        Raises:
+            ChatError: the template rewrites earlier turns, so the text before an answer in training
+                would not be the text before it in generation.
+        """
+        lead, stop, after = self._answer_frame
+        parts, pieces, done = iter(dialogue.parts), [], ""
+        for index, message in enumerate(dialogue.messages):
+            if message["role"] != "assistant" or (part := next(parts)) is None:
+                continue
+            context = self.render(dialogue.messages[:index], ask=True)
+            if not context.startswith(done):
+                raise ChatError("The chat template rewrites earlier turns once later ones follow.")
+            answer = "".join(block["text"] for block in message["content"])
+            between = after if pieces else ""
+            pieces += [Piece(between + context[len(done) :] + lead), Piece(answer + stop, part)]
+            done = self.render(dialogue.messages[: index + 1], ask=False)
+        return pieces
+
+    def open(self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> tuple[list[Row], dict[str, Tensor]]:
+        """Tokenise contexts with their images in place; no token of them is a target."""
+        out = self.prompt_tensors(texts, images)
+        kept = out.pop("attention_mask").bool()
+        shape = out["input_ids"].shape
+        per_token = {name: value for name, value in out.items() if value.shape == shape}
+        ids = per_token.pop("input_ids")
+        rows = []
+        for index, mask in enumerate(kept):
+            extras = {name: value[index][mask].tolist() for name, value in per_token.items()}
+            row = ids[index][mask].tolist()
+            rows.append(Row(row, [None] * len(row), extras))
+        return rows, {name: value for name, value in out.items() if name not in per_token and name != "input_ids"}
+
+    def prompt_tensors(self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> BatchFeature:
+        """Everything the model takes for these texts with their images, padded left as generation needs it."""
+        return self.processor(
+            text=list(texts),
+            images=[list(group) for group in images] if any(images) else None,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+            add_special_tokens=not self._writes_bos(texts[0]),
+        )
+
+    def _writes_bos(self, text: str) -> bool:
+        bos = self.tokenizer.bos_token
+        return bos is not None and text.startswith(bos)
+
+    def extend(self, opened: Row, pieces: list[Piece]) -> Row:
+        """A new row: the opened context of a dialogue, followed by the rest of its pieces.
+
+        Raises:
+            ChatError: an image marker stands behind the first answer.
+        """
+        row = Row(opened.ids[:], opened.parts[:], {name: values[:] for name, values in opened.extras.items()})
+        image_token = getattr(self.processor, "image_token_id", None)
+        for piece, ids in zip(pieces[1:], self._later_ids(pieces), strict=True):
+            if image_token in ids:
+                raise ChatError(
+                    "Text after the first answer holds the image marker. Images must stand before the first answer; "
+                    "if the marker is part of an answer, remove it."
+                )
+            row.ids += ids
+            row.parts += [piece.part] * len(ids)
+        for values in row.extras.values():
+            # Token types of the vision inputs: 0 is text in every family.
+            values += [0] * (len(row.ids) - len(values))
+        return row
+
+    def _later_ids(self, pieces: list[Piece]) -> list[list[int]]:
+        """Token ids of all pieces but the first, cut from one tokenisation of the whole text.
+
+        Tokenising an answer on its own would give other tokens than generation does, for instance
+        a second word-start mark in SentencePiece vocabularies.
+        """
+        text = "".join(piece.text for piece in pieces)
+        out = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ends, end = [], 0
+        for piece in pieces:
+            end += len(piece.text)
+            ends.append(end)
+        cut: list[list[int]] = [[] for _ in pieces]
+        at = 0
+        for token, (start, stop) in zip(out["input_ids"], out["offset_mapping"], strict=True):
+            while start >= ends[at]:
+                at += 1
+            if stop > ends[at]:
+                return [self._alone(piece.text) for piece in pieces[1:]]
+            cut[at].append(token)
+        return cut[1:]
+
+    def _alone(self, text: str) -> list[int]:
+        # A token spans the end of a piece: then generation, too, starts a new token there.
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,0 +1,72 @@
+"""The reference: log-ps under the model that the policy started from, at the least cost."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rlaifv_pl.models.policy import vision_tower
+from rlaifv_pl.models.vlm import VLM, Batch, TowerMemo, copy_frozen
+
+ReferenceMode = Literal["live", "adapter_off", "none"]
+
+
+class Reference:
+    """Scores a batch after the policy did, without running a frozen vision tower a second time.
+
+    Args:
+        policy: as it was loaded, before any training.
+        mode: `live` keeps a frozen copy, which shares what is frozen in the policy; `adapter_off`
+            is the policy without its LoRA adapters, valid since nothing else of it trains.
+    """
+
+    def __init__(self, policy: VLM, mode: Literal["live", "adapter_off"]) -> None:
+        self.policy = policy
+        self.copy = copy_frozen(policy) if mode == "live" else None
+        self._memo = TowerMemo()
+        self._shares_tower = not any(p.requires_grad for p in vision_tower(policy.model).parameters())
+
+    def to(self, device: torch.device) -> None:
+        """Move the copy, if there is one, to the policy's device."""
+        if self.copy is not None:
+            self.copy.to(device)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Around the policy's forward on a batch: keeps what its frozen tower computes."""
+        self._memo = TowerMemo()
+        with self._memo.record(self.policy) if self._shares_tower else nullcontext():
+            yield
+
+    @torch.no_grad()
+    def token_logps(self, batch: Batch) -> Tensor:
+        """(M,) log-ps of the targets of the batch that the policy was just watched on, in nats."""
+        model = self.copy or self.policy
+        with self._memo.replay(model) if self._shares_tower else nullcontext(), self._adapters_off():
+            return model(batch)
+
+    @contextmanager
+    def _adapters_off(self) -> Iterator[None]:
+        if self.copy is not None:
+            yield
+            return
+        training = self.policy.training
+        self.policy.eval()
+        with self.policy.model.disable_adapter():
+            yield
+        self.policy.train(training)
+
+
+def check_reference(mode: ReferenceMode, has_adapters: bool) -> None:
+    """Refuse a mode that the policy cannot serve.
+
+    Raises:
+        ValueError: `adapter_off` without adapters.
+    """
+    if mode == "adapter_off" and not has_adapters:
+        raise ValueError(
+            "reference: adapter_off takes the policy without its adapters as reference, but policy.lora is not set, "
+            "so the reference would be the policy itself. Set policy.lora, or reference: live."
+        )

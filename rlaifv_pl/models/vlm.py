@@ -1,0 +1,126 @@
+"""One forward pass for every family: images encoded once, log-ps only where targets are."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from rlaifv_pl.models.logps import target_logps
+from rlaifv_pl.models.policy import plain_model, vision_tower
+
+
+@dataclass
+class Batch:
+    """Tokenised rows of B samples with their images, and the targets among their tokens.
+
+    Rows come in `copies` blocks of B: row r belongs to sample r % B, and sample r % B's images
+    stand once in `images` for all of its rows. Targets belong to groups in the same way: group
+    g is part g // B of sample g % B (DPO: chosen, then rejected).
+    """
+
+    keys: list[str]
+    images: dict[str, Tensor]
+    """Processor outputs of the images of B samples; empty when the batch has none."""
+    rows: dict[str, Tensor]
+    """`input_ids`, `attention_mask` and other per-token inputs, (copies x B, T), padded right."""
+    source: Tensor
+    """(M,) flat index into (copies x B x T) of the token whose hidden state predicts the target."""
+    target: Tensor
+    """(M,) token ids."""
+    group: Tensor
+    """(M,) group of each target."""
+    copies: int
+    parts: int
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+    """(key, reason) of samples that were left out."""
+
+    @property
+    def num_groups(self) -> int:
+        """parts x B."""
+        return self.parts * len(self.keys)
+
+
+class VLM(nn.Module):
+    """A model as the objectives see it: a batch in, log-ps of its targets out.
+
+    This is the module that parallel strategies wrap, so that the image features, the language
+    model and the head are all reached through one forward.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(M,) log-ps of the batch's targets, in nats."""
+        model = plain_model(self.model)
+        inputs = dict(batch.rows)
+        if batch.images:
+            features = model.get_image_features(**batch.images, return_dict=True)
+            inputs["mm_encoder_outputs"] = {"image": repeat_features(features, batch.copies)}
+            # Positions of the Qwen families need each row's grid; pixels are used up by now.
+            inputs |= {
+                name: value.repeat(batch.copies, 1) for name, value in batch.images.items() if name == "image_grid_thw"
+            }
+        hidden = model.model(**inputs, use_cache=False).last_hidden_state
+        wanted = hidden.flatten(0, 1)[batch.source]
+        return target_logps(wanted, model.get_output_embeddings().weight, batch.target)
+
+
+def repeat_features(features, copies: int):
+    """Image features of B samples for the rows of `copies` blocks of B; gradients add up.
+
+    Args:
+        features: the model's own output; `pooler_output`, and each layer of `deepstack_features`
+            (Qwen3-VL), is a tensor or a sequence over the images.
+    """
+    if copies == 1:
+        return features
+    repeated = copy.copy(features)
+    repeated.pooler_output = _repeat(features.pooler_output, copies)
+    if getattr(features, "deepstack_features", None) is not None:
+        repeated.deepstack_features = [_repeat(layer, copies) for layer in features.deepstack_features]
+    return repeated
+
+
+def _repeat(value, copies: int):
+    return torch.cat([value] * copies) if isinstance(value, Tensor) else list(value) * copies
+
+
+class TowerMemo:
+    """What a frozen vision tower computed on a batch, so that the reference need not compute it again.
+
+    Policy and reference hold the same frozen tower, or are one model with adapters on and off.
+    """
+
+    def __init__(self) -> None:
+        self._outputs: list = []
+
+    @contextmanager
+    def record(self, policy: VLM) -> Iterator[None]:
+        """Keep what the tower returns."""
+        hook = vision_tower(policy.model).register_forward_hook(lambda _m, _i, output: self._outputs.append(output))
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    @contextmanager
+    def replay(self, reference: VLM) -> Iterator[None]:
+        """Return what was kept, call by call, instead of running the tower."""
+        tower, outputs = vision_tower(reference.model), iter(self._outputs)
+        tower.forward = lambda *_inputs, **_options: next(outputs)
+        try:
+            yield
+        finally:
+            del tower.forward
+
+
+@torch.no_grad()
+def copy_frozen(model: nn.Module) -> nn.Module:
+    """A frozen copy that shares the parameters that are frozen already, so that only the rest costs memory."""
+    shared = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+    return copy.deepcopy(model, shared).requires_grad_(False).eval()

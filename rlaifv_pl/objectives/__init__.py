@@ -1,0 +1,8 @@
+"""What is minimised. Reading order: schedule, losses (pure functions), terms (losses with options),
+compose (terms into one objective), base (what all objectives share), then `dpo`, `nsft`, `sft`."""
+
+from rlaifv_pl.objectives.dpo import DPOModule
+from rlaifv_pl.objectives.nsft import NSFTModule
+from rlaifv_pl.objectives.sft import SFTModule
+
+__all__ = ["DPOModule", "NSFTModule", "SFTModule"]

@@ -1,0 +1,210 @@
+"""What the objectives share: a policy, its optimiser and schedule, and checkpoints that tell the truth."""
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from rlaifv_pl.data.collate import Collator, OnBadSample
+from rlaifv_pl.models.chat import Chat, Dialogue
+from rlaifv_pl.models.logps import group_sums
+from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
+from rlaifv_pl.models.reference import Reference, ReferenceMode, check_reference
+from rlaifv_pl.models.vlm import VLM, Batch
+from rlaifv_pl.objectives.schedule import Schedule, rate
+from rlaifv_pl.records import Sample
+from rlaifv_pl.seeds import derive, run_seed
+
+
+class Scored(NamedTuple):
+    """Log-ps of a batch under one model."""
+
+    tokens: Tensor
+    """(M,) log-p of each target, nats."""
+    sums: Tensor
+    """(parts x B,) completion log-ps, nats."""
+    counts: Tensor
+    """(parts x B,) number of targets."""
+
+
+class Step(NamedTuple):
+    """What an objective makes of a batch."""
+
+    loss: Tensor
+    """Mean over the samples; the only thing with a gradient."""
+    metrics: dict[str, Tensor]
+
+
+class AlignmentModule(L.LightningModule):
+    """A policy in training. Subclasses say what is scored in a sample and what it costs.
+
+    Args:
+        policy: the model and what of it trains.
+        optimizer: any torch optimiser, without its parameters.
+        schedule: of the learning rate after the warm-up, over the whole run.
+        warmup: share of the run in which the learning rate rises.
+        max_length: longest row in tokens, image tokens included; longer samples are bad samples.
+        reference: where the log-ps to compare with come from. `live` keeps a frozen copy of the
+            policy as it was loaded, `adapter_off` takes the policy without its LoRA adapters.
+    """
+
+    parts: int
+    """Number of scored parts of a sample."""
+
+    def __init__(
+        self,
+        policy: PolicySpec,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        schedule: Schedule = "cosine",
+        warmup: float = 0.05,
+        max_length: int | None = None,
+        reference: ReferenceMode = "none",
+    ) -> None:
+        super().__init__()
+        self.policy_spec, self._make_optimizer = policy, optimizer
+        self.schedule, self.warmup, self.max_length = schedule, warmup, max_length
+        check_reference(reference, has_adapters=policy.lora is not None)
+        self.reference_mode = reference
+        self.policy: VLM | None = None
+        # Outside the module tree: neither trained, nor saved, nor counted.
+        self.__dict__["reference"] = None
+        self.dropped: Counter[str] = Counter()
+
+    @abstractmethod
+    def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
+        """How the sample is read: always equally many dialogues, their scored turns numbered.
+
+        Raises:
+            BadSample: the sample lacks what the objective learns from.
+        """
+
+    @abstractmethod
+    def objective(self, batch: Batch) -> Step:
+        """The loss of a batch and what to log of it."""
+
+    def configure_model(self) -> None:
+        if self.policy is None:
+            self.policy = VLM(load_model(self.policy_spec))
+            if self.reference_mode != "none":
+                self.__dict__["reference"] = Reference(self.policy, self.reference_mode)
+
+    def on_fit_start(self) -> None:
+        if self.reference is not None:
+            self.reference.to(self.device)
+
+    on_validation_start = on_fit_start
+
+    @cached_property
+    def processor(self) -> Any:
+        """The policy's processor."""
+        return load_processor(self.policy_spec)
+
+    def collator(self, on_bad_sample: OnBadSample) -> Collator:
+        """Makes this objective's batches of samples."""
+        return Collator(Chat(self.processor), self.dialogues, self.parts, self.max_length, on_bad_sample)
+
+    def score(self, batch: Batch) -> tuple[Scored, Scored | None]:
+        """Log-ps of the batch's targets under the policy, and under the reference if there is one."""
+        with self.reference.watching() if self.reference else nullcontext():
+            policy = self._scored(self.policy(batch), batch)
+        return policy, self._scored(self.reference.token_logps(batch), batch) if self.reference else None
+
+    def _scored(self, tokens: Tensor, batch: Batch) -> Scored:
+        counts = group_sums(torch.ones_like(tokens), batch.group, batch.num_groups)
+        return Scored(tokens, group_sums(tokens, batch.group, batch.num_groups), counts)
+
+    def training_step(self, batch: Batch, _index: int) -> Tensor | None:
+        self.dropped.update(reason for _, reason in batch.dropped)
+        if not batch.keys:
+            return self._without_samples(batch)
+        return self._log(batch, "train").loss
+
+    def validation_step(self, batch: Batch, _index: int) -> None:
+        if batch.keys:
+            self._log(batch, "val")
+
+    def _log(self, batch: Batch, stage: str) -> Step:
+        step = self.objective(batch)
+        metrics = {f"{stage}/{name}": value.detach() for name, value in step.metrics.items()}
+        training = stage == "train"
+        many = self.trainer.world_size > 1
+        self.log_dict(metrics, on_step=training, on_epoch=not training, batch_size=len(batch.keys), sync_dist=many)
+        self.log(f"{stage}/loss", step.loss.detach(), prog_bar=True, batch_size=len(batch.keys),
+                 on_step=training, on_epoch=not training, sync_dist=many)  # fmt: skip
+        return step
+
+    def _without_samples(self, batch: Batch) -> None:
+        if self.trainer.world_size > 1:
+            raise RuntimeError(
+                f"No sample of a batch could be used on rank {self.global_rank} ({batch.dropped}), and the other "
+                "ranks cannot step without it. Remove these samples: `rlaifv shards verify` lists them."
+            )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        # Named, so that an optimiser may treat matrices of layers and embeddings differently.
+        return self._make_optimizer([(name, p) for name, p in self.policy.named_parameters() if p.requires_grad])
+
+    def total_steps(self) -> int:
+        """Optimiser updates of the whole run, from the shards of now."""
+        trainer = self.trainer
+        batches = trainer.datamodule.batches_per_epoch()
+        if isinstance(trainer.limit_train_batches, int):
+            batches = min(batches, trainer.limit_train_batches)
+        epochs = -(-batches // trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
+        return min(epochs, trainer.max_steps) if trainer.max_steps > 0 else epochs
+
+    def on_train_epoch_start(self) -> None:
+        # Shards may differ from epoch to epoch, and with them the length of the run.
+        self.__dict__.pop("_planned_steps", None)
+
+    @cached_property
+    def _planned_steps(self) -> int:
+        return self.total_steps()
+
+    def on_train_batch_start(self, _batch: Batch, index: int) -> None:
+        # Dropout depends on the position alone, so that a resumed run draws what the killed one drew.
+        torch.manual_seed(derive(run_seed(), "step", self.current_epoch, index, self.global_rank))
+        share = rate(self.global_step, self._planned_steps, self.warmup, self.schedule)
+        for group in self.optimizers().param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"])
+
+    def on_after_backward(self) -> None:
+        if self.global_step == 0:
+            self._check_gradients()
+
+    def _check_gradients(self) -> None:
+        idle = [name for name, p in self.policy.named_parameters() if p.requires_grad and p.grad is None]
+        if idle:
+            raise RuntimeError(
+                f"{len(idle)} parameters are set to train but got no gradient from the first batch: "
+                f"{', '.join(idle[:8])}{' ...' if len(idle) > 8 else ''}. Their optimiser state could not be saved "
+                "and distributed training would hang. Freeze them: policy.freeze takes patterns of these names "
+                "(without the leading 'model.')."
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._trained_names()}
+        checkpoint["policy_path"] = self.policy_spec.path
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the frozen weights, which are not in the checkpoint, beside the trained ones."""
+        saved, expected = set(checkpoint["state_dict"]), set(self._trained_names())
+        if saved != expected:
+            raise RuntimeError(
+                "The checkpoint does not fit the configured policy: "
+                f"missing {sorted(expected - saved)[:8]}, unexpected {sorted(saved - expected)[:8]}. "
+                "Resume with the config that the run was started with (config.yaml in its directory)."
+            )
+        checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+
+    def _trained_names(self) -> list[str]:
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        return [name for name in self.state_dict() if name not in frozen]

@@ -1,0 +1,60 @@
+"""DPO: learn from which of two completions is better, against a frozen reference."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.models.chat import Dialogue, prompt_messages, turn
+from rlaifv_pl.models.reference import ReferenceMode
+from rlaifv_pl.models.vlm import Batch
+from rlaifv_pl.objectives.base import AlignmentModule, Scored, Step
+from rlaifv_pl.objectives.compose import check_terms, compose
+from rlaifv_pl.objectives.losses import PairLogps, pair_metrics
+from rlaifv_pl.objectives.terms import Sigmoid, Term
+from rlaifv_pl.records import Sample
+
+
+class DPOModule(AlignmentModule):
+    """Preference training on chosen and rejected completions (Rafailov et al. 2023; RLAIF-V).
+
+    Args:
+        losses: terms of the objective, summed with their weights; DPO's own by default.
+        reference: as of AlignmentModule; `none` only for losses that compare with nothing.
+        kwargs: as of AlignmentModule.
+    """
+
+    parts = 2
+
+    def __init__(self, losses: list[Term] | None = None, reference: ReferenceMode = "live", **kwargs: Any) -> None:
+        super().__init__(reference=reference, **kwargs)
+        terms = [Sigmoid()] if losses is None else losses
+        check_terms(terms, has_reference=reference != "none")
+        self.losses = nn.ModuleList(terms)
+
+    def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
+        if sample.chosen is None or sample.rejected is None:
+            raise BadSample(Reason.MISSING_ANSWER, f"sample {sample.key}", "DPO needs `chosen` and `rejected`")
+        prompt = prompt_messages(sample)
+        context = (None,) * sum(message["role"] == "assistant" for message in prompt)
+        sides = (sample.chosen, sample.rejected)
+        return [Dialogue([*prompt, turn("assistant", text)], (*context, part)) for part, text in enumerate(sides)]
+
+    def objective(self, batch: Batch) -> Step:
+        scored, compared = self.score(batch)
+        policy, reference = _pairs(scored), _pairs(compared) if compared else None
+        composed = compose(self.losses, policy, reference)
+        metrics = pair_metrics(policy, reference, self._beta)
+        metrics |= {f"loss/{name}": value.mean() for name, value in composed.parts.items()}
+        return Step(composed.loss.mean(), metrics)
+
+    @property
+    def _beta(self) -> float:
+        # Only of the logs: the first term's, and 1 where no term has one.
+        return next((term.beta for term in self.losses if hasattr(term, "beta")), 1.0)
+
+
+def _pairs(scored: Scored) -> PairLogps:
+    (chosen, rejected), (chosen_tokens, rejected_tokens) = scored.sums.chunk(2), scored.counts.chunk(2)
+    return PairLogps(chosen, rejected, chosen_tokens, rejected_tokens)

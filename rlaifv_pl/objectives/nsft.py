@@ -1,0 +1,98 @@
+"""nSFT: the negative signal of a rejected answer as ordinary supervised text (Zhu et al., CVPR 2025).
+
+Each sample brings `corrections`, question and answer turns that get right what its rejected answer
+got wrong. L = L_sft(chosen) + L_sft(corrections): one model, plain cross-entropy, no reference.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch import Tensor
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.models.chat import Dialogue, prompt_messages, turn
+from rlaifv_pl.models.reference import ReferenceMode
+from rlaifv_pl.models.vlm import Batch
+from rlaifv_pl.objectives.base import AlignmentModule, Scored, Step
+from rlaifv_pl.objectives.losses import token_kl
+from rlaifv_pl.records import Message, Sample
+
+CHOSEN, CORRECTIONS = 0, 1
+
+
+class NSFTModule(AlignmentModule):
+    """Supervised training on chosen answers and on the corrections of rejected ones.
+
+    Args:
+        merge: `append` continues the chosen answer with the corrections in one dialogue;
+            `separate` makes two dialogues about the same image; `corrections_only` leaves the chosen
+            answer out (the paper's ablation).
+        reduction: `token_mean` is the mean over all targets of a batch, in which longer parts weigh
+            more; `sum_of_means` adds the means of the two parts, as the paper's formula does.
+        kl_weight: of the per-token KL estimate against the reference (the paper's last ablation).
+            It needs a reference: nSFT holds a second model then, unless it is `adapter_off`.
+        reference: as of AlignmentModule.
+        kwargs: as of AlignmentModule.
+    """
+
+    parts = 2
+
+    def __init__(
+        self,
+        merge: Literal["append", "separate", "corrections_only"] = "append",
+        reduction: Literal["token_mean", "sum_of_means"] = "token_mean",
+        kl_weight: float = 0.0,
+        reference: ReferenceMode = "none",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(reference=reference, **kwargs)
+        if kl_weight < 0 or (kl_weight > 0) != (reference != "none"):
+            raise ValueError(
+                f"kl_weight is {kl_weight} and reference is {reference}: the KL term needs a reference and nothing "
+                "else of nSFT does. Set both (kl_weight > 0, reference: adapter_off or live) or neither."
+            )
+        self.merge, self.reduction, self.kl_weight = merge, reduction, kl_weight
+
+    def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
+        answer = sample.completion if sample.chosen is None else sample.chosen
+        if not sample.corrections or answer is None:
+            detail = "nSFT needs `corrections`, and `chosen` or `completion`"
+            raise BadSample(Reason.MISSING_ANSWER, f"sample {sample.key}", detail)
+        prompt = prompt_messages(sample)
+        context = (None,) * sum(message["role"] == "assistant" for message in prompt)
+        answered = [*prompt, turn("assistant", answer)]
+        later = (CORRECTIONS,) * len(sample.corrections)
+        if self.merge == "append":
+            return [Dialogue([*answered, *_turns(sample)], (*context, CHOSEN, *later))]
+        corrected = Dialogue(_with_images(_turns(sample), len(sample.images)), later)
+        return [corrected] if self.merge == "corrections_only" else [Dialogue(answered, (*context, CHOSEN)), corrected]
+
+    def objective(self, batch: Batch) -> Step:
+        policy, reference = self.score(batch)
+        chosen, corrections = _means(policy)
+        parts = {"loss/chosen": chosen, "loss/corrections": corrections}
+        loss = -policy.tokens.mean() if self.reduction == "token_mean" else sum(parts.values())
+        if reference is not None:
+            parts["kl"] = token_kl(policy.tokens, reference.tokens).mean()
+            loss = loss + self.kl_weight * parts["kl"]
+        return Step(loss, parts)
+
+
+def _turns(sample: Sample) -> list[Message]:
+    return [
+        message
+        for correction in sample.corrections
+        for message in (turn("user", correction.question), turn("assistant", correction.answer))
+    ]
+
+
+def _with_images(messages: list[Message], count: int) -> list[Message]:
+    first, *rest = messages
+    return [{**first, "content": [{"type": "image"}] * count + first["content"]}, *rest]
+
+
+def _means(scored: Scored) -> tuple[Tensor, Tensor]:
+    """Mean negative log-p of a token of each part; 0 for a part without targets."""
+    sums, counts = scored.sums.view(2, -1).sum(1), scored.counts.view(2, -1).sum(1)
+    chosen, corrections = -sums / counts.clamp(min=1)
+    return chosen, corrections

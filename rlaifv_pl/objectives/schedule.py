@@ -1,0 +1,27 @@
+"""The learning rate as a function of the step: no state, so nothing to restore."""
+
+import math
+from typing import Literal
+
+Schedule = Literal["cosine", "linear", "constant"]
+
+
+def rate(step: int, total: int, warmup: float, schedule: Schedule, floor: float = 0.0) -> float:
+    """Share of the peak learning rate at a step.
+
+    Args:
+        step: optimiser updates made so far.
+        total: updates of the whole run.
+        warmup: share of the run in which the rate rises from near 0 to its peak.
+        schedule: how it goes on from there.
+        floor: share of the peak at which it ends.
+
+    >>> [round(rate(step, 10, 0.2, "cosine"), 2) for step in (0, 1, 2, 6, 10)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    rising = math.ceil(total * warmup)
+    if step < rising:
+        return (step + 1) / rising
+    progress = min(1.0, (step - rising) / max(1, total - rising))
+    falling = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}[schedule]
+    return floor + (1 - floor) * falling

@@ -1,0 +1,31 @@
+"""SFT: learn to say what the answers say. Continual SFT when the model is trained already."""
+
+from collections.abc import Sequence
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.models.chat import Dialogue, prompt_messages, turn
+from rlaifv_pl.models.vlm import Batch
+from rlaifv_pl.objectives.base import AlignmentModule, Step
+from rlaifv_pl.records import Sample
+
+
+class SFTModule(AlignmentModule):
+    """Cross-entropy on answers: the mean over all target tokens of a batch.
+
+    Of an SFT sample every assistant turn is a target, as in LLaVA's training; of a preference sample
+    it is `chosen` alone, which makes this the continual-SFT baseline of DPO on the same shards.
+    """
+
+    parts = 1
+
+    def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
+        answer = sample.chosen if sample.completion is None else sample.completion
+        if answer is None:
+            raise BadSample(Reason.MISSING_ANSWER, f"sample {sample.key}", "SFT needs `completion` or `chosen`")
+        messages = [*prompt_messages(sample), turn("assistant", answer)]
+        earlier = sum(message["role"] == "assistant" for message in messages) - 1
+        return [Dialogue(messages, (*[None if sample.completion is None else 0] * earlier, 0))]
+
+    def objective(self, batch: Batch) -> Step:
+        scored, _ = self.score(batch)
+        return Step(-scored.tokens.mean(), {"tokens": scored.counts.mean()})

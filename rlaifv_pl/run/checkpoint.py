@@ -1,0 +1,54 @@
+"""Checkpoints from which the same run goes on."""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Saves during and after each epoch, keeps the newest, and links the last one.
+
+    `--ckpt_path last` resumes from it, and starts fresh when there is none.
+
+    Args:
+        every_n_train_steps: optimiser updates between checkpoints; 0 for the ends of epochs only.
+        train_time_interval: wall time between checkpoints, instead of steps.
+        keep: how many of the newest stay on disk, at least 2: while one is written, the other is whole.
+    """
+
+    def __init__(
+        self, every_n_train_steps: int = 0, train_time_interval: timedelta | None = None, keep: int = 2
+    ) -> None:
+        if keep < 2:
+            raise ValueError(f"checkpoint.keep is {keep}, expected at least 2: one whole one beside the one in writing")
+        super().__init__(
+            filename="epoch{epoch}-step{step}",
+            auto_insert_metric_name=False,
+            monitor="step",
+            mode="max",
+            save_top_k=keep,
+            save_last="link",
+            every_n_train_steps=None if train_time_interval else every_n_train_steps,
+            every_n_epochs=None if train_time_interval or every_n_train_steps else 0,
+            train_time_interval=train_time_interval,
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.dirpath is None:
+            self.dirpath = os.path.join(trainer.default_root_dir, "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        # The end of the epoch follows at once and saves by itself; a step checkpoint between the last
+        # batch and the end of its epoch resumes wrongly when the next epoch has another length.
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            super().on_train_batch_end(trainer, *args)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._should_skip_saving_checkpoint(trainer):
+            candidates = self._monitor_candidates(trainer)
+            self._save_topk_checkpoint(trainer, candidates)
+            self._save_last_checkpoint(trainer, candidates)

@@ -1,0 +1,103 @@
+"""A model out: one self-contained Hugging Face directory that loads anywhere and gives equal log-ps."""
+
+import copy
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from peft import PeftModel
+from PIL import Image
+from torch import nn
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from rlaifv_pl.data.collate import Collator
+from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
+from rlaifv_pl.models.vlm import VLM, Batch
+from rlaifv_pl.records import Sample
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
+"""Nats that a completion's log-p may move by saving and loading, by type of the weights."""
+
+
+class ExportError(RuntimeError):
+    """The exported model does not say what the trained one says."""
+
+
+def export_policy(model: nn.Module, processor: Any, out: str | Path) -> Path:
+    """Write the model with its processor, load it again, and compare log-ps.
+
+    Adapters are merged into a copy of the weights. The directory appears under its name only when it
+    is complete and checked; one that is there already is replaced then.
+
+    Args:
+        model: of transformers, or a PEFT model around one.
+        processor: that goes with it.
+        out: directory.
+
+    Raises:
+        ExportError: the reloaded model gives other log-ps.
+    """
+    out = Path(out)
+    aside = out.with_name(f"{out.name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    model = model.eval()
+    merged = copy.deepcopy(model).merge_and_unload() if isinstance(model, PeftModel) else model
+    merged.save_pretrained(aside)
+    processor.save_pretrained(aside)
+    _check(model, processor, aside)
+    shutil.rmtree(out, ignore_errors=True)
+    aside.rename(out)
+    return out
+
+
+@torch.no_grad()
+def _check(model: nn.Module, processor: Any, saved: Path) -> None:
+    weight = next(model.parameters())
+    again = AutoModelForImageTextToText.from_pretrained(saved, dtype=weight.dtype).to(weight.device).eval()
+    batch, reloaded = (move_data_to_device(probe(one), weight.device) for one in (processor, _processor(saved)))
+    if not torch.equal(batch.rows["input_ids"], reloaded.rows["input_ids"]):
+        raise ExportError(f"{saved}: the saved processor tokenises differently from the one in memory.")
+    ours, theirs = VLM(model)(batch).sum().item(), VLM(again)(reloaded).sum().item()
+    if not abs(ours - theirs) <= TOLERANCE[weight.dtype]:
+        raise ExportError(
+            f"{saved}: reloaded, the model gives a log-p of {theirs:.6f} where the trained one gives {ours:.6f}. "
+            "The files are kept for inspection; do not use them."
+        )
+
+
+def _processor(saved: Path) -> Any:
+    return AutoProcessor.from_pretrained(saved)
+
+
+def probe(processor: Any) -> Batch:
+    """A fixed answer about a fixed picture, for comparing models."""
+    picture = io.BytesIO()
+    Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(picture, "PNG")
+    answer = "there is a white square and a red circle."
+    sample = Sample(key="probe", prompt="describe the picture.", images=(picture.getvalue(),), completion=answer)
+    messages = [*prompt_messages(sample), turn("assistant", answer)]
+    return Collator(Chat(processor), lambda _sample: [Dialogue(messages, (0,))], parts=1)([sample])
+
+
+class ExportPolicy(Callback):
+    """Writes the trained policy to `<run>/export` when the run ends.
+
+    Args:
+        at_end: switch it off for a run whose weights are not wanted.
+    """
+
+    def __init__(self, at_end: bool = True) -> None:
+        self.at_end = at_end
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.at_end and not trainer.fast_dev_run:
+            out = Path(trainer.default_root_dir) / "export"
+            export_policy(pl_module.policy.model, pl_module.processor, out)
+            rank_zero_info(f"The trained model is in {out}; its log-ps equal those in memory.")

@@ -1,0 +1,71 @@
+"""Descriptions of the world back into claims, and the labeler that cannot be wrong.
+
+The grammar of captions is known, so the split is exact; text outside of it makes no claim.
+"""
+
+import re
+from collections.abc import Sequence
+
+from rlaifv_pl.records import Claim, Sample, Verdict
+from rlaifv_pl.world.language import NUMBERS, RELATIONS, ask_count, ask_relation, ask_thing, holds
+from rlaifv_pl.world.scenes import COLORS, SHAPES, Scene
+
+_NAME = rf"(?:{'|'.join(COLORS)}) (?:{'|'.join(SHAPES)})"
+_THING = re.compile(rf"\ba ({_NAME})\b")
+_RELATION = re.compile(rf"\bthe ({_NAME}) is ({'|'.join(RELATIONS)}) the ({_NAME})\b")
+_COUNT = re.compile(rf"\bthere are ({'|'.join(NUMBERS)}) objects\b")
+
+TRUE, FALSE = Verdict(yes=1.0, no=0.0), Verdict(yes=0.0, no=1.0)
+
+
+def divide(text: str) -> list[Claim]:
+    """Every claim of a description, in its order; an object named twice is claimed once.
+
+    >>> [claim.question for claim in divide("there is a red cup and a blue ring. there are two objects.")]
+    ['is there a red cup?', 'is there a blue ring?', 'are there two objects?']
+    """
+    found = {}
+    for pattern, ask in ((_THING, ask_thing), (_RELATION, ask_relation), (_COUNT, ask_count)):
+        for match in pattern.finditer(text):
+            claim = Claim(text=match[0], question=ask(*match.groups()), start=match.start(), end=match.end())
+            found.setdefault(claim.question, claim)
+    return sorted(found.values(), key=lambda claim: claim.start)
+
+
+def named_things(text: str) -> list[tuple[str, str]]:
+    """(colour, shape) of every mention of an object in the enumeration, repeats included."""
+    return [tuple(match[1].split()) for match in _THING.finditer(text)]
+
+
+class ExactLabeler:
+    """Answers questions about a scene from the scene itself, which its sample carries."""
+
+    name = "exact"
+
+    def verdicts(self, sample: Sample, questions: Sequence[str]) -> list[Verdict]:
+        """One verdict for each question, certain and true.
+
+        Raises:
+            ValueError: the sample is not of the world, or the question is not of its grammar.
+        """
+        if "scene" not in sample.extra:
+            raise ValueError(f"sample {sample.key} carries no scene, so nobody knows what it shows. Use a labeler model.")
+        scene = Scene.from_json(sample.extra["scene"])
+        return [TRUE if is_true(scene, question) else FALSE for question in questions]
+
+
+def is_true(scene: Scene, question: str) -> bool:
+    """The answer to a question in the words of `language`.
+
+    Raises:
+        ValueError: the question is none of the world's.
+    """
+    if match := re.fullmatch(rf"is there a ({_NAME})\?", question):
+        return tuple(match[1].split()) in scene.contents
+    if match := re.fullmatch(rf"is the ({_NAME}) ({'|'.join(RELATIONS)}) the ({_NAME})\?", question):
+        at = {(thing.color, thing.shape): thing for thing in scene.things}
+        first, second = (at.get(tuple(name.split())) for name in (match[1], match[3]))
+        return first is not None and second is not None and holds(first, match[2], second)
+    if match := re.fullmatch(rf"are there ({'|'.join(NUMBERS)}) objects\?", question):
+        return NUMBERS.index(match[1]) == len(scene.things)
+    raise ValueError(f"{question!r} is no question of the miniature world: see world/language.py for its grammar.")
