@@ -84,7 +84,7 @@ class CLI(LightningCLI):
 
 def main(args: ArgsType = None) -> CLI:
     """Run the command line, from `sys.argv` unless arguments are given."""
-    OmegaConf.register_new_resolver("shipped", lambda name: str(shipped(name)), replace=True)
+    OmegaConf.register_resolver("shipped", lambda name: str(shipped(name)), replace=True)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     return CLI(
         AlignmentModule,

@@ -61,7 +61,7 @@ class AlignmentModule(L.LightningModule):
     def __init__(
         self,
         policy: PolicySpec,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
+        optimizer: OptimizerCallable,
         schedule: Schedule = "cosine",
         warmup: float = 0.05,
         max_length: int | None = None,
@@ -91,7 +91,7 @@ class AlignmentModule(L.LightningModule):
 
     def configure_model(self) -> None:
         if self.policy is None:
-            self.policy = VLM(load_model(self.policy_spec))
+            self.policy = VLM(load_model(self.policy_spec)).train()
             if self.reference_mode != "none":
                 self.__dict__["reference"] = Reference(self.policy, self.reference_mode)
 

@@ -105,7 +105,7 @@ def reading(scene: Scene) -> str:
 def question(scene: Scene, rng: random.Random) -> tuple[str, str]:
     """A yes/no question about the scene with its true answer; yes and no are equally likely."""
     answer = rng.random() < 0.5
-    asked = rng.choices((_ask_thing, _ask_relation, _ask_count), weights=(8, 1, 1))[0](scene, rng, answer)
+    asked = rng.choices((_ask_thing, _ask_relation, _ask_count), weights=(6, 2, 2))[0](scene, rng, answer)
     return asked, "yes" if answer else "no"
 
 
