@@ -51,8 +51,8 @@ class DPOModule(AlignmentModule):
 
     @property
     def _beta(self) -> float:
-        # Only of the logs: the first term's, and 1 where no term has one.
-        return next((term.beta for term in self.losses if hasattr(term, "beta")), 1.0)
+        """Of the logged rewards, which are of whole completions; without such a beta they are log-ratios."""
+        return next((term.beta for term in self.losses if hasattr(term, "beta") and not term.per_token), 1.0)
 
 
 def _pairs(scored: Scored) -> PairLogps:

@@ -56,6 +56,8 @@ class Term(nn.Module, ABC):
 
     needs_reference: ClassVar[bool] = True
     """Whether it compares with a reference; without one the objective holds a single model."""
+    per_token: ClassVar[bool] = False
+    """Whether its beta prices nats per token instead of nats."""
 
     weight: float = _non_negative(1.0)
     """Factor in the sum; at 0 the term is logged and trains nothing."""
@@ -96,6 +98,7 @@ class Sigmoid(Term):
 class SigmoidMean(Term):
     """Length-normalised DPO: `losses.sigmoid_loss` on log-ps per token."""
 
+    per_token = True
     beta: float = _positive(5.0)
     """Price of one nat per token, hence larger than that of `Sigmoid`; 5 is Tulu 3's."""
     label_smoothing: float = _flip_rate(0.0)
@@ -141,6 +144,7 @@ class IPO(Term):
 class IPOMean(Term):
     """IPO on log-ps per token, as TRL's `ipo` and the authors' results: `losses.ipo_loss`."""
 
+    per_token = True
     beta: float = _positive(0.1)
     """The margin aimed at is 1 / (2 beta) nats per token."""
 
@@ -228,6 +232,7 @@ class SimPO(Term):
     """SimPO, on log-ps per token and without a reference: `losses.simpo_loss`."""
 
     needs_reference = False
+    per_token = True
     beta: float = _positive(2.0)
     """Reward of one nat per token; the paper takes 2 to 10."""
     gamma: float = _non_negative(1.0)
