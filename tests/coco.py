@@ -44,8 +44,8 @@ class Photo:
 
     @property
     def replaced(self) -> str:
-        """The class that the rejected sentence leaves out."""
-        return next(iter(self.counts))
+        """The class that the rejected sentence leaves out; empty where no class is known."""
+        return next(iter(self.counts), "")
 
     @property
     def chosen(self) -> str:
@@ -54,19 +54,19 @@ class Photo:
     @property
     def rejected(self) -> str:
         """`chosen` with the first class replaced by an absent one, and its count by one more."""
-        _, *others = self.counts.items()
-        return _sentence({self.absent: self.counts[self.replaced] + 1, **dict(others)})
+        others = {name: count for name, count in self.counts.items() if name != self.replaced}
+        return _sentence({self.absent: self.counts.get(self.replaced, 0) + 1, **others})
 
 
 def photos() -> list[Photo]:
-    """All photos with at least one known object, by name."""
+    """All photos, by name."""
     objects = json.loads((ROOT / "objects.json").read_text())
     classes = sorted({name for photo in objects.values() for name in photo["counts"]})
     result = []
     for number, (name, photo) in enumerate(sorted(objects.items())):
         absent = [other for other in classes if other not in photo["counts"]]
         result.append(Photo(name, photo["counts"], absent[number % len(absent)]))
-    return [photo for photo in result if photo.counts]
+    return result
 
 
 def write_trl(directory: Path) -> Path:
@@ -132,7 +132,7 @@ def write_llava(directory: Path) -> Path:
 
 
 def nsft_samples() -> list[Sample]:
-    """Pairs with the dialogue that mends the rejected side, one question for each of its two errors."""
+    """Pairs with the dialogue that mends the rejected side, a question for each of its errors."""
     return [
         Sample(
             key=f"coco_{photo.name}",
@@ -140,28 +140,38 @@ def nsft_samples() -> list[Sample]:
             images=(photo.data,),
             chosen=photo.chosen,
             rejected=photo.rejected,
-            corrections=(
-                Correction(
-                    question=f"Is there a {photo.absent} in the photo?",
-                    answer=f"No, there is no {photo.absent}.",
-                    codes=("obj.absent",),
-                ),
-                Correction(
-                    question=f"Is there a {photo.replaced} in the photo?",
-                    answer=f"Yes, I count {photo.counts[photo.replaced]}.",
-                    codes=("obj.missed", "obj.count"),
-                ),
-            ),
+            corrections=_corrections(photo),
             provenance={"source": "coco", "generator": "rule"},
         )
         for photo in photos()
     ]
 
 
+def _corrections(photo: Photo) -> tuple[Correction, ...]:
+    absent = Correction(
+        question=f"Is there a {photo.absent} in the photo?",
+        answer=f"No, there is no {photo.absent}.",
+        codes=("obj.absent",),
+    )
+    if not photo.replaced:
+        return (absent,)
+    count = photo.counts[photo.replaced]
+    missed = Correction(
+        question=f"Is there a {photo.replaced} in the photo?",
+        answer=f"Yes, I count {count}.",
+        codes=("obj.missed", "obj.count"),
+    )
+    return (absent, missed)
+
+
 def _sentence(counts: dict[str, int]) -> str:
-    things = [f"{count} {name}" if count == 1 else f"{count} {name}s" for name, count in counts.items()]
-    *most, last = things
+    *most, last = [_quantity(name, count) for name, count in counts.items()] or ["none of the usual objects"]
     return f"The photo shows {', '.join(most)} and {last}." if most else f"The photo shows {last}."
+
+
+def _quantity(name: str, count: int) -> str:
+    plural = "es" if name.endswith(("s", "sh", "ch")) else "s"
+    return f"{count} {name}" if count == 1 else f"{count} {name}{plural}"
 
 
 def _answer(text: str) -> dict:

@@ -5,6 +5,7 @@ and without an index file that could go stale.
 """
 
 import os
+import re
 import tarfile
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from rlaifv_pl.data.faults import BadSample, Reason
 
 _BLOCK = 512
+_OCTAL = re.compile(rb"[0-7]+")
 _PLAIN_TYPES = (b"0", b"\0")
 _NO_PAYLOAD_TYPES = (b"1", b"2", b"3", b"4", b"5", b"6")
 """Links, devices, directories, pipes: what follows their header is the next header."""
@@ -87,10 +89,9 @@ def _check_header(header: bytes, position: int, where: str) -> None:
 
 def _octal(field: bytes) -> int | None:
     """A number of a header; None where it is none, as in sizes beyond 8 GiB, which are binary."""
-    try:
-        return int(field.strip(b"\0 "), 8)
-    except ValueError:
-        return None
+    digits = field.strip(b"\0 ")
+    # int() would take a sign too, and a negative size would lead the walk in circles.
+    return int(digits, 8) if _OCTAL.fullmatch(digits) else None
 
 
 def _member_name(header: bytes) -> str:
@@ -107,9 +108,11 @@ def _walk_slowly(path: str | Path) -> list[_Member]:
             # tarfile takes a broken header for the end: the end mark tells them apart.
             end = os.pread(tar.fileobj.fileno(), _BLOCK, tar.offset)
     except tarfile.TarError as error:
-        raise BadSample(Reason.TRUNCATED_SHARD, str(path), f"the tar cannot be read: {error}") from error
-    if any(end) or len(end) < _BLOCK:
+        raise BadSample(Reason.CORRUPT_SHARD, str(path), f"the tar is cut or corrupt: {error}") from error
+    if len(end) < _BLOCK:
         raise BadSample(Reason.TRUNCATED_SHARD, str(path), "the tar ends without an end mark")
+    if any(end):
+        raise BadSample(Reason.CORRUPT_SHARD, str(path), "the tar goes on after a broken header")
     return members
 
 

@@ -77,7 +77,8 @@ def verify(paths: list[str]) -> None:
     _add_counts(table, faults, prefix="bad: ")
     console.print(table)
     if faults:
-        raise SystemExit(f"{faults.total()} faults in {', '.join(paths)}: {dict(faults)}")
+        counts = ", ".join(f"{reason} {count}" for reason, count in faults.items())
+        raise SystemExit(f"faults in {', '.join(paths)}: {counts}")
 
 
 def show(paths: list[str], *, out: str = "contact_sheet.png", count: int = 12, seed: int = 0) -> None:

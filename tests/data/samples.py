@@ -1,0 +1,38 @@
+"""Small samples and images, made on the spot."""
+
+import io
+import struct
+import zlib
+
+from PIL import Image
+
+from rlaifv_pl.records import Sample
+
+
+def picture(format: str = "JPEG", colour: int = 128, size: tuple[int, int] = (24, 16), **options) -> bytes:
+    """An encoded image of one grey."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (colour, colour, colour)).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def pair(key: str = "a", **changes) -> Sample:
+    """A sound preference sample with one image, but for the changes."""
+    fields = {
+        "prompt": "How many cats?",
+        "images": (picture(),),
+        "chosen": "Two cats.",
+        "rejected": "Six dogs.",
+    }
+    return Sample(key=key, **(fields | changes))
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims a huge size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body

@@ -1,0 +1,292 @@
+"""Shards are written whole or not at all, read at random, and damaged ones are named."""
+
+import io
+import json
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import pytest
+import webdataset
+from torch.utils.data import DataLoader
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.manifest import ManifestError, read_manifest
+from rlaifv_pl.data.shards import Shard, ShardWriter, load_shards
+from rlaifv_pl.data.tar_index import index_tar
+from tests.data.samples import pair, picture
+
+FIRST = "shard-000000.tar"
+SECOND = "shard-000001.tar"
+
+
+def write(directory, samples, recipe="r", **options):
+    with ShardWriter(directory, recipe={"name": recipe}, **options) as writer:
+        for sample in samples:
+            writer.write(sample)
+    return writer.manifest
+
+
+def pairs(number):
+    return [pair(f"k_{index}", images=(picture(colour=index),)) for index in range(number)]
+
+
+def write_tar(path, members, format=tarfile.USTAR_FORMAT):
+    """Members are names with contents, or ready headers."""
+    with tarfile.open(path, "w", format=format) as tar:
+        for member, data in members:
+            info = tarfile.TarInfo(member) if isinstance(member, str) else member
+            info.size = len(data)
+            if format == tarfile.PAX_FORMAT:
+                info.pax_headers = {"comment": "asks for a header that is not plain ustar"}
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_samples_come_back_in_any_order(tmp_path):
+    samples = pairs(5)
+    manifest = write(tmp_path, samples, samples_per_shard=2)
+    shards = load_shards(str(tmp_path))
+    assert [shards[index] for index in (4, 0, 3, 1, 2, -1)] == [samples[i] for i in (4, 0, 3, 1, 2, 4)]
+    assert list(shards.keys()) == [sample.key for sample in samples]
+    assert shards.lengths == [2, 2, 1] and len(shards) == 5 == manifest.samples
+    assert shards.where(3) == f"{tmp_path / SECOND}, sample 'k_3'"
+    with pytest.raises(IndexError):
+        shards[5]
+
+
+def test_directories_follow_each_other_as_given(tmp_path):
+    write(tmp_path / "b", [pair("x")])
+    write(tmp_path / "a", [pair("y"), pair("z")])
+    shards = load_shards([str(tmp_path / "b"), tmp_path / "a"])
+    assert list(shards.keys()) == ["x", "y", "z"]
+
+
+def test_webdataset_reads_our_shards(tmp_path):
+    samples = [pair("one"), pair("two", images=(picture(), picture("PNG")))]
+    write(tmp_path, samples)
+    read = list(webdataset.WebDataset(str(tmp_path / FIRST), shardshuffle=False))
+    assert [sample["__key__"] for sample in read] == ["one", "two"]
+    assert read[0]["jpg"] == samples[0].images[0]
+    assert (read[1]["0.jpg"], read[1]["1.png"]) == samples[1].images
+    assert json.loads(read[1]["json"])["chosen"] == "Two cats."
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path):
+    manifests = [write(tmp_path / name, pairs(3), samples_per_shard=2) for name in ("a", "b")]
+    assert manifests[0] == manifests[1]
+    assert (tmp_path / "a" / FIRST).read_bytes() == (tmp_path / "b" / FIRST).read_bytes()
+
+
+def test_the_manifest_tells_what_happened(tmp_path):
+    with ShardWriter(tmp_path, recipe={"beta": 0.1}, round=2, parents=["p"]) as writer:
+        writer.write(pair())
+        writer.drop(Reason.EMPTY_ANSWER)
+        writer.drop("length_balance", 2)
+    manifest = read_manifest(tmp_path)
+    assert manifest == writer.manifest and manifest.hash == writer.manifest.hash
+    assert manifest.drops == {"empty_answer": 1, "length_balance": 2}
+    assert manifest.kinds == {"preference": 1}
+    assert (manifest.round, manifest.parents, manifest.recipe) == (2, ("p",), {"beta": 0.1})
+    assert sorted(os.listdir(tmp_path)) == ["manifest.json", FIRST]
+
+
+def test_a_refused_sample_leaves_no_trace(tmp_path):
+    with ShardWriter(tmp_path, recipe={}) as writer:
+        writer.write(pair("a"))
+        for bad in (pair("b", chosen=""), pair("a"), pair("A")):
+            with pytest.raises(BadSample):
+                writer.write(bad)
+        writer.write(pair("c"))
+    assert list(load_shards(tmp_path).keys()) == ["a", "c"]
+
+
+def test_duplicate_keys_are_refused_across_shards(tmp_path):
+    with (
+        pytest.raises(BadSample, match="already holds a sample") as raised,
+        ShardWriter(tmp_path, recipe={}, samples_per_shard=1) as writer,
+    ):
+        writer.write(pair("a"))
+        writer.write(pair("a"))
+    assert raised.value.reason is Reason.DUPLICATE_KEY
+
+
+def test_an_exception_leaves_no_manifest_and_the_next_attempt_starts_over(tmp_path):
+    with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path, recipe={}, samples_per_shard=2) as writer:
+        for sample in pairs(3):
+            writer.write(sample)
+        raise KeyboardInterrupt
+    assert sorted(os.listdir(tmp_path)) == ["UNFINISHED", FIRST]
+    with pytest.raises(ManifestError, match=r"unfinished or were moved without it\. Run the command"):
+        load_shards(tmp_path)
+    write(tmp_path, pairs(1))
+    assert len(load_shards(tmp_path)) == 1
+    assert sorted(os.listdir(tmp_path)) == ["manifest.json", FIRST]
+
+
+def test_finished_shards_are_replaced_by_their_own_recipe_only(tmp_path, caplog):
+    write(tmp_path, pairs(3), samples_per_shard=1)
+    with pytest.raises(FileExistsError, match="finished shards of another recipe"):
+        write(tmp_path, pairs(1), recipe="other")
+    assert len(load_shards(tmp_path)) == 3
+    write(tmp_path, pairs(2))
+    assert "same recipe" in caplog.text
+    write(tmp_path, pairs(1), recipe="other", overwrite=True)
+    assert len(load_shards(tmp_path)) == 1
+    assert sorted(os.listdir(tmp_path)) == ["manifest.json", FIRST]
+
+
+def test_tars_of_someone_else_are_not_touched(tmp_path):
+    (tmp_path / FIRST).write_bytes(b"precious")
+    with pytest.raises(FileExistsError, match="tars without a manifest"):
+        write(tmp_path, pairs(1))
+    assert (tmp_path / FIRST).read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / FIRST).unlink(), "is missing, but its manifest lists it"),
+        (lambda d: os.truncate(d / FIRST, 600), "has 600 bytes, its manifest says 10240"),
+        (lambda d: (d / "manifest.json").write_text("{}"), "is no manifest of shards"),
+        (lambda d: (d / "manifest.json").write_text("oops"), "is no manifest of shards"),
+        (lambda d: _edit_manifest(d, schema_version=99), "has schema version 99, this program reads"),
+        (lambda d: _edit_manifest(d, shards=[_shard_entry("../x.tar")]), "plain file name, got '../x.tar'"),
+    ],
+)
+def test_a_damaged_directory_is_refused_with_a_remedy(tmp_path, damage, message):
+    write(tmp_path, pairs(1))
+    damage(tmp_path)
+    with pytest.raises(ManifestError, match=message):
+        load_shards(tmp_path)
+
+
+def _edit_manifest(directory, **changes):
+    document = json.loads((directory / "manifest.json").read_text())
+    (directory / "manifest.json").write_text(json.dumps(document | changes))
+
+
+def _shard_entry(name):
+    return {"name": name, "bytes": 1, "sha256": "", "samples": 1}
+
+
+def test_a_manifest_with_another_count_is_refused(tmp_path):
+    write(tmp_path, pairs(2))
+    entry = json.loads((tmp_path / "manifest.json").read_text())["shards"][0]
+    _edit_manifest(tmp_path, shards=[entry | {"samples": 3}])
+    with pytest.raises(BadSample, match="manifest says 3 samples, the tar holds 2"):
+        load_shards(tmp_path)
+
+
+def _link(name, kind):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ([(_link("a.jpg", tarfile.SYMTYPE), b"")], Reason.FOREIGN_MEMBER),
+        ([(_link("a.jpg", tarfile.LNKTYPE), b"")], Reason.FOREIGN_MEMBER),
+        ([(_link("a", tarfile.DIRTYPE), b"")], Reason.FOREIGN_MEMBER),
+        ([("../a.json", b"{}")], Reason.FOREIGN_MEMBER),
+        ([("/a.json", b"{}")], Reason.FOREIGN_MEMBER),
+        ([("b/a.json", b"{}")], Reason.FOREIGN_MEMBER),
+        ([("README", b"Hi")], Reason.FOREIGN_MEMBER),
+        ([(".json", b"{}")], Reason.FOREIGN_MEMBER),
+        ([("a.json", b"{}"), ("a.json", b"{}")], Reason.DUPLICATE_MEMBER),
+        ([("a.json", b"{}"), ("b.json", b"{}"), ("a.jpg", b"")], Reason.DUPLICATE_KEY),
+    ],
+)
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_members_that_do_not_belong_are_refused(tmp_path, members, reason, format):
+    path = write_tar(tmp_path / "x.tar", members, format)
+    with pytest.raises(BadSample) as raised:
+        index_tar(path)
+    assert raised.value.reason is reason
+    assert raised.value.where == str(path)
+
+
+def test_a_dotted_key_is_read_as_the_library_reads_it_and_refused(tmp_path):
+    """'a.b.json' is member 'b.json' of sample 'a': not a member that a sample has."""
+    shard = Shard(write_tar(tmp_path / "x.tar", [("a.b.json", b"{}"), ("a.json", b'{"prompt": "Hi?"}')]))
+    assert list(shard.keys()) == ["a"]
+    with pytest.raises(BadSample, match=r"x.tar, sample 'a': a sample has no member 'b.json'"):
+        shard.read(0)
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_every_cut_of_a_tar_is_noticed(tmp_path, format):
+    long_name = "b" if format == tarfile.USTAR_FORMAT else "b" * 120
+    members = [("a.json", b"x" * 1024), (f"{long_name}.json", b"y" * 1024)]
+    path = write_tar(tmp_path / "x.tar", members, format)
+    assert len(index_tar(path)) == 2
+    end = index_tar(path)[1].members["json"].offset + 1024
+    for size in (0, 100, 512, 1000, 1536, 2000, end - 1024, end - 1, end, end + 511):
+        os.truncate(path, 0)
+        write_tar(path, members, format)
+        os.truncate(path, size)
+        with pytest.raises(BadSample) as raised:
+            index_tar(path)
+        assert raised.value.reason in (Reason.TRUNCATED_SHARD, Reason.CORRUPT_SHARD), size
+        assert raised.value.reason is Reason.TRUNCATED_SHARD or format != tarfile.USTAR_FORMAT
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_a_flipped_bit_in_a_header_is_noticed(tmp_path, format):
+    path = write_tar(tmp_path / "x.tar", [("a.json", b"{}"), ("b.json", b"{}")], format)
+    data = bytearray(path.read_bytes())
+    second = 1024 if format == tarfile.USTAR_FORMAT else 2048  # a pax header takes two blocks more
+    data[second + 3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BadSample) as raised:
+        index_tar(path)
+    assert raised.value.reason is Reason.CORRUPT_SHARD
+
+
+def test_a_negative_size_does_not_lead_in_circles(tmp_path):
+    path = write_tar(tmp_path / "x.tar", [("a.json", b"{}")])
+    data = bytearray(path.read_bytes())
+    data[124:136] = b"-0000001000\0"
+    data[148:156] = b"%06o\0 " % (sum(data[:512]) - sum(data[148:156]) + 8 * 32)
+    path.write_bytes(data)
+    with pytest.raises(BadSample) as raised:
+        index_tar(path)
+    assert raised.value.reason is Reason.CORRUPT_SHARD
+
+
+def test_a_compressed_tar_is_no_shard(tmp_path):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("a.json"))
+    with pytest.raises(BadSample):
+        index_tar(path)
+
+
+def test_a_shard_replaced_during_use_is_noticed(tmp_path):
+    write(tmp_path, pairs(2))
+    shards = load_shards(tmp_path)
+    replacement = Path(write_tar(tmp_path / "new", [("k_0.json", b"{}"), ("k_1.json", b"{}")]))
+    replacement.replace(tmp_path / FIRST)
+    with pytest.raises(BadSample, match="replaced while it was in use") as raised:
+        shards[0]
+    assert raised.value.reason is Reason.CHANGED_SHARD
+
+
+def test_rewritten_shards_are_read_anew(tmp_path):
+    write(tmp_path, [pair("a", chosen="Old.")])
+    assert load_shards(tmp_path)[0].chosen == "Old."
+    write(tmp_path, [pair("a", chosen="New.")])
+    assert load_shards(tmp_path)[0].chosen == "New."
+
+
+def test_workers_read_what_the_main_process_reads(tmp_path):
+    samples = pairs(6)
+    write(tmp_path, samples, samples_per_shard=2)
+    shards = load_shards(tmp_path)
+    assert shards[0] == samples[0]  # opened before the workers start
+    loader = DataLoader(shards, batch_size=None, num_workers=2)
+    assert list(loader) == samples
+    assert pickle.loads(pickle.dumps(shards))[5] == samples[5]
