@@ -22,7 +22,7 @@ MAX_PRINTED_FAULTS = 20
 
 
 def import_(
-    sources: list[str],
+    sources: list[str] | str,
     out: str,
     *,
     format: Format = "auto",
@@ -33,7 +33,7 @@ def import_(
     """Turn preference or SFT data of TRL, RLAIF-V or LLaVA into shards.
 
     Args:
-        sources: parquet, JSON or JSON lines files, directories of such, or saved `datasets`.
+        sources: one or a list of: parquet, JSON or JSON lines file, directory of such, saved `datasets`.
         out: the directory of shards to write.
         format: family of the sources; `auto` decides for each source by its first row.
         images_root: folder that image paths start from; by default that of the source.
@@ -41,7 +41,7 @@ def import_(
         samples_per_shard: size of every shard but the last.
     """
     manifest = import_shards(
-        sources,
+        _listed(sources),
         out,
         format=format,
         images_root=images_root,
@@ -54,17 +54,18 @@ def import_(
     Console().print(table)
 
 
-def verify(paths: list[str]) -> None:
+def verify(paths: list[str] | str) -> None:
     """Read every byte of shards: hashes, tar structure, samples, images.
 
     Args:
-        paths: directories of shards.
+        paths: one directory of shards or a list of them.
 
     Raises:
         ManifestError: a directory is unfinished, or its shards do not have the sizes it says.
         SystemExit: something is bad; all faults have been counted and the first 20 printed.
     """
     console = Console()
+    paths = _listed(paths)
     shards = [(Path(path), info) for path in paths for info in read_manifest(path).shards]
     faults: Counter[str] = Counter()
     for path, info in track(shards, "verifying", console=console, disable=not console.is_terminal):
@@ -81,15 +82,16 @@ def verify(paths: list[str]) -> None:
         raise SystemExit(f"faults in {', '.join(paths)}: {counts}")
 
 
-def show(paths: list[str], *, out: str = "contact_sheet.png", count: int = 12, seed: int = 0) -> None:
+def show(paths: list[str] | str, *, out: str = "contact_sheet.png", count: int = 12, seed: int = 0) -> None:
     """Print what shards hold, and draw some of their samples on a contact sheet.
 
     Args:
-        paths: directories of shards.
+        paths: one directory of shards or a list of them.
         out: the PNG to write.
         count: samples on the sheet.
         seed: picks the samples.
     """
+    paths = _listed(paths)
     shards = load_shards(paths)
     samples = (shards[index] for index in range(len(shards)))
     table = Table("what", "value", title=", ".join(paths))
@@ -102,6 +104,10 @@ def show(paths: list[str], *, out: str = "contact_sheet.png", count: int = 12, s
     drawn = np.random.default_rng(seed).choice(len(shards), min(count, len(shards)), replace=False)
     draw_contact_sheet([shards[index] for index in sorted(drawn.tolist())], Path(out))
     console.print(f"contact sheet: {out}")
+
+
+def _listed(paths: list[str] | str) -> list[str]:
+    return [paths] if isinstance(paths, str) else paths
 
 
 def _find_faults(path: Path, info: ShardInfo) -> Iterator[BadSample]:

@@ -4,6 +4,10 @@ import io
 import json
 import os
 import pickle
+import re
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -290,3 +294,36 @@ def test_workers_read_what_the_main_process_reads(tmp_path):
     loader = DataLoader(shards, batch_size=None, num_workers=2)
     assert list(loader) == samples
     assert pickle.loads(pickle.dumps(shards))[5] == samples[5]
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cat.jpg").write_bytes(picture())
+    readme = (Path(__file__).parents[2] / "shards" / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    exec(example, {})
+    assert capsys.readouterr().out == "One.\n"
+
+
+KILLED_WRITER = """
+import os, signal, sys
+from rlaifv_pl.data.shards import ShardWriter
+from tests.data.samples import pair
+with ShardWriter(sys.argv[1], recipe={"name": "r"}, samples_per_shard=2) as writer:
+    for index in range(5):
+        if index == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        writer.write(pair(f"k_{index}"))
+"""
+
+
+def test_a_killed_writer_run_again_ends_with_the_same_bytes(tmp_path):
+    samples = [pair(f"k_{index}") for index in range(5)]
+    undisturbed = write(tmp_path / "whole", samples, samples_per_shard=2)
+    command = [sys.executable, "-c", KILLED_WRITER, str(tmp_path / "killed"), "3"]
+    assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
+    assert sorted(os.listdir(tmp_path / "killed")) == ["UNFINISHED", FIRST, f"{SECOND}.part"]
+    with pytest.raises(ManifestError, match="unfinished"):
+        load_shards(tmp_path / "killed")
+    assert write(tmp_path / "killed", samples, samples_per_shard=2) == undisturbed
+    assert sorted(os.listdir(tmp_path / "killed")) == sorted(os.listdir(tmp_path / "whole"))
