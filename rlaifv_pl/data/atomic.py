@@ -13,8 +13,8 @@ TEMPORARY_SUFFIX = ".part"
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name only once it is complete and on disk.
 
-    A crash leaves at most `<path>.part`, never a half file under the real name; so does an exception
-    in the body, less the `.part`.
+    A crash leaves at most `<path>.part`, an exception in the body not even that; neither leaves half a
+    file under the real name.
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     try:

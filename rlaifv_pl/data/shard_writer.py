@@ -77,9 +77,7 @@ class ShardWriter:
         self._kinds: Counter[str] = Counter()
         self._drops: Counter[str] = Counter()
         self._keys: set[str] = set()
-        self._tar: TarWriter | None = None
-        self._open_shard = ExitStack()
-        self._samples_in_shard = 0
+        self._growing: _GrowingShard | None = None
 
     def __enter__(self) -> Self:
         if not self.overwrite:
@@ -97,17 +95,15 @@ class ShardWriter:
         members = encode_sample(sample)
         check_sample(sample, where)
         if sample.key in self._keys:
-            raise BadSample(
-                Reason.DUPLICATE_KEY, where, f"{self.directory} already holds a sample of this key"
-            )
-        if self._tar is None:
-            self._begin_shard()
-        self._tar.write({"__key__": sample.key, **members})
+            detail = f"{self.directory} already holds a sample of this key"
+            raise BadSample(Reason.DUPLICATE_KEY, where, detail)
+        if self._growing is None:
+            self._growing = _GrowingShard(self.directory / _shard_name(f"{len(self._shards):06d}"))
+        self._growing.write(sample.key, members)
         self._keys.add(sample.key)
         self._kinds.update(map(str, kinds(sample)))
-        self._samples_in_shard += 1
-        if self._samples_in_shard == self.samples_per_shard:
-            self._end_shard()
+        if self._growing.samples == self.samples_per_shard:
+            self._finish_shard()
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Count samples that were left out, for the manifest. Any name will do, `Reason`s are names."""
@@ -120,10 +116,11 @@ class ShardWriter:
         traceback: TracebackType | None,
     ) -> None:
         if exc_type is not None:
-            self._open_shard.__exit__(exc_type, exc, traceback)
+            if self._growing is not None:
+                self._growing.discard(exc_type, exc, traceback)
             return
-        if self._tar is not None:
-            self._end_shard()
+        if self._growing is not None:
+            self._finish_shard()
         self.manifest = Manifest(
             shards=tuple(self._shards),
             kinds=dict(sorted(self._kinds.items())),
@@ -155,27 +152,35 @@ class ShardWriter:
             for path in self.directory.glob(_shard_name("[0-9]" * 6) + suffix):
                 path.unlink()
 
-    def _begin_shard(self) -> None:
-        path = self.directory / _shard_name(f"{len(self._shards):06d}")
-        file = self._open_shard.enter_context(atomic_file(path))
+    def _finish_shard(self) -> None:
+        self._shards.append(self._growing.finish())
+        self._growing = None
+
+
+class _GrowingShard:
+    """One tar while it is written; it has a temporary name until it is finished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.samples = path, 0
+        self._open = ExitStack()
+        file = self._open.enter_context(atomic_file(path))
         # No clock and no account in the headers: the same samples must give the same bytes.
-        self._tar = self._open_shard.enter_context(
+        self._tar = self._open.enter_context(
             TarWriter(file, encoder=False, compress=False, mtime=0, user="rlaifv", group="rlaifv", mode=0o644)
         )
-        self._samples_in_shard = 0
 
-    def _end_shard(self) -> None:
-        self._open_shard.close()
-        self._tar = None
-        path = self.directory / _shard_name(f"{len(self._shards):06d}")
-        self._shards.append(
-            ShardInfo(
-                name=path.name,
-                bytes=path.stat().st_size,
-                sha256=hash_file(path),
-                samples=self._samples_in_shard,
-            )
-        )
+    def write(self, key: str, members: Mapping[str, bytes]) -> None:
+        self._tar.write({"__key__": key, **members})
+        self.samples += 1
+
+    def finish(self) -> ShardInfo:
+        self._open.close()
+        size, sha256 = self.path.stat().st_size, hash_file(self.path)
+        return ShardInfo(name=self.path.name, bytes=size, sha256=sha256, samples=self.samples)
+
+    def discard(self, *exc_info: Any) -> None:
+        """Leave no trace; takes what `__exit__` takes."""
+        self._open.__exit__(*exc_info)
 
 
 def _shard_name(number: str) -> str:

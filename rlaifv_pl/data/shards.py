@@ -15,7 +15,7 @@ from typing import NamedTuple
 from torch.utils.data import Dataset
 
 from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.manifest import read_manifest
+from rlaifv_pl.data.manifest import ManifestError, read_manifest
 from rlaifv_pl.data.schema import decode_sample
 from rlaifv_pl.data.shard_writer import ShardWriter
 from rlaifv_pl.data.tar_index import Extent, index_tar
@@ -57,8 +57,9 @@ class Shard:
         """Read and decode the sample at `index`.
 
         Raises:
-            BadSample: as `decode_sample`; `changed_shard` if the file was replaced since it was
-                indexed, since the index would then cut at the wrong places.
+            BadSample: as `decode_sample`.
+            ManifestError: the file was replaced since it was indexed. No sample is to blame, and none
+                could be read any more, so this is not for skipping.
         """
         key, extents = self._entries[index]
         file = _open(self.path, self._stamp)
@@ -159,7 +160,10 @@ class _OpenShard:
         self.path = path
         self.descriptor = os.open(path, os.O_RDONLY)
         if _Stamp.of(os.fstat(self.descriptor)) != stamp:
-            raise BadSample(Reason.CHANGED_SHARD, path, "the file was replaced while it was in use")
+            raise ManifestError(
+                f"{path} was replaced while it was in use, so that its index is void. Open the shards again, "
+                "and write new ones to a directory of their own."
+            )
 
     def read(self, extent: Extent) -> bytes:
         data = os.pread(self.descriptor, extent.size, extent.offset)
@@ -169,7 +173,7 @@ class _OpenShard:
         return data
 
     def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
+        if hasattr(self, "descriptor"):  # Missing where the file could not be opened.
             os.close(self.descriptor)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tarfile
 import zlib
 
 from PIL import Image
@@ -36,3 +37,15 @@ def bomb(width: int, height: int) -> bytes:
         for kind, data in chunks
     )
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def write_tar(path, members, format=tarfile.USTAR_FORMAT):
+    """Members are names with contents, or ready headers."""
+    with tarfile.open(path, "w", format=format) as tar:
+        for member, data in members:
+            info = tarfile.TarInfo(member) if isinstance(member, str) else member
+            info.size = len(data)
+            if format == tarfile.PAX_FORMAT:
+                info.pax_headers = {"comment": "asks for a header that is not plain ustar"}
+            tar.addfile(info, io.BytesIO(data))
+    return path

@@ -1,6 +1,5 @@
 """Shards are written whole or not at all, read at random, and damaged ones are named."""
 
-import io
 import json
 import os
 import pickle
@@ -8,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -18,8 +16,7 @@ from torch.utils.data import DataLoader
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.manifest import ManifestError, read_manifest
 from rlaifv_pl.data.shards import Shard, ShardWriter, load_shards
-from rlaifv_pl.data.tar_index import index_tar
-from tests.data.samples import pair, picture
+from tests.data.samples import pair, picture, write_tar
 
 FIRST = "shard-000000.tar"
 SECOND = "shard-000001.tar"
@@ -34,18 +31,6 @@ def write(directory, samples, recipe="r", **options):
 
 def pairs(number):
     return [pair(f"k_{index}", images=(picture(colour=index),)) for index in range(number)]
-
-
-def write_tar(path, members, format=tarfile.USTAR_FORMAT):
-    """Members are names with contents, or ready headers."""
-    with tarfile.open(path, "w", format=format) as tar:
-        for member, data in members:
-            info = tarfile.TarInfo(member) if isinstance(member, str) else member
-            info.size = len(data)
-            if format == tarfile.PAX_FORMAT:
-                info.pax_headers = {"comment": "asks for a header that is not plain ustar"}
-            tar.addfile(info, io.BytesIO(data))
-    return path
 
 
 def test_samples_come_back_in_any_order(tmp_path):
@@ -183,36 +168,6 @@ def test_a_manifest_with_another_count_is_refused(tmp_path):
         load_shards(tmp_path)
 
 
-def _link(name, kind):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, "/etc/passwd"
-    return info
-
-
-@pytest.mark.parametrize(
-    ("members", "reason"),
-    [
-        ([(_link("a.jpg", tarfile.SYMTYPE), b"")], Reason.FOREIGN_MEMBER),
-        ([(_link("a.jpg", tarfile.LNKTYPE), b"")], Reason.FOREIGN_MEMBER),
-        ([(_link("a", tarfile.DIRTYPE), b"")], Reason.FOREIGN_MEMBER),
-        ([("../a.json", b"{}")], Reason.FOREIGN_MEMBER),
-        ([("/a.json", b"{}")], Reason.FOREIGN_MEMBER),
-        ([("b/a.json", b"{}")], Reason.FOREIGN_MEMBER),
-        ([("README", b"Hi")], Reason.FOREIGN_MEMBER),
-        ([(".json", b"{}")], Reason.FOREIGN_MEMBER),
-        ([("a.json", b"{}"), ("a.json", b"{}")], Reason.DUPLICATE_MEMBER),
-        ([("a.json", b"{}"), ("b.json", b"{}"), ("a.jpg", b"")], Reason.DUPLICATE_KEY),
-    ],
-)
-@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
-def test_members_that_do_not_belong_are_refused(tmp_path, members, reason, format):
-    path = write_tar(tmp_path / "x.tar", members, format)
-    with pytest.raises(BadSample) as raised:
-        index_tar(path)
-    assert raised.value.reason is reason
-    assert raised.value.where == str(path)
-
-
 def test_a_dotted_key_is_read_as_the_library_reads_it_and_refused(tmp_path):
     """'a.b.json' is member 'b.json' of sample 'a': not a member that a sample has."""
     shard = Shard(write_tar(tmp_path / "x.tar", [("a.b.json", b"{}"), ("a.json", b'{"prompt": "Hi?"}')]))
@@ -221,62 +176,13 @@ def test_a_dotted_key_is_read_as_the_library_reads_it_and_refused(tmp_path):
         shard.read(0)
 
 
-@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
-def test_every_cut_of_a_tar_is_noticed(tmp_path, format):
-    long_name = "b" if format == tarfile.USTAR_FORMAT else "b" * 120
-    members = [("a.json", b"x" * 1024), (f"{long_name}.json", b"y" * 1024)]
-    path = write_tar(tmp_path / "x.tar", members, format)
-    assert len(index_tar(path)) == 2
-    end = index_tar(path)[1].members["json"].offset + 1024
-    for size in (0, 100, 512, 1000, 1536, 2000, end - 1024, end - 1, end, end + 511):
-        os.truncate(path, 0)
-        write_tar(path, members, format)
-        os.truncate(path, size)
-        with pytest.raises(BadSample) as raised:
-            index_tar(path)
-        assert raised.value.reason in (Reason.TRUNCATED_SHARD, Reason.CORRUPT_SHARD), size
-        assert raised.value.reason is Reason.TRUNCATED_SHARD or format != tarfile.USTAR_FORMAT
-
-
-@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
-def test_a_flipped_bit_in_a_header_is_noticed(tmp_path, format):
-    path = write_tar(tmp_path / "x.tar", [("a.json", b"{}"), ("b.json", b"{}")], format)
-    data = bytearray(path.read_bytes())
-    second = 1024 if format == tarfile.USTAR_FORMAT else 2048  # a pax header takes two blocks more
-    data[second + 3] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(BadSample) as raised:
-        index_tar(path)
-    assert raised.value.reason is Reason.CORRUPT_SHARD
-
-
-def test_a_negative_size_does_not_lead_in_circles(tmp_path):
-    path = write_tar(tmp_path / "x.tar", [("a.json", b"{}")])
-    data = bytearray(path.read_bytes())
-    data[124:136] = b"-0000001000\0"
-    data[148:156] = b"%06o\0 " % (sum(data[:512]) - sum(data[148:156]) + 8 * 32)
-    path.write_bytes(data)
-    with pytest.raises(BadSample) as raised:
-        index_tar(path)
-    assert raised.value.reason is Reason.CORRUPT_SHARD
-
-
-def test_a_compressed_tar_is_no_shard(tmp_path):
-    path = tmp_path / "x.tar"
-    with tarfile.open(path, "w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("a.json"))
-    with pytest.raises(BadSample):
-        index_tar(path)
-
-
 def test_a_shard_replaced_during_use_is_noticed(tmp_path):
     write(tmp_path, pairs(2))
     shards = load_shards(tmp_path)
     replacement = Path(write_tar(tmp_path / "new", [("k_0.json", b"{}"), ("k_1.json", b"{}")]))
     replacement.replace(tmp_path / FIRST)
-    with pytest.raises(BadSample, match="replaced while it was in use") as raised:
+    with pytest.raises(ManifestError, match="replaced while it was in use"):
         shards[0]
-    assert raised.value.reason is Reason.CHANGED_SHARD
 
 
 def test_rewritten_shards_are_read_anew(tmp_path):

@@ -73,7 +73,7 @@ def import_shards(
         "verb": "import",
         "sources": [_fingerprint(source) for source in found],
         "format": format,
-        "images_root": None if images_root is None else str(images_root),
+        "images_root": images_root and str(images_root),
         "on_bad": on_bad,
         "samples_per_shard": samples_per_shard,
     }
@@ -142,6 +142,8 @@ class _Account:
         self.kept += 1
 
     def drop(self, row: Row, fault: BadSample) -> None:
+        # What the writer refuses it names by key; a user looks for file and row.
+        fault = BadSample(fault.reason, row.where, fault.detail)
         if self.on_bad == "raise":
             raise fault
         self.writer.drop(fault.reason)

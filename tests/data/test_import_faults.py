@@ -1,0 +1,139 @@
+"""A bad row is named and counted, not guessed at, and a bad source says what to do."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.importers import llava, rlaifv, trl
+from rlaifv_pl.data.importers.rows import Row, Source
+from rlaifv_pl.data.importers.run import import_shards
+from rlaifv_pl.data.importers.turns import simplify
+from rlaifv_pl.data.manifest import ManifestError, read_manifest
+from rlaifv_pl.data.schema import check_sample, encode_sample
+from rlaifv_pl.data.shards import load_shards
+from tests.data.rows import PAIR, assistant, dropped, imported
+from tests.data.samples import bomb, picture
+
+JPEG = picture()
+
+
+@pytest.mark.parametrize(
+    ("row", "reason", "detail"),
+    [
+        (PAIR | {"chosen": None}, Reason.MISSING_ANSWER, "chosen is missing"),
+        (PAIR | {"chosen": ""}, Reason.EMPTY_ANSWER, "chosen is ''"),
+        (PAIR | {"chosen": "Six."}, Reason.EQUAL_ANSWERS, "both 'Six.'"),
+        (PAIR | {"prompt": ""}, Reason.EMPTY_PROMPT, "no turn of the user"),
+        (PAIR | {"prompt": 4}, Reason.WRONG_TYPE, "prompt: expected a text or messages"),
+        (PAIR | {"chosen": 4}, Reason.WRONG_TYPE, "chosen: expected a text or one assistant message"),
+        (PAIR | {"chosen": [assistant("A"), assistant("B")]}, Reason.WRONG_TURNS, "chosen: expected one"),
+        (
+            PAIR | {"prompt": "<image> <image> Compare.", "image": "1.jpg"},
+            Reason.IMAGE_COUNT,
+            "2 image blocks",
+        ),
+        (PAIR | {"prompt": "<image> What?"}, Reason.IMAGE_COUNT, "there are 0 images"),
+        (PAIR | {"image": "2.jpg"}, Reason.MISSING_IMAGE, "cannot read image '2.jpg'"),
+        (PAIR | {"image": "broken.jpg"}, Reason.UNDECODABLE_IMAGE, "cannot decode an image of 9 bytes"),
+        (PAIR | {"image": "bomb.png"}, Reason.HUGE_IMAGE, "60000 x 60000|decompression bomb"),
+        ({"question": "What?"}, Reason.MISSING_FIELD, "no 'prompt' among the columns"),
+        ("no object", Reason.INVALID_JSON, "expected a JSON object, got 'no object'"),
+    ],
+)
+def test_a_bad_row_is_counted_and_named(tmp_path, row, reason, detail):
+    (tmp_path / "1.jpg").write_bytes(JPEG)
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xffbroken")
+    (tmp_path / "bomb.png").write_bytes(bomb(60_000, 60_000))
+    samples = imported(tmp_path, [PAIR, row, PAIR])
+    assert [sample.key for sample in samples] == ["rows_00000000", "rows_00000002"]
+    assert read_manifest(tmp_path / "out").drops == {reason: 1}
+    (record,) = dropped(tmp_path)
+    assert (record["file"], record["row"]) == (str(tmp_path / "rows.jsonl"), 1)
+    assert (record["reason"], record["remedy"]) == (reason, reason.remedy)
+    assert any(part in record["detail"] for part in detail.split("|"))
+
+
+def test_on_bad_raise_ends_the_import_without_a_manifest(tmp_path):
+    with pytest.raises(BadSample, match=r"rows.jsonl, row 1: .*chosen is ''") as raised:
+        imported(tmp_path, [PAIR, PAIR | {"chosen": ""}], on_bad="raise")
+    assert raised.value.reason is Reason.EMPTY_ANSWER
+    with pytest.raises(ManifestError):
+        load_shards(tmp_path / "out")
+
+
+def test_only_the_first_twenty_drops_are_printed(tmp_path, capfd):
+    imported(tmp_path, [PAIR] + [PAIR | {"chosen": ""}] * 30)
+    printed = capfd.readouterr().err
+    assert printed.count("[empty_answer]") == 20
+    assert "further drops are only listed" in printed
+    assert len(dropped(tmp_path)) == 30
+
+
+def test_a_source_without_one_good_row_makes_no_shards(tmp_path):
+    with pytest.raises(ValueError, match="not one of the 2 rows makes a sample"):
+        imported(tmp_path, [PAIR | {"chosen": ""}] * 2)
+    assert len(dropped(tmp_path)) == 2
+
+
+def test_malformed_lines_are_dropped_and_blank_ones_ignored(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"prompt": \n\n' + json.dumps(PAIR).encode() + b"\n\xff\n")
+    assert import_shards([path], tmp_path / "out").drops == {"invalid_json": 2}
+    assert list(load_shards(tmp_path / "out").keys()) == ["rows_00000002"]
+    assert [record["row"] for record in dropped(tmp_path)] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "error", "message"),
+    [
+        (b"[{}", "x.json", ValueError, "x.json cannot be read"),
+        (b"PAR1", "x.parquet", ValueError, "x.parquet cannot be read"),
+        (b'{"a": 1}', "x.jsonl", ValueError, r"no known format has the columns \['a'\]"),
+        (b"", "x.csv", FileNotFoundError, "is no file ending in .parquet, .json, .jsonl"),
+    ],
+)
+def test_sources_that_cannot_be_read_say_why(tmp_path, content, name, error, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(error, match=message):
+        import_shards([tmp_path / name], tmp_path / "out")
+
+
+ODD_CELLS = [None, 1, True, float("nan"), "", "a b", "<image>", "\ud800", "x\0y", "gpt", "data:x", b"x"]
+ODD_KEYS = ["role", "content", "from", "value", "type", "text", "image", "bytes", "path", "scores", "chosen"]
+
+
+def odd_value(rng, depth=0):
+    """A value that no format foresees, nested a few levels deep."""
+    choice = rng.random()
+    if depth == 4 or choice < 0.4:
+        return rng.choice(ODD_CELLS)
+    if choice < 0.7:
+        return [odd_value(rng, depth + 1) for _ in range(rng.randrange(4))]
+    if choice < 0.85:
+        return {"role": rng.choice(["user", "assistant"]), "content": odd_value(rng, depth + 1)}
+    return {rng.choice(ODD_KEYS): odd_value(rng, depth + 1) for _ in range(rng.randrange(4))}
+
+
+@pytest.mark.parametrize(
+    ("family", "columns"),
+    [
+        (trl, ["prompt", "chosen", "rejected", "images", "image", "completion", "messages", "idx"]),
+        (rlaifv, ["question", "chosen", "rejected", "image", "image_path", "org_infos", "text", "idx"]),
+        (llava, ["id", "image", "conversations"]),
+    ],
+)
+def test_a_row_is_a_sample_or_a_named_fault_whatever_it_holds(tmp_path, family, columns):
+    rng = random.Random(0)
+    for number in range(2000):
+        cells = {name: odd_value(rng) for name in columns if rng.random() < 0.8}
+        row = Row(cells, Source(Path("rows.jsonl"), "rows"), number, tmp_path)
+        try:
+            sample = family.read_row(row)
+            check_sample(sample, row.where)
+            encode_sample(replace(sample, prompt=simplify(sample.prompt)))
+        except BadSample as fault:
+            assert fault.reason in Reason

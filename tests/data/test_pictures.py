@@ -1,0 +1,66 @@
+"""Images of rows come in many forms; what is stored is the file as it was."""
+
+import base64
+
+import pytest
+from PIL import Image as Pillow
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.importers.pictures import load_pictures
+from tests.data.samples import picture
+
+JPEG = picture()
+
+
+def encoded(data):
+    return base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize("data", [JPEG, picture("PNG"), picture("WEBP")])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda data: data,
+        lambda data: [data],
+        lambda data: {"bytes": data, "path": "elsewhere.jpg"},
+        lambda data: {"bytes": None, "path": "1.img"},
+        lambda data: "1.img",
+        encoded,
+        lambda data: f"data:image/any;base64,{encoded(data)}",
+    ],
+)
+def test_images_are_kept_byte_by_byte_however_they_come(tmp_path, data, wrap):
+    (tmp_path / "1.img").write_bytes(data)
+    assert load_pictures(wrap(data), tmp_path, "here") == (data,)
+
+
+@pytest.mark.parametrize(
+    "value", [Pillow.new("RGB", (3, 2)), picture("GIF"), picture("BMP"), picture("TIFF")]
+)
+def test_other_images_become_png(tmp_path, value):
+    (stored,) = load_pictures(value, tmp_path, "here")
+    assert stored.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("../secret.jpg", Reason.MISSING_IMAGE),
+        ("/etc/passwd", Reason.MISSING_IMAGE),
+        ("a\0b", Reason.MISSING_IMAGE),
+        ("x" * 5000, Reason.MISSING_IMAGE),
+        (".", Reason.MISSING_IMAGE),
+        ("https://example.org/1.jpg", Reason.MISSING_IMAGE),
+        ({"bytes": None, "path": None}, Reason.MISSING_IMAGE),
+        ("data:image/png;base64,%%%", Reason.UNDECODABLE_IMAGE),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", Reason.UNDECODABLE_IMAGE),
+        (7, Reason.WRONG_TYPE),
+    ],
+)
+def test_images_that_are_not_there_are_named(tmp_path, value, reason):
+    root = tmp_path / "photos"
+    root.mkdir()
+    (tmp_path / "secret.jpg").write_bytes(JPEG)
+    with pytest.raises(BadSample) as raised:
+        load_pictures(value, root, "here")
+    assert raised.value.reason is reason

@@ -1,0 +1,88 @@
+"""A damaged tar is noticed wherever the damage lies, and nothing foreign gets in."""
+
+import os
+import tarfile
+
+import pytest
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.tar_index import index_tar
+from tests.data.samples import write_tar
+
+
+def _link(name, kind):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ([(_link("a.jpg", tarfile.SYMTYPE), b"")], Reason.FOREIGN_MEMBER),
+        ([(_link("a.jpg", tarfile.LNKTYPE), b"")], Reason.FOREIGN_MEMBER),
+        ([(_link("a", tarfile.DIRTYPE), b"")], Reason.FOREIGN_MEMBER),
+        ([("../a.json", b"{}")], Reason.FOREIGN_MEMBER),
+        ([("/a.json", b"{}")], Reason.FOREIGN_MEMBER),
+        ([("b/a.json", b"{}")], Reason.FOREIGN_MEMBER),
+        ([("README", b"Hi")], Reason.FOREIGN_MEMBER),
+        ([(".json", b"{}")], Reason.FOREIGN_MEMBER),
+        ([("a.json", b"{}"), ("a.json", b"{}")], Reason.DUPLICATE_MEMBER),
+        ([("a.json", b"{}"), ("b.json", b"{}"), ("a.jpg", b"")], Reason.DUPLICATE_KEY),
+    ],
+)
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_members_that_do_not_belong_are_refused(tmp_path, members, reason, format):
+    path = write_tar(tmp_path / "x.tar", members, format)
+    with pytest.raises(BadSample) as raised:
+        index_tar(path)
+    assert raised.value.reason is reason
+    assert raised.value.where == str(path)
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_every_cut_of_a_tar_is_noticed(tmp_path, format):
+    long_name = "b" if format == tarfile.USTAR_FORMAT else "b" * 120
+    members = [("a.json", b"x" * 1024), (f"{long_name}.json", b"y" * 1024)]
+    path = write_tar(tmp_path / "x.tar", members, format)
+    assert len(index_tar(path)) == 2
+    end = index_tar(path)[1].members["json"].offset + 1024
+    for size in (0, 100, 512, 1000, 1536, 2000, end - 1024, end - 1, end, end + 511):
+        os.truncate(path, 0)
+        write_tar(path, members, format)
+        os.truncate(path, size)
+        with pytest.raises(BadSample) as raised:
+            index_tar(path)
+        assert raised.value.reason in (Reason.TRUNCATED_SHARD, Reason.CORRUPT_SHARD), size
+        assert raised.value.reason is Reason.TRUNCATED_SHARD or format != tarfile.USTAR_FORMAT
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_a_flipped_bit_in_a_header_is_noticed(tmp_path, format):
+    path = write_tar(tmp_path / "x.tar", [("a.json", b"{}"), ("b.json", b"{}")], format)
+    data = bytearray(path.read_bytes())
+    second = 1024 if format == tarfile.USTAR_FORMAT else 2048  # a pax header takes two blocks more
+    data[second + 3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BadSample) as raised:
+        index_tar(path)
+    assert raised.value.reason is Reason.CORRUPT_SHARD
+
+
+def test_a_negative_size_does_not_lead_in_circles(tmp_path):
+    path = write_tar(tmp_path / "x.tar", [("a.json", b"{}")])
+    data = bytearray(path.read_bytes())
+    data[124:136] = b"-0000001000\0"
+    data[148:156] = b"%06o\0 " % (sum(data[:512]) - sum(data[148:156]) + 8 * 32)
+    path.write_bytes(data)
+    with pytest.raises(BadSample) as raised:
+        index_tar(path)
+    assert raised.value.reason is Reason.CORRUPT_SHARD
+
+
+def test_a_compressed_tar_is_no_shard(tmp_path):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("a.json"))
+    with pytest.raises(BadSample):
+        index_tar(path)
