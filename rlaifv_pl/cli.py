@@ -28,6 +28,7 @@ TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,
     "reload_dataloaders_every_n_epochs": 1,
     "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
     "log_every_n_steps": 1,
     "max_epochs": 1,
     "default_root_dir": "runs/default",

@@ -11,6 +11,7 @@ from rlaifv_pl.models.policy import vision_tower
 from rlaifv_pl.models.vlm import VLM, Batch, TowerMemo, copy_frozen
 
 ReferenceMode = Literal["live", "adapter_off", "none"]
+"""`live`: a frozen copy of the policy as it was loaded; `adapter_off`: the policy without its LoRA adapters."""
 
 
 class Reference:
@@ -59,14 +60,17 @@ class Reference:
         self.policy.train(training)
 
 
-def check_reference(mode: ReferenceMode, has_adapters: bool) -> None:
-    """Refuse a mode that the policy cannot serve.
+def resolve_reference(mode: ReferenceMode | Literal["auto"], has_adapters: bool) -> ReferenceMode:
+    """The mode that is meant: `auto` takes the adapters off where there are any, and a live copy elsewhere.
 
     Raises:
         ValueError: `adapter_off` without adapters.
     """
+    if mode == "auto":
+        return "adapter_off" if has_adapters else "live"
     if mode == "adapter_off" and not has_adapters:
         raise ValueError(
             "reference: adapter_off takes the policy without its adapters as reference, but policy.lora is not set, "
             "so the reference would be the policy itself. Set policy.lora, or reference: live."
         )
+    return mode

@@ -102,7 +102,9 @@ class TowerMemo:
     @contextmanager
     def record(self, policy: VLM) -> Iterator[None]:
         """Keep what the tower returns."""
-        hook = vision_tower(policy.model).register_forward_hook(lambda _m, _i, output: self._outputs.append(output))
+        # Copied, since the Qwen families write into what their tower returns.
+        tower = vision_tower(policy.model)
+        hook = tower.register_forward_hook(lambda _m, _i, output: self._outputs.append(copy.copy(output)))
         try:
             yield
         finally:
@@ -112,7 +114,7 @@ class TowerMemo:
     def replay(self, reference: VLM) -> Iterator[None]:
         """Return what was kept, call by call, instead of running the tower."""
         tower, outputs = vision_tower(reference.model), iter(self._outputs)
-        tower.forward = lambda *_inputs, **_options: next(outputs)
+        tower.forward = lambda *_inputs, **_options: copy.copy(next(outputs))
         try:
             yield
         finally:

@@ -16,7 +16,7 @@ from rlaifv_pl.data.collate import Collator, OnBadSample
 from rlaifv_pl.models.chat import Chat, Dialogue
 from rlaifv_pl.models.logps import group_sums
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
-from rlaifv_pl.models.reference import Reference, ReferenceMode, check_reference
+from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives.schedule import Schedule, rate
 from rlaifv_pl.records import Sample
@@ -51,12 +51,12 @@ class AlignmentModule(L.LightningModule):
         schedule: of the learning rate after the warm-up, over the whole run.
         warmup: share of the run in which the learning rate rises.
         max_length: longest row in tokens, image tokens included; longer samples are bad samples.
-        reference: where the log-ps to compare with come from. `live` keeps a frozen copy of the
-            policy as it was loaded, `adapter_off` takes the policy without its LoRA adapters.
     """
 
     parts: int
     """Number of scored parts of a sample."""
+    reference_mode: ReferenceMode = "none"
+    """Where the log-ps to compare with come from."""
 
     def __init__(
         self,
@@ -65,13 +65,10 @@ class AlignmentModule(L.LightningModule):
         schedule: Schedule = "cosine",
         warmup: float = 0.05,
         max_length: int | None = None,
-        reference: ReferenceMode = "none",
     ) -> None:
         super().__init__()
         self.policy_spec, self._make_optimizer = policy, optimizer
         self.schedule, self.warmup, self.max_length = schedule, warmup, max_length
-        check_reference(reference, has_adapters=policy.lora is not None)
-        self.reference_mode = reference
         self.policy: VLM | None = None
         # Outside the module tree: neither trained, nor saved, nor counted.
         self.__dict__["reference"] = None

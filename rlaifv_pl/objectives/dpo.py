@@ -1,13 +1,13 @@
 """DPO: learn from which of two completions is better, against a frozen reference."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.models.chat import Dialogue, prompt_messages, turn
-from rlaifv_pl.models.reference import ReferenceMode
+from rlaifv_pl.models.reference import ReferenceMode, resolve_reference
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.base import AlignmentModule, Scored, Step
 from rlaifv_pl.objectives.compose import check_terms, compose
@@ -21,14 +21,19 @@ class DPOModule(AlignmentModule):
 
     Args:
         losses: terms of the objective, summed with their weights; DPO's own by default.
-        reference: as of AlignmentModule; `none` only for losses that compare with nothing.
+        reference: `live` keeps a frozen copy of the policy as it was loaded, `adapter_off` takes the
+            policy without its LoRA adapters, `auto` chooses between them, and `none` is for losses
+            that compare with nothing.
         kwargs: as of AlignmentModule.
     """
 
     parts = 2
 
-    def __init__(self, losses: list[Term] | None = None, reference: ReferenceMode = "live", **kwargs: Any) -> None:
-        super().__init__(reference=reference, **kwargs)
+    def __init__(
+        self, losses: list[Term] | None = None, reference: ReferenceMode | Literal["auto"] = "auto", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.reference_mode = resolve_reference(reference, self.policy_spec.lora is not None)
         terms = [Sigmoid()] if losses is None else losses
         check_terms(terms, has_reference=reference != "none")
         self.losses = nn.ModuleList(terms)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.models.chat import Dialogue, prompt_messages, turn
-from rlaifv_pl.models.reference import ReferenceMode
+from rlaifv_pl.models.reference import ReferenceMode, resolve_reference
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.base import AlignmentModule, Scored, Step
 from rlaifv_pl.objectives.losses import token_kl
@@ -31,7 +31,8 @@ class NSFTModule(AlignmentModule):
             more; `sum_of_means` adds the means of the two parts, as the paper's formula does.
         kl_weight: of the per-token KL estimate against the reference (the paper's last ablation).
             It needs a reference: nSFT holds a second model then, unless it is `adapter_off`.
-        reference: as of AlignmentModule.
+        reference: of the KL term: `adapter_off` takes the policy without its LoRA adapters, `live`
+            a frozen copy.
         kwargs: as of AlignmentModule.
     """
 
@@ -45,7 +46,8 @@ class NSFTModule(AlignmentModule):
         reference: ReferenceMode = "none",
         **kwargs: Any,
     ) -> None:
-        super().__init__(reference=reference, **kwargs)
+        super().__init__(**kwargs)
+        self.reference_mode = resolve_reference(reference, self.policy_spec.lora is not None)
         if kl_weight < 0 or (kl_weight > 0) != (reference != "none"):
             raise ValueError(
                 f"kl_weight is {kl_weight} and reference is {reference}: the KL term needs a reference and nothing "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -17,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
+from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.records import Sample
 
@@ -101,3 +103,25 @@ class ExportPolicy(Callback):
             out = Path(trainer.default_root_dir) / "export"
             export_policy(pl_module.policy.model, pl_module.processor, out)
             rank_zero_info(f"The trained model is in {out}; its log-ps equal those in memory.")
+
+
+def export(run: str, out: str, checkpoint: str = "last") -> None:
+    """Write the policy of a run's checkpoint as a Hugging Face directory, checked by its log-ps.
+
+    Args:
+        run: directory of the run.
+        out: directory to write.
+        checkpoint: name of a file in the run's `checkpoints`, without `.ckpt`.
+    """
+    settings = yaml.safe_load((Path(run) / "config.yaml").read_text())["model"]["init_args"]["policy"]
+    lora = settings.pop("lora", None)
+    spec = PolicySpec(**settings, lora=LoRA(**lora) if lora else None)
+    path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
+    model = VLM(load_model(spec))
+    saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    weights = {name.removeprefix("policy."): value for name, value in saved.items() if name.startswith("policy.")}
+    expected = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if expected - set(weights):
+        raise ExportError(f"{path} lacks {sorted(expected - set(weights))[:8]}, which the run's config trains.")
+    model.load_state_dict(weights, strict=False)
+    print(f"The model of {path} is in {export_policy(model.model, load_processor(spec), out)}.")

@@ -15,7 +15,7 @@ from rlaifv_pl.data.manifest import MANIFEST_NAME, hash_json, read_manifest
 from rlaifv_pl.data.shards import ShardWriter
 from rlaifv_pl.models.chat import turn
 from rlaifv_pl.records import Sample
-from rlaifv_pl.seeds import derive
+from rlaifv_pl.seeds import derive, run_seed
 from rlaifv_pl.world.language import PROMPTS, READ_PROMPT, caption, question, reading
 from rlaifv_pl.world.scenes import Scene, draw_scene, render
 
@@ -45,15 +45,18 @@ class Scenes:
         out: directory of the shards.
         split: of the world.
         count: scenes.
-        seed: another seed, other scenes.
+        seed: another seed, other scenes; that of the run unless given.
         first: number of the first scene, to go on where other shards ended.
     """
 
     out: str
     split: Split
     count: int
-    seed: int = 0
+    seed: int | None = None
     first: int = 0
+
+    def __post_init__(self) -> None:
+        self.seed = run_seed() if self.seed is None else self.seed
 
     def ensure(self) -> Path:
         """Write the shards unless they are there."""

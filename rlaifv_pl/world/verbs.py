@@ -1,9 +1,30 @@
-"""`rlaifv world ...`: begin a fresh model, measure one, and ship one."""
+"""`rlaifv world ...`: begin a fresh model, measure one, and ship one with the package."""
 
+import hashlib
 import json
+import random
+from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import torch
+from rich.console import Console
+
+from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.feedback.conquer import ask
+from rlaifv_pl.models.chat import Chat
+from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
+from rlaifv_pl.models.vlm import VLM
+from rlaifv_pl.records import Sample
+from rlaifv_pl.world.before_after import describe
+from rlaifv_pl.world.evaluate import world_figures
+from rlaifv_pl.world.language import question
 from rlaifv_pl.world.model import save_fresh
+from rlaifv_pl.world.scenes import Scene
+from rlaifv_pl.world.shards import Scenes, Split
+
+QUESTIONS_A_SCENE = 8
 
 
 def new(out: str, seed: int = 0) -> None:
@@ -15,3 +36,60 @@ def new(out: str, seed: int = 0) -> None:
     """
     save_fresh(Path(out), seed)
     print(f"A model that knows nothing yet is in {out}.")
+
+
+def measure(path: str, split: Split = "tune", count: int = 500) -> dict[str, Any]:
+    """How much a model makes up when it describes held-out scenes, and how well it answers yes or no.
+
+    Args:
+        path: directory of the model.
+        split: of the world; `test` is for final figures.
+        count: scenes.
+    """
+    figures = _figures(path, split, count)
+    Console().print_json(json.dumps(figures))
+    return figures
+
+
+def ship(path: str, out: str, command: str) -> None:
+    """Write a trained model in half precision, with its figures on the test split, its hash and its origin.
+
+    Args:
+        path: directory of the trained model.
+        out: directory to write, such as `rlaifv_pl/world/weights/base`.
+        command: what makes this model, for its card.
+    """
+    spec = PolicySpec(path=path, freeze_vision=False)
+    load_model(spec).to(torch.float16).save_pretrained(out)
+    load_processor(spec).save_pretrained(out)
+    weights = Path(out) / "model.safetensors"
+    card = {
+        "command": command,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "figures": _figures(out, "test", 500),
+    }
+    with atomic_file(Path(out) / "card.json") as file:
+        file.write((json.dumps(card, indent=2) + "\n").encode())
+    Console().print_json(json.dumps(card))
+
+
+def _figures(path: str, split: Split, count: int) -> dict[str, Any]:
+    spec = PolicySpec(path=path, freeze_vision=False)
+    model, chat = VLM(load_model(spec)).eval(), Chat(load_processor(spec))
+    prompts = list(Scenes(out="", split=split, count=count, seed=0).samples())
+    scenes = [Scene.from_json(prompt.extra["scene"]) for prompt in prompts]
+    figures = world_figures(describe(model, chat, prompts), scenes)
+    return {"split": split, "scenes": count, "descriptions": asdict(figures), "answers": _answers(model, chat, prompts)}
+
+
+def _answers(model: VLM, chat: Chat, prompts: list[Sample]) -> dict[str, float]:
+    """Share of right answers among the questions whose answer is yes, is no, and their mean."""
+    rng = random.Random(0)
+    right = defaultdict(list)
+    for prompt in prompts:
+        asked = [question(Scene.from_json(prompt.extra["scene"]), rng) for _ in range(QUESTIONS_A_SCENE)]
+        verdicts = ask(model, chat, [prompt] * len(asked), [text for text, _ in asked])
+        for (_, answer), verdict in zip(asked, verdicts, strict=True):
+            right[answer].append((not verdict.rejected) == (answer == "yes"))
+    shares = {answer: sum(hits) / len(hits) for answer, hits in sorted(right.items())}
+    return {**shares, "balanced_accuracy": sum(shares.values()) / len(shares)}
