@@ -99,7 +99,7 @@ class ShardSet(Dataset[Sample]):
         return [len(shard) for shard in self.shards]
 
     def __len__(self) -> int:
-        return sum(self.lengths)
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> Sample:
         shard, offset = self._locate(index)

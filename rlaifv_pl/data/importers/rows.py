@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +99,13 @@ def find_sources(paths: Sequence[str | Path]) -> list[Source]:
         FileNotFoundError: a path does not exist, or a directory holds nothing to import.
     """
     files = [file for path in paths for file in _expand(Path(path))]
-    stems: dict[str, int] = {}
-    sources = []
+    sources: dict[str, Source] = {}
     for file in files:
         stem = re.sub(r"[^a-z0-9_-]+", "_", file.stem.lower())[:_MAX_STEM_LENGTH]
-        stems[stem] = count = stems.get(stem, 0) + 1
-        sources.append(Source(file, stem if count == 1 else f"{stem}-{count}"))
-    return sources
+        names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+        name = next(name for name in names if name not in sources)
+        sources[name] = Source(file, name)
+    return list(sources.values())
 
 
 def read_rows(source: Source, images_root: Path) -> Iterator[Row]:
