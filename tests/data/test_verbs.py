@@ -26,7 +26,7 @@ def write(directory, samples, **options):
 
 def table_value(printed, name):
     """The cell beside a name in a printed table."""
-    return re.search(rf"{re.escape(name)}\s*│\s*(.*?)\s*│", printed)[1]
+    return re.search(rf"{re.escape(name)}\s*\u2502\s*(.*?)\s*\u2502", printed)[1]
 
 
 @coco.needs_photos
