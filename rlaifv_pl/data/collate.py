@@ -19,12 +19,16 @@ OnBadSample = Literal["raise", "skip"]
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A sample with its dialogues cut into pieces and its images decoded."""
+    """A sample with its dialogues cut into pieces, and the decoded images that each is about."""
 
     key: str
     dialogues: list[list[Piece]]
-    images: list[Image.Image]
-    rejected_images: list[Image.Image]
+    images: list[list[Image.Image]]
+
+    @property
+    def shares_images(self) -> bool:
+        """Whether all dialogues are about the same images."""
+        return all(images is self.images[0] for images in self.images)
 
 
 class Collator:
@@ -83,36 +87,37 @@ class Collator:
         if isinstance(sample, BadSample):
             raise sample
         where = f"sample {sample.key}"
+        dialogues = self.dialogues(sample)
         try:
-            dialogues = [self.chat.pieces(dialogue) for dialogue in self.dialogues(sample)]
+            pieces = [self.chat.pieces(dialogue) for dialogue in dialogues]
         except ChatError as error:
-            raise BadSample(Reason.WRONG_TURNS, where, str(error)) from error
-        return _Read(
-            sample.key,
-            dialogues,
-            [open_image(data, where) for data in sample.images],
-            [open_image(data, f"{where}, rejected side") for data in sample.rejected_images],
-        )
+            raise BadSample(Reason.WRONG_TURNS, where, str(error).rstrip(".")) from error
+        own = [open_image(data, where) for data in sample.images]
+        other = own
+        if sample.rejected_images and any(dialogue.rejected_images for dialogue in dialogues):
+            other = [open_image(data, f"{where}, rejected side") for data in sample.rejected_images]
+        return _Read(sample.key, pieces, [other if dialogue.rejected_images else own for dialogue in dialogues])
 
     def _rows(self, reads: list[_Read]) -> tuple[list[Row], dict[str, Tensor], int]:
         """Rows in blocks of the samples, the images' tensors, and how many blocks share them."""
-        blocks = [[read.dialogues[block] for read in reads] for block in range(len(reads[0].dialogues))]
-        images = [read.images for read in reads]
-        if any(read.rejected_images for read in reads):
-            others = [read.rejected_images or read.images for read in reads]
-            opened, tensors = self._open(blocks[0] + blocks[1], images + others)
-            return self._extend(opened, blocks[0] + blocks[1]), tensors, 1
-        opened, tensors = self._open(blocks[0], images)
-        rows = self._extend(opened, blocks[0])
-        for block in blocks[1:]:
-            same = all(one[0] == other[0] for one, other in zip(block, blocks[0], strict=True))
-            rows += self._extend(opened if same else self._open(block, images)[0], block)
+        first, *others = blocks = list(zip(*(read.dialogues for read in reads), strict=True))
+        images = list(zip(*(read.images for read in reads), strict=True))
+        if not all(read.shares_images for read in reads):
+            opened, tensors = self._open(sum(blocks, ()), sum(images, ()))
+            return self._extend(opened, sum(blocks, ())), tensors, 1
+        opened, tensors = self._open(first, images[0])
+        rows = self._extend(opened, first)
+        for block in others:
+            same = all(one[0] == other[0] for one, other in zip(block, first, strict=True))
+            rows += self._extend(opened if same else self._open(block, images[0])[0], block)
         return rows, tensors, len(blocks)
 
-    def _open(self, dialogues: list[list[Piece]], images: list[list[Image.Image]]) -> tuple[list[Row], dict]:
+    def _open(
+        self, dialogues: Sequence[list[Piece]], images: Sequence[list[Image.Image]]
+    ) -> tuple[list[Row], dict[str, Tensor]]:
         return self.chat.open([pieces[0].text for pieces in dialogues], images)
 
-    def _extend(self, opened: list[Row], dialogues: list[list[Piece]]) -> list[Row]:
+    def _extend(self, opened: list[Row], dialogues: Sequence[list[Piece]]) -> list[Row]:
         return [self.chat.extend(row, pieces) for row, pieces in zip(opened, dialogues, strict=True)]
 
     def _fit(self, reads: list[_Read], rows: list[Row], index: int) -> _Read:

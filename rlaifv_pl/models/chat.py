@@ -7,6 +7,7 @@ token that stops generation, whether or not the template writes it (LLaVA-1.5's 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from PIL import Image
@@ -27,11 +28,13 @@ class Dialogue:
     """Messages of which some assistant turns are to be scored.
 
     `parts` has one entry for each assistant turn, in order: the number of the scored part that the
-    turn belongs to, or None where it is only context.
+    turn belongs to, or None where it is only context. With `rejected_images` it is about those, if
+    the sample has any.
     """
 
     messages: Sequence[Message]
     parts: tuple[int | None, ...]
+    rejected_images: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,39 +101,57 @@ class Chat:
         return self.processor.apply_chat_template(list(messages), add_generation_prompt=ask, tokenize=False)
 
     @cached_property
-    def _answer_frame(self) -> tuple[str, str, str]:
-        """What the template writes before an answer, then the stop token, then what follows it."""
-        opening = [turn("user", "a")]
-        asked = self.render(opening, ask=True)
-        whole = self.render([*opening, turn("assistant", SENTINEL)], ask=False)
-        if not whole.startswith(asked) or SENTINEL not in whole:
-            raise ChatError("The chat template does not continue its own generation prompt with the answer.")
-        lead, after = whole[len(asked) :].split(SENTINEL)
+    def _ending(self) -> tuple[str, str]:
+        """What the template writes behind an answer: up to the stop token, and from there.
+
+        The first is empty where it writes no stop token.
+        """
+        _, answer, behind = self.render([turn("user", "a"), turn("assistant", SENTINEL)], ask=False).rpartition(SENTINEL)
+        if not answer:
+            raise ChatError("The chat template does not write what the assistant says.")
         for token in sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True):
-            if after.lstrip().startswith(token):
-                return lead, token, after.lstrip()[len(token) :]
-        return lead, self.tokenizer.eos_token, after
+            if behind.lstrip().startswith(token):
+                end = behind.index(token) + len(token)
+                return behind[:end], behind[end:]
+        return "", behind
 
     def pieces(self, dialogue: Dialogue) -> list[Piece]:
-        """The dialogue cut at the ends of its scored answers; the first piece is context.
+        """The dialogue cut where scored answers begin and end; the first piece is context.
+
+        An answer begins where generation would begin it, so a space that the template writes in front
+        of it is the answer's.
 
         Raises:
             ChatError: the template rewrites earlier turns, so the text before an answer in training
-                would not be the text before it in generation.
+                would not be the text before it in generation; or image markers are not where the
+                images are.
         """
-        lead, stop, after = self._answer_frame
-        parts, pieces, done = iter(dialogue.parts), [], ""
+        stop, after = self._ending
+        missing = "" if stop else self.tokenizer.eos_token
+        parts, pieces, done, between = iter(dialogue.parts), [], "", ""
         for index, message in enumerate(dialogue.messages):
             if message["role"] != "assistant" or (part := next(parts)) is None:
                 continue
             context = self.render(dialogue.messages[:index], ask=True)
             if not context.startswith(done):
                 raise ChatError("The chat template rewrites earlier turns once later ones follow.")
-            answer = "".join(block["text"] for block in message["content"])
-            between = after if pieces else ""
-            pieces += [Piece(between + context[len(done) :] + lead), Piece(answer + stop, part)]
-            done = self.render(dialogue.messages[: index + 1], ask=False)
+            pieces.append(Piece(between + context[len(done) :]))
+            done, between = self.render(dialogue.messages[: index + 1], ask=False), after
+            if not (done.startswith(context) and done.endswith(stop + after)):
+                raise ChatError("The chat template does not continue its own generation prompt with the answer.")
+            pieces.append(Piece(done[len(context) : len(done) - len(after)] + missing, part))
+        self._check_images(dialogue, pieces)
         return pieces
+
+    def _check_images(self, dialogue: Dialogue, pieces: list[Piece]) -> None:
+        placed = sum(block["type"] == "image" for message in dialogue.messages for block in message["content"])
+        before, *behind = (piece.text.count(self.processor.image_token) for piece in pieces)
+        if before != placed or any(behind):
+            raise ChatError(
+                f"The image marker {self.processor.image_token!r} must stand once for each of the {placed} image "
+                f"blocks, and before the first answer to learn; found {before} there and {sum(behind)} behind. "
+                "Remove it from texts, and place images early."
+            )
 
     def open(self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> tuple[list[Row], dict[str, Tensor]]:
         """Tokenise contexts with their images in place; no token of them is a target."""
@@ -162,19 +183,9 @@ class Chat:
         return bos is not None and text.startswith(bos)
 
     def extend(self, opened: Row, pieces: list[Piece]) -> Row:
-        """A new row: the opened context of a dialogue, followed by the rest of its pieces.
-
-        Raises:
-            ChatError: an image marker stands behind the first answer.
-        """
+        """A new row: the opened context of a dialogue, followed by the rest of its pieces."""
         row = Row(opened.ids[:], opened.parts[:], {name: values[:] for name, values in opened.extras.items()})
-        image_token = getattr(self.processor, "image_token_id", None)
-        for piece, ids in zip(pieces[1:], self._later_ids(pieces), strict=True):
-            if image_token in ids:
-                raise ChatError(
-                    "Text after the first answer holds the image marker. Images must stand before the first answer; "
-                    "if the marker is part of an answer, remove it."
-                )
+        for piece, ids in zip(pieces[1:], self._cut(pieces)[1:], strict=True):
             row.ids += ids
             row.parts += [piece.part] * len(ids)
         for values in row.extras.values():
@@ -182,28 +193,23 @@ class Chat:
             values += [0] * (len(row.ids) - len(values))
         return row
 
-    def _later_ids(self, pieces: list[Piece]) -> list[list[int]]:
-        """Token ids of all pieces but the first, cut from one tokenisation of the whole text.
+    def _cut(self, pieces: list[Piece]) -> list[list[int]]:
+        """Token ids of each piece, cut from one tokenisation of them all.
 
         Tokenising an answer on its own would give other tokens than generation does, for instance
         a second word-start mark in SentencePiece vocabularies.
         """
-        text = "".join(piece.text for piece in pieces)
-        out = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ends, end = [], 0
-        for piece in pieces:
-            end += len(piece.text)
-            ends.append(end)
+        out = self.tokenizer(
+            "".join(piece.text for piece in pieces), add_special_tokens=False, return_offsets_mapping=True
+        )
+        ends = list(accumulate(len(piece.text) for piece in pieces))
         cut: list[list[int]] = [[] for _ in pieces]
         at = 0
         for token, (start, stop) in zip(out["input_ids"], out["offset_mapping"], strict=True):
             while start >= ends[at]:
                 at += 1
             if stop > ends[at]:
-                return [self._alone(piece.text) for piece in pieces[1:]]
+                # A token spans the end of a piece. Generation starts a new one there, so do we.
+                return self._cut(pieces[: at + 1]) + self._cut(pieces[at + 1 :])
             cut[at].append(token)
-        return cut[1:]
-
-    def _alone(self, text: str) -> list[int]:
-        # A token spans the end of a piece: then generation, too, starts a new token there.
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return cut

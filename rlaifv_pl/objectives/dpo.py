@@ -43,8 +43,10 @@ class DPOModule(AlignmentModule):
             raise BadSample(Reason.MISSING_ANSWER, f"sample {sample.key}", "DPO needs `chosen` and `rejected`")
         prompt = prompt_messages(sample)
         context = (None,) * sum(message["role"] == "assistant" for message in prompt)
-        sides = (sample.chosen, sample.rejected)
-        return [Dialogue([*prompt, turn("assistant", text)], (*context, part)) for part, text in enumerate(sides)]
+        return [
+            Dialogue([*prompt, turn("assistant", sample.chosen)], (*context, 0)),
+            Dialogue([*prompt, turn("assistant", sample.rejected)], (*context, 1), rejected_images=True),
+        ]
 
     def objective(self, batch: Batch) -> Step:
         scored, compared = self.score(batch)
