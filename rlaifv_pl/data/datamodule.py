@@ -59,11 +59,15 @@ class AlignmentDataModule(L.LightningDataModule):
         self.train, self.val, self.sources = train, val, sources or []
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.num_workers, self.window, self.on_bad_sample = num_workers, window, on_bad_sample
-        self._position = {"epoch": 0, "samples": 0, "batches": 0}
+        self._position = _start_of(epoch=0)
 
     def prepare_data(self) -> None:
         for source in self.sources:
             source.ensure()
+
+    def setup(self, stage: str) -> None:
+        # Called before a checkpoint is restored: a second run with this object is a run of its own.
+        self._position = _start_of(epoch=0)
 
     def state_dict(self) -> dict[str, int]:
         return dict(self._position)
@@ -76,9 +80,10 @@ class AlignmentDataModule(L.LightningDataModule):
         samples = self._open(self.train, "data.train")
         epoch = self.trainer.current_epoch
         if self._position["epoch"] != epoch:
-            self._position = {"epoch": epoch, "samples": 0, "batches": 0}
+            self._position = _start_of(epoch)
         order = epoch_order(samples.lengths, run_seed(), epoch, self.window)
-        return PositionedLoader(self._position, samples, self._batches(order, self._position["samples"]), **self._how())
+        batches = self._batches(order, self._position["samples"])
+        return PositionedLoader(self._position, samples, batches, **self._how())
 
     def val_dataloader(self) -> DataLoader | list:
         if self.val is None:
@@ -106,7 +111,9 @@ class AlignmentDataModule(L.LightningDataModule):
 
     def _open(self, shards: Shards | None, name: str) -> ShardSet:
         if not shards:
-            raise ValueError(f"{name}: expected a directory of shards, got none. Set it in the config or as --{name}.")
+            raise ValueError(
+                f"{name}: expected a directory of shards, got none. Set it in the config or as --{name}."
+            )
         return load_shards(shards)
 
 
@@ -132,6 +139,10 @@ class PositionedLoader(DataLoader):
             yield batch
 
 
+def _start_of(epoch: int) -> dict[str, int]:
+    return {"epoch": epoch, "samples": 0, "batches": 0}
+
+
 class _Tolerant(Dataset):
     """Reads samples; a bad one comes back as its error, for the collator to raise or to count."""
 
@@ -143,5 +154,3 @@ class _Tolerant(Dataset):
             return self.samples[index]
         except BadSample as error:
             return error
-
-

@@ -44,7 +44,9 @@ class RankBatches(Sampler[list[int]]):
     def __init__(
         self, order: np.ndarray, batch_size: int, rank: int = 0, world_size: int = 1, start: int = 0
     ) -> None:
-        self.order, self.rank, self.world_size, self.start = order, rank, world_size, start
+        self.order, self.rank, self.world_size = order, rank, world_size
+        # An epoch's last batch counts as a whole one, also where it was cut short.
+        self.start = min(start, len(order))
         self.global_batch_size = batch_size * world_size
 
     def __len__(self) -> int:

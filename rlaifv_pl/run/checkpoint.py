@@ -23,7 +23,9 @@ class RunCheckpoint(ModelCheckpoint):
         self, every_n_train_steps: int = 0, train_time_interval: timedelta | None = None, keep: int = 2
     ) -> None:
         if keep < 2:
-            raise ValueError(f"checkpoint.keep is {keep}, expected at least 2: one whole one beside the one in writing")
+            raise ValueError(
+                f"checkpoint.keep is {keep}, expected at least 2: one whole one beside the one in writing"
+            )
         super().__init__(
             filename="epoch{epoch}-step{step}",
             auto_insert_metric_name=False,
@@ -40,11 +42,15 @@ class RunCheckpoint(ModelCheckpoint):
         if self.dirpath is None:
             self.dirpath = os.path.join(trainer.default_root_dir, "checkpoints")
         super().setup(trainer, pl_module, stage)
+        # With max_steps set, Lightning would take the end of an epoch for the middle of it on resuming.
+        trainer.fit_loop._iteration_based_training = lambda: False
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         # The end of the epoch follows at once and saves by itself; a step checkpoint between the last
-        # batch and the end of its epoch resumes wrongly when the next epoch has another length.
-        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        # batch and the end of its epoch resumes wrongly when the next epoch has another length. And
+        # between accumulated batches, the gradient of the first ones would be lost.
+        loop = trainer.fit_loop.epoch_loop
+        if not loop.batch_progress.is_last_batch and not loop._should_accumulate():
             super().on_train_batch_end(trainer, *args)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
