@@ -35,7 +35,7 @@ class Batch:
     copies: int
     parts: int
     dropped: list[tuple[str, str]] = field(default_factory=list)
-    """(key, reason) of samples that were left out."""
+    """(where it lies, reason) of each sample that was left out."""
 
     @property
     def num_groups(self) -> int:
