@@ -3,6 +3,7 @@
 import csv
 import os
 from pathlib import Path
+from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,27 +16,45 @@ class _Continuing(ExperimentWriter):
     """Adds to the table that is there, where Lightning's own would delete it."""
 
     def _check_log_dir_exists(self) -> None:
-        if os.path.isfile(self.metrics_file_path):
-            with open(self.metrics_file_path, newline="") as file:
-                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+        rows = self._rows()
+        self.metrics_keys = list(rows[0]) if rows else []
 
-    def forget_from(self, step: int) -> None:
-        """Drop the rows of updates that will be made again."""
-        path = Path(self.metrics_file_path)
-        if not self.metrics_keys:
-            return
-        with open(path, newline="") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
-        aside = path.with_suffix(".tmp")
-        with open(aside, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
-            writer.writeheader()
-            writer.writerows(rows)
-        aside.replace(path)
+    def go_on(self, step: int, last: dict[str, float]) -> None:
+        """Drop the rows of updates that will be made again, and add the one that a kill left out.
+
+        Args:
+            step: number of updates made.
+            last: row of the last of them; it was still unwritten when the checkpoint was saved.
+        """
+        rows = [row for row in self._rows() if int(row["step"]) < step]
+        self._write(rows, self.metrics_keys)
+        if last and all(int(row["step"]) < step - 1 for row in rows):
+            self.log_metrics(last, step - 1)
+            self.save()
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        self._write(self._rows(), fieldnames)
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not os.path.isfile(self.metrics_file_path):
+            return []
+        with open(self.metrics_file_path, newline="") as file:
+            # A line without its end was being written when the run was killed.
+            return list(csv.DictReader(line for line in file if line.endswith("\n")))
+
+    def _write(self, rows: list[dict[str, str]], fieldnames: list[str]) -> None:
+        """Replace the table at once: a kill leaves the old one or the new one."""
+        if fieldnames:
+            aside = Path(self.metrics_file_path).with_suffix(".tmp")
+            with open(aside, "w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=fieldnames)
+                writer.writeheader()
+                writer.writerows(rows)
+            aside.replace(self.metrics_file_path)
 
 
 class RunCSVLogger(CSVLogger):
-    """`metrics.csv` in the run's directory, one row a step, continued when the run is.
+    """`metrics.csv` in the run's directory: a row for each step and validation, continued when the run is.
 
     Args:
         directory: of the run.
@@ -58,13 +77,30 @@ class RunCSVLogger(CSVLogger):
 
 
 class ContinueLogs(Callback):
-    """Tells the table at which step the run goes on."""
+    """Makes the table go on where the checkpoint was saved."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # Lightning saves first and logs the same step afterwards; a kill may fall between.
+        row = trainer._logger_connector.metrics["log"] if trainer.training else {}
+        row = {name: float(value) for name, value in row.items()}
+        checkpoint["last_row"] = row and {"epoch": trainer.current_epoch, **row}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._last = checkpoint.get("last_row", {})
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, RunCSVLogger):
-                logger.experiment.forget_from(trainer.fit_loop.epoch_loop._batches_that_stepped)
+                logger.experiment.go_on(trainer.global_step, self._last)
+        self._last = {}
 
 
 def default_loggers(directory: str) -> list[CSVLogger | TensorBoardLogger]:
