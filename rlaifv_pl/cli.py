@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.run.checkpoint import RunCheckpoint
-from rlaifv_pl.run.console import Tell
+from rlaifv_pl.run.console import Tell, hush
 from rlaifv_pl.run.export import ExportPolicy
 from rlaifv_pl.run.logs import ContinueLogs, default_loggers
 from rlaifv_pl.run.messages import explain
@@ -55,10 +55,13 @@ class KeepConfig(SaveConfigCallback):
 
     @rank_zero_only
     def save_config(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
+        if stage != "fit":
+            return
         directory = Path(trainer.default_root_dir)
+        directory.mkdir(parents=True, exist_ok=True)
         starts = len(list(directory.glob("config.start*.yaml")))
-        text = (directory / self.config_filename).read_text()
-        (directory / f"config.start{starts}.yaml").write_text(text)
+        for name in (self.config_filename, f"config.start{starts}.yaml"):
+            self.parser.save(self.config, directory / name, skip_none=False, overwrite=True)
 
 
 class CLI(LightningCLI):
@@ -71,7 +74,8 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         options = self._get(self.config_init, "trainer")
         if options["logger"] is None or options["logger"] is True:
-            kwargs["logger"] = default_loggers(options["default_root_dir"])
+            # Validation alone prints its table; in the run's logs it would count as step 0.
+            kwargs["logger"] = self.subcommand == "fit" and default_loggers(options["default_root_dir"])
         return super().instantiate_trainer(**kwargs)
 
     def _parse_ckpt_path(self) -> None:
@@ -85,6 +89,7 @@ class CLI(LightningCLI):
 
 def main(args: ArgsType = None) -> CLI:
     """Run the command line, from `sys.argv` unless arguments are given."""
+    hush()
     OmegaConf.register_resolver("shipped", lambda name: str(shipped(name)), replace=True)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     return CLI(
@@ -92,7 +97,7 @@ def main(args: ArgsType = None) -> CLI:
         AlignmentDataModule,
         subclass_mode_model=True,
         save_config_callback=KeepConfig,
-        save_config_kwargs={"overwrite": True},
+        save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
         seed_everything_default=0,
         trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [Tell(), ContinueLogs()]},
         parser_class=Parser,

@@ -8,6 +8,7 @@ from rlaifv_pl.data import verbs as shards
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.models.policy import PolicyError
+from rlaifv_pl.run.console import hush
 from rlaifv_pl.run.export import ExportError, export
 from rlaifv_pl.run.messages import explain
 from rlaifv_pl.world import verbs as world
@@ -38,6 +39,7 @@ class Parser(ArgumentParser):
 
 def main() -> None:
     """Run the verb named on the command line."""
+    hush()
     try:
         auto_cli(VERBS, parser_class=Parser, allow_abbrev=False)
     except (BadSample, ManifestError, PolicyError, ExportError, FileNotFoundError) as error:

@@ -129,7 +129,8 @@ def _paste_photos(card: Image.Image, sample: Sample) -> None:
     for number, data in enumerate(photos):
         left, right = (CARD_WIDTH * place // len(photos) for place in (number, number + 1))
         photo = open_image(data, f"sample {sample.key!r}, image {number}")
-        card.paste(ImageOps.fit(photo, (right - left, PHOTO_HEIGHT)), (left, 0))
+        # Whole, not cropped: what an answer is right or wrong about may stand at the edge.
+        card.paste(ImageOps.pad(photo, (right - left, PHOTO_HEIGHT), color=PAPER), (left, 0))
 
 
 def _draw_block(draw: ImageDraw.ImageDraw, top: int, paragraph: _Paragraph, lines: Sequence[str]) -> None:

@@ -48,7 +48,7 @@ class AlignmentDataModule(L.LightningDataModule):
         self,
         train: str | list[str] | None = None,
         val: str | list[str] | None = None,
-        sources: list[Any] | None = None,
+        sources: list[ShardSource] | None = None,
         batch_size: int = 8,
         val_batch_size: int | None = None,
         num_workers: int = 1,

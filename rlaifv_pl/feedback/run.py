@@ -36,7 +36,7 @@ class Feedback:
     """
 
     divide: Callable[[str], list[Claim]]
-    labeler: Any
+    labeler: Labeler
     rule: PairRule
     n: int = 10
     temperature: float = 0.7

@@ -203,5 +203,7 @@ class AlignmentModule(L.LightningModule):
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
 
     def _trained_names(self) -> list[str]:
-        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        # With duplicates: a tied head has a name of its own in the state.
+        named = self.named_parameters(remove_duplicate=False)
+        frozen = {name for name, parameter in named if not parameter.requires_grad}
         return [name for name in self.state_dict() if name not in frozen]

@@ -1,11 +1,24 @@
-"""What a run says on the screen: what trains, what was left out, where to find the result."""
+"""What a run says on the screen: what trains, what was left out; and what it does not say."""
+
+import logging
+import os
+import warnings
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
 
 from rlaifv_pl.models.policy import parameter_table
+
+# Of the libraries about themselves; nothing that a user of ours could act on.
+CHATTER = (
+    ".*treespec.*deprecated.*",
+    "Total length of `list` across ranks is zero.*",
+    ".*does not have many workers which may be a bottleneck.*",
+    ".*args parameter is intended to run from within Python.*",
+)
 
 
 class Tell(Callback):
@@ -25,3 +38,13 @@ class Tell(Callback):
             for reason, count in pl_module.dropped.most_common():
                 table.add_row(reason, str(count))
             Console(stderr=True).print(table)
+
+
+def hush() -> None:
+    """Keep the chatter of libraries off the screen; their errors and other warnings still come."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    disable_progress_bar()
+    for message in CHATTER:
+        warnings.filterwarnings("ignore", message=message)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.logger_connector"):
+        logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
