@@ -67,12 +67,20 @@ def load_processor(spec: PolicySpec) -> Any:
     """The model's processor, with `spec.chat_template` in place of its own if given."""
     processor = _from_pretrained(AutoProcessor.from_pretrained, spec)
     if spec.chat_template:
-        processor.chat_template = Path(spec.chat_template).read_text()
+        try:
+            processor.chat_template = Path(spec.chat_template).read_text()
+        except OSError as error:
+            raise PolicyError(f"policy.chat_template: expected a Jinja file, but {error}.") from error
     return processor
 
 
 def load_model(spec: PolicySpec) -> nn.Module:
     """The model, frozen and adapted as `spec` says; a PEFT model when it has adapters."""
+    if spec.lora and (spec.freeze or not spec.freeze_vision):
+        raise PolicyError(
+            "policy.lora trains adapters of the language model and nothing else. Leave out policy.freeze and "
+            "policy.freeze_vision, or policy.lora."
+        )
     model = _from_pretrained(
         AutoModelForImageTextToText.from_pretrained,
         spec,
@@ -81,7 +89,7 @@ def load_model(spec: PolicySpec) -> nn.Module:
     )
     _check_head(model)
     if spec.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     if spec.lora:
         return get_peft_model(model, _lora_config(spec.lora, model), autocast_adapter_dtype=True)
     _freeze(model, spec)
@@ -91,10 +99,11 @@ def load_model(spec: PolicySpec) -> nn.Module:
 def _from_pretrained(load: Callable[..., Any], spec: PolicySpec, **options: Any) -> Any:
     try:
         return load(spec.path, revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code, **options)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise PolicyError(
-            f"policy.path: {spec.path!r} is neither a directory with a model and its processor nor a hub name that "
-            f"can be reached from here. Expected the files that save_pretrained writes. ({error})"
+            f"policy.path: cannot load {spec.path!r}. Expected a directory with the files that save_pretrained writes "
+            "for a model and its processor, or a hub name that can be reached from here. "
+            f"transformers says: {str(error).strip().splitlines()[0]}"
         ) from error
 
 

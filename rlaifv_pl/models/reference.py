@@ -55,9 +55,11 @@ class Reference:
             return
         training = self.policy.training
         self.policy.eval()
-        with self.policy.model.disable_adapter():
-            yield
-        self.policy.train(training)
+        try:
+            with self.policy.model.disable_adapter():
+                yield
+        finally:
+            self.policy.train(training)
 
 
 def resolve_reference(mode: ReferenceMode | Literal["auto"], has_adapters: bool) -> ReferenceMode:

@@ -283,7 +283,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(chat: Chat):
 
 def test_a_template_that_leaves_its_own_generation_prompt_is_refused(chat: Chat):
     chat.processor.chat_template = (
-        "{% for message in messages %}{{ message['role'] + ': ' + message['content'][-1]['text'] }}{% endfor %}"
+        "{% for message in messages %}{{ message['role'] + message['content'][-1]['text'] }}{% endfor %}"
         "{% if add_generation_prompt %}bot: {% endif %}"
     )
     with pytest.raises(ChatError, match="does not continue its own generation prompt"):
