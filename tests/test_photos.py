@@ -11,7 +11,6 @@ from rlaifv_pl.cli import main
 from rlaifv_pl.data import verbs
 from rlaifv_pl.data.shards import ShardWriter, load_shards
 from rlaifv_pl.models.vlm import VLM
-
 from tests import coco
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -51,7 +50,9 @@ def train(config: str, data: Path, model: Path, run: Path, steps: int = 12) -> l
     ("config", "data"),
     [("dpo.yaml", "trl"), ("dpo.yaml", "rlaifv"), ("sft.yaml", "llava"), ("nsft.yaml", "corrections")],
 )
-def test_each_objective_learns_the_photos_and_exports_what_it_learned(config, data, shards, family_dir, tmp_path):
+def test_each_objective_learns_the_photos_and_exports_what_it_learned(
+    config, data, shards, family_dir, tmp_path
+):
     """The loss of the last steps lies below that of the first, and the reloaded model says the same."""
     losses = train(config, shards / data, family_dir("llava"), tmp_path)
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])

@@ -15,7 +15,9 @@ from rlaifv_pl.world import shipped
 from tests import coco
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = re.findall(r"^    (?:.*&& )?((?:python train\.py|rlaifv) .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+COMMANDS = re.findall(
+    r"^    (?:.*&& )?((?:python train\.py|rlaifv) .*)$", (ROOT / "README.md").read_text(), re.MULTILINE
+)
 SMALL = (
     " --trainer.max_steps 2 --trainer.max_epochs 1 --trainer.accelerator cpu --trainer.precision 32-true"
     " --trainer.enable_progress_bar false --trainer.accumulate_grad_batches 1"
@@ -48,7 +50,12 @@ def test_the_commands_of_the_readme_run_in_their_order(home, monkeypatch):
     monkeypatch.chdir(home)
     quickstart, *others = COMMANDS
     assert len(others) >= 9 and quickstart.endswith("configs/quickstart.yaml")
-    few = (home / "configs" / "quickstart.yaml").read_text().replace("count: 400", "count: 12").replace("count: 500", "count: 12")
+    few = (
+        (home / "configs" / "quickstart.yaml")
+        .read_text()
+        .replace("count: 400", "count: 12")
+        .replace("count: 500", "count: 12")
+    )
     (home / "few.yaml").write_text(few)
     run(f"{quickstart} --config few.yaml{SMALL}", monkeypatch)
     summary = json.loads((home / "runs" / "quickstart" / "summary.json").read_text())

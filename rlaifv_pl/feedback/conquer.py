@@ -38,7 +38,9 @@ def first_tokens(chat: Chat, answer: str) -> list[int]:
     Raises:
         ValueError: yes and no begin alike, so that the first token does not tell them apart.
     """
-    own, other = (_firsts(chat, forms) for forms in (FORMS[answer], FORMS["no" if answer == "yes" else "yes"]))
+    own, other = (
+        _firsts(chat, forms) for forms in (FORMS[answer], FORMS["no" if answer == "yes" else "yes"])
+    )
     if own & other or not own:
         raise ValueError(f"the labeler's tokenizer begins yes and no with the same token ({own & other})")
     return sorted(own)

@@ -29,7 +29,9 @@ class PairRule:
 
     def __post_init__(self) -> None:
         if self.min_gap < 1 or self.max_pairs < 1:
-            raise ValueError(f"min_gap and max_pairs must be at least 1, got {self.min_gap} and {self.max_pairs}")
+            raise ValueError(
+                f"min_gap and max_pairs must be at least 1, got {self.min_gap} and {self.max_pairs}"
+            )
 
 
 def pair(candidates: Sequence[Candidate], rule: PairRule, seed: int) -> list[Pair]:

@@ -26,7 +26,12 @@ class Tell(Callback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        table = Table("part", "parameters", "trainable", title=f"{type(pl_module).__name__}: {pl_module.policy_spec.path}")
+        table = Table(
+            "part",
+            "parameters",
+            "trainable",
+            title=f"{type(pl_module).__name__}: {pl_module.policy_spec.path}",
+        )
         for part, total, trainable in parameter_table(pl_module.policy.model):
             table.add_row(part, f"{total:,}", f"{trainable:,}" if trainable else "frozen")
         Console(stderr=True).print(table)
@@ -46,5 +51,8 @@ def hush() -> None:
     disable_progress_bar()
     for message in CHATTER:
         warnings.filterwarnings("ignore", message=message)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.logger_connector"):
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.trainer.connectors.logger_connector",
+    ):
         logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from peft import PeftModel
 from PIL import Image
@@ -62,7 +62,9 @@ def export_policy(model: nn.Module, processor: Any, out: str | Path) -> Path:
 def _check(model: nn.Module, processor: Any, saved: Path) -> None:
     weight = next(model.parameters())
     again = AutoModelForImageTextToText.from_pretrained(saved, dtype=weight.dtype).to(weight.device).eval()
-    batch, reloaded = (move_data_to_device(probe(one), weight.device) for one in (processor, _processor(saved)))
+    batch, reloaded = (
+        move_data_to_device(probe(one), weight.device) for one in (processor, _processor(saved))
+    )
     if not torch.equal(batch.rows["input_ids"], reloaded.rows["input_ids"]):
         raise ExportError(f"{saved}: the saved processor tokenises differently from the one in memory.")
     ours, theirs = VLM(model)(batch).sum().item(), VLM(again)(reloaded).sum().item()
@@ -82,7 +84,9 @@ def probe(processor: Any) -> Batch:
     picture = io.BytesIO()
     Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(picture, "PNG")
     answer = "there is a white square and a red circle."
-    sample = Sample(key="probe", prompt="describe the picture.", images=(picture.getvalue(),), completion=answer)
+    sample = Sample(
+        key="probe", prompt="describe the picture.", images=(picture.getvalue(),), completion=answer
+    )
     messages = [*prompt_messages(sample), turn("assistant", answer)]
     return Collator(Chat(processor), lambda _sample: [Dialogue(messages, (0,))], parts=1)([sample])
 
@@ -119,9 +123,13 @@ def export(run: str, out: str, checkpoint: str = "last") -> None:
     path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
     model = VLM(load_model(spec))
     saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    weights = {name.removeprefix("policy."): value for name, value in saved.items() if name.startswith("policy.")}
+    weights = {
+        name.removeprefix("policy."): value for name, value in saved.items() if name.startswith("policy.")
+    }
     expected = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     if expected - set(weights):
-        raise ExportError(f"{path} lacks {sorted(expected - set(weights))[:8]}, which the run's config trains.")
+        raise ExportError(
+            f"{path} lacks {sorted(expected - set(weights))[:8]}, which the run's config trains."
+        )
     model.load_state_dict(weights, strict=False)
     print(f"The model of {path} is in {export_policy(model.model, load_processor(spec), out)}.")

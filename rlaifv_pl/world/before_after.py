@@ -32,7 +32,9 @@ ROWS = (
 
 def describe(policy: VLM, chat: Chat, prompts: list[Sample], batch_size: int = 128) -> list[str]:
     """The policy's greedy description of each scene."""
-    groups = (generate(policy, chat, group, 0, 1, 0.0, max_new_tokens=80) for group in batches(prompts, batch_size))
+    groups = (
+        generate(policy, chat, group, 0, 1, 0.0, max_new_tokens=80) for group in batches(prompts, batch_size)
+    )
     return [candidates[0].text for group in groups for candidates in group]
 
 

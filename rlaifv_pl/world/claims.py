@@ -49,7 +49,9 @@ class ExactLabeler:
             ValueError: the sample is not of the world, or the question is not of its grammar.
         """
         if "scene" not in sample.extra:
-            raise ValueError(f"sample {sample.key} carries no scene, so nobody knows what it shows. Use a labeler model.")
+            raise ValueError(
+                f"sample {sample.key} carries no scene, so nobody knows what it shows. Use a labeler model."
+            )
         scene = Scene.from_json(sample.extra["scene"])
         return [TRUE if is_true(scene, question) else FALSE for question in questions]
 
@@ -68,4 +70,6 @@ def is_true(scene: Scene, question: str) -> bool:
         return first is not None and second is not None and holds(first, match[2], second)
     if match := re.fullmatch(rf"are there ({'|'.join(NUMBERS)}) objects\?", question):
         return NUMBERS.index(match[1]) == len(scene.things)
-    raise ValueError(f"{question!r} is no question of the miniature world: see world/language.py for its grammar.")
+    raise ValueError(
+        f"{question!r} is no question of the miniature world: see world/language.py for its grammar."
+    )

@@ -36,8 +36,15 @@ def world_figures(texts: Sequence[str], scenes: Sequence[Scene]) -> WorldFigures
     WorldFigures(instance=0.5, sentence=1.0, claim=0.5, recall=1.0, length=9.0)
     """
     mentions = [named_things(text) for text in texts]
-    invented = [[name for name in names if name not in scene.contents] for names, scene in zip(mentions, scenes, strict=True)]
-    truths = [is_true(scene, claim.question) for text, scene in zip(texts, scenes, strict=True) for claim in divide(text)]
+    invented = [
+        [name for name in names if name not in scene.contents]
+        for names, scene in zip(mentions, scenes, strict=True)
+    ]
+    truths = [
+        is_true(scene, claim.question)
+        for text, scene in zip(texts, scenes, strict=True)
+        for claim in divide(text)
+    ]
     found = [set(names) & scene.contents for names, scene in zip(mentions, scenes, strict=True)]
     return WorldFigures(
         instance=_share(sum(map(len, invented)), sum(map(len, mentions))),

@@ -27,7 +27,7 @@ TYPICAL_HABIT = 0.1
 """The same for each other typical shape."""
 
 WORDS = sorted(
-    {*" ".join(PROMPTS + (READ_PROMPT,)).replace(".", " ").replace("?", " ").split()}
+    {*" ".join((*PROMPTS, READ_PROMPT)).replace(".", " ").replace("?", " ").split()}
     | {"there", "is", "are", "a", "and", "the", "of", "objects", "yes", "no", "it", "that", "not", "but"}
     | {*SHAPES, *COLORS, *NUMBERS}
     | {"left", "right", "above", "below", "empty", "instead", "i", "sorry", "only", "see"}

@@ -42,10 +42,18 @@ class Theme:
 
 
 THEMES = {
-    "night": Theme(background=(20, 24, 48), signature=("yellow", "moon"), typical=("star", "ring", "diamond", "cross")),
-    "field": Theme(background=(60, 72, 40), signature=("red", "heart"), typical=("circle", "triangle", "arrow", "bar")),
-    "room": Theme(background=(88, 70, 56), signature=("white", "cup"), typical=("square", "bar", "circle", "cross")),
-    "lab": Theme(background=(96, 104, 112), signature=("green", "arrow"), typical=("ring", "triangle", "square", "cup")),
+    "night": Theme(
+        background=(20, 24, 48), signature=("yellow", "moon"), typical=("star", "ring", "diamond", "cross")
+    ),
+    "field": Theme(
+        background=(60, 72, 40), signature=("red", "heart"), typical=("circle", "triangle", "arrow", "bar")
+    ),
+    "room": Theme(
+        background=(88, 70, 56), signature=("white", "cup"), typical=("square", "bar", "circle", "cross")
+    ),
+    "lab": Theme(
+        background=(96, 104, 112), signature=("green", "arrow"), typical=("ring", "triangle", "square", "cup")
+    ),
 }
 
 
@@ -108,13 +116,20 @@ def draw_scene(rng: random.Random) -> Scene:
             kinds.append((rng.choice(tuple(COLORS)), shape))
     cells = sorted(rng.sample(range(GRID * GRID), count))
     rng.shuffle(kinds)
-    return Scene(theme=name, things=tuple(_place(*kind, cell, rng) for kind, cell in zip(kinds, cells, strict=True)))
+    return Scene(
+        theme=name, things=tuple(_place(*kind, cell, rng) for kind, cell in zip(kinds, cells, strict=True))
+    )
 
 
 def _place(color: str, shape: str, cell: int, rng: random.Random) -> Thing:
     size = rng.choice((11, 12, 13))
     return Thing(
-        color=color, shape=shape, cell=cell, size=size, dx=rng.randint(0, CELL - size), dy=rng.randint(0, CELL - size)
+        color=color,
+        shape=shape,
+        cell=cell,
+        size=size,
+        dx=rng.randint(0, CELL - size),
+        dy=rng.randint(0, CELL - size),
     )
 
 

@@ -64,7 +64,9 @@ class Scenes:
 
     def samples(self) -> Iterator[Sample]:
         """One prompt for each scene."""
-        for number, (scene, rng) in enumerate(draw_scenes(self.split, self.seed, self.count, self.first), self.first):
+        for number, (scene, rng) in enumerate(
+            draw_scenes(self.split, self.seed, self.count, self.first), self.first
+        ):
             yield Sample(
                 key=f"{self.split}_{number:06d}",
                 prompt=rng.choice(PROMPTS),
@@ -125,7 +127,10 @@ class Lessons:
 
 def _ensure(out: str, recipe: dict, samples: Callable[[], Iterator[Sample]]) -> Path:
     path = Path(out)
-    recipe = {name: {key: value for key, value in options.items() if key != "out"} for name, options in recipe.items()}
+    recipe = {
+        name: {key: value for key, value in options.items() if key != "out"}
+        for name, options in recipe.items()
+    }
     if (path / MANIFEST_NAME).is_file() and read_manifest(path).recipe_hash == hash_json(recipe):
         return path
     with ShardWriter(path, recipe=recipe, overwrite=True) as writer:

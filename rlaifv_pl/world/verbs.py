@@ -79,7 +79,12 @@ def _figures(path: str, split: Split, count: int) -> dict[str, Any]:
     prompts = list(Scenes(out="", split=split, count=count, seed=0).samples())
     scenes = [Scene.from_json(prompt.extra["scene"]) for prompt in prompts]
     figures = world_figures(describe(model, chat, prompts), scenes)
-    return {"split": split, "scenes": count, "descriptions": asdict(figures), "answers": _answers(model, chat, prompts)}
+    return {
+        "split": split,
+        "scenes": count,
+        "descriptions": asdict(figures),
+        "answers": _answers(model, chat, prompts),
+    }
 
 
 def _answers(model: VLM, chat: Chat, prompts: list[Sample]) -> dict[str, float]:

@@ -21,7 +21,9 @@ from rlaifv_pl.world.shards import Scenes
 
 def candidate(text: str, labels: str) -> Candidate:
     """A candidate whose claims were accepted (1) or rejected (0)."""
-    claims = tuple(Claim(text=f"{text}{i}", question=f"{text}{i}?", start=0, end=1) for i in range(len(labels)))
+    claims = tuple(
+        Claim(text=f"{text}{i}", question=f"{text}{i}?", start=0, end=1) for i in range(len(labels))
+    )
     verdicts = tuple(Verdict(yes=float(label), no=1 - float(label)) for label in labels)
     return Candidate(text=text, seed=0, claims=claims, verdicts=verdicts)
 
@@ -49,13 +51,18 @@ def test_equal_claims_leaves_pairs_that_say_equally_much():
 
 
 def test_candidates_without_claims_and_equal_texts_make_no_pair():
-    assert all_pairs([candidate("a", ""), candidate("b", "0"), candidate("b", "0"), candidate("c", "1")]) == {"c>b"}
+    assert all_pairs([candidate("a", ""), candidate("b", "0"), candidate("b", "0"), candidate("c", "1")]) == {
+        "c>b"
+    }
 
 
 def test_a_prompt_gives_at_most_its_number_of_pairs_and_the_seed_decides_which():
     chosen = {tuple(map(id, pair(FOUR, PairRule(), seed=seed))) for seed in range(3)}
     assert all(len(pair(FOUR, PairRule(), seed=seed)) == 2 for seed in range(20))
-    texts = {tuple(one.chosen.text + one.rejected.text for one in pair(FOUR, PairRule(), seed=s)) for s in range(30)}
+    texts = {
+        tuple(one.chosen.text + one.rejected.text for one in pair(FOUR, PairRule(), seed=s))
+        for s in range(30)
+    }
     assert len(texts) > 3 and chosen
     assert pair(FOUR, PairRule(), seed=7) == pair(FOUR, PairRule(), seed=7)
 
@@ -85,7 +92,9 @@ def prompts():
 
 def test_candidates_do_not_depend_on_who_shares_the_batch(base, prompts):
     whole = generate(*base, prompts, seed=1, n=3, temperature=1.0, max_new_tokens=60)
-    alone = [generate(*base, [prompt], seed=1, n=3, temperature=1.0, max_new_tokens=60)[0] for prompt in prompts]
+    alone = [
+        generate(*base, [prompt], seed=1, n=3, temperature=1.0, max_new_tokens=60)[0] for prompt in prompts
+    ]
     assert whole == alone
     assert len({one.text for one in itertools.chain(*whole)}) > len(prompts)
 
@@ -103,14 +112,19 @@ def test_generation_writes_no_special_token(base, prompts):
 def test_the_shipped_labeler_answers_nine_of_ten_questions_about_new_scenes(prompts):
     spec = PolicySpec(path=str(shipped("labeler")))
     labeler, chat = VLM(load_model(spec)).eval(), Chat(load_processor(spec))
-    asked = [(prompt, f"is there a {c} {s}?") for prompt in prompts for c, s in [("red", "cup"), ("white", "cup")]]
+    asked = [
+        (prompt, f"is there a {c} {s}?") for prompt in prompts for c, s in [("red", "cup"), ("white", "cup")]
+    ]
     asked += [
         (prompt, f"is there a {thing.color} {thing.shape}?")
         for prompt in prompts
         for thing in Scene.from_json(prompt.extra["scene"]).things
     ]
     verdicts = ask(labeler, chat, [prompt for prompt, _ in asked], [text for _, text in asked])
-    right = [(not v.rejected) == is_true(Scene.from_json(p.extra["scene"]), q) for (p, q), v in zip(asked, verdicts, strict=True)]
+    right = [
+        (not v.rejected) == is_true(Scene.from_json(p.extra["scene"]), q)
+        for (p, q), v in zip(asked, verdicts, strict=True)
+    ]
     assert sum(right) / len(right) > 0.9
     assert all(0.99 < verdict.yes + verdict.no <= 1.001 for verdict in verdicts)
 
@@ -122,7 +136,12 @@ def test_yes_and_no_begin_with_their_own_tokens(base):
 
 def test_feedback_pairs_carry_evidence_that_explains_their_scores(base, prompts):
     feedback = Feedback(
-        divide=divide, labeler=ExactLabeler(), rule=PairRule(equal_claims=True), n=6, temperature=1.0, max_new_tokens=60
+        divide=divide,
+        labeler=ExactLabeler(),
+        rule=PairRule(equal_claims=True),
+        n=6,
+        temperature=1.0,
+        max_new_tokens=60,
     )
     samples = [sample for found in feedback.pairs(*base, prompts, seed=4) for sample in found]
     assert samples

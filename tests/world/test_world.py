@@ -36,8 +36,15 @@ def test_a_scene_survives_its_json():
 
 
 def test_splits_share_no_scene():
-    drawn = {split: {json.dumps(scene.to_json()) for scene in scenes(300, split)} for split in ("train", "tune", "test")}
-    assert not drawn["train"] & drawn["test"] and not drawn["train"] & drawn["tune"] and not drawn["tune"] & drawn["test"]
+    drawn = {
+        split: {json.dumps(scene.to_json()) for scene in scenes(300, split)}
+        for split in ("train", "tune", "test")
+    }
+    assert (
+        not drawn["train"] & drawn["test"]
+        and not drawn["train"] & drawn["tune"]
+        and not drawn["tune"] & drawn["test"]
+    )
 
 
 def test_the_signature_object_is_in_half_of_the_scenes():
@@ -59,7 +66,9 @@ def test_a_thing_is_painted_in_its_cell_in_its_colour_and_nowhere_else(shape, co
 
 
 def test_all_things_look_different():
-    pictures = {render(Scene(theme="lab", things=(thing(c, s, 0),))).tobytes() for c in COLORS for s in SHAPES}
+    pictures = {
+        render(Scene(theme="lab", things=(thing(c, s, 0),))).tobytes() for c in COLORS for s in SHAPES
+    }
     assert len(pictures) == len(COLORS) * len(SHAPES)
 
 
