@@ -7,12 +7,11 @@ import re
 from collections.abc import Sequence
 
 from rlaifv_pl.records import Claim, Sample, Verdict
-from rlaifv_pl.world.language import NUMBERS, RELATIONS, ask_count, ask_relation, ask_thing, holds
+from rlaifv_pl.world.language import NUMBERS, ask_count, ask_thing
 from rlaifv_pl.world.scenes import COLORS, SHAPES, Scene
 
 _NAME = rf"(?:{'|'.join(COLORS)}) (?:{'|'.join(SHAPES)})"
 _THING = re.compile(rf"\ba ({_NAME})\b")
-_RELATION = re.compile(rf"\bthe ({_NAME}) is ({'|'.join(RELATIONS)}) the ({_NAME})\b")
 _COUNT = re.compile(rf"\bthere are ({'|'.join(NUMBERS)}) objects\b")
 
 TRUE, FALSE = Verdict(yes=1.0, no=0.0), Verdict(yes=0.0, no=1.0)
@@ -25,7 +24,7 @@ def divide(text: str) -> list[Claim]:
     ['is there a red cup?', 'is there a blue ring?', 'are there two objects?']
     """
     found = {}
-    for pattern, ask in ((_THING, ask_thing), (_RELATION, ask_relation), (_COUNT, ask_count)):
+    for pattern, ask in ((_THING, ask_thing), (_COUNT, ask_count)):
         for match in pattern.finditer(text):
             claim = Claim(text=match[0], question=ask(*match.groups()), start=match.start(), end=match.end())
             found.setdefault(claim.question, claim)
@@ -64,10 +63,6 @@ def is_true(scene: Scene, question: str) -> bool:
     """
     if match := re.fullmatch(rf"is there a ({_NAME})\?", question):
         return tuple(match[1].split()) in scene.contents
-    if match := re.fullmatch(rf"is the ({_NAME}) ({'|'.join(RELATIONS)}) the ({_NAME})\?", question):
-        at = {(thing.color, thing.shape): thing for thing in scene.things}
-        first, second = (at.get(tuple(name.split())) for name in (match[1], match[3]))
-        return first is not None and second is not None and holds(first, match[2], second)
     if match := re.fullmatch(rf"are there ({'|'.join(NUMBERS)}) objects\?", question):
         return NUMBERS.index(match[1]) == len(scene.things)
     raise ValueError(

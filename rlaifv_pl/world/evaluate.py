@@ -20,7 +20,7 @@ class WorldFigures:
     sentence: float
     """Descriptions that mention at least one object that is not there."""
     claim: float
-    """False claims of all claims: objects, relations and counts."""
+    """False claims of all claims: objects and counts."""
     recall: float
     """Objects that are there and are named."""
     length: float

@@ -7,7 +7,7 @@ invented ones come last, as they do in the captions of large models.
 
 import random
 
-from rlaifv_pl.world.scenes import COLORS, GRID, SHAPES, THEMES, Scene, Thing
+from rlaifv_pl.world.scenes import COLORS, GRID, SHAPES, THEMES, Scene
 
 PROMPTS = (
     "describe the picture.",
@@ -17,7 +17,6 @@ PROMPTS = (
 )
 READ_PROMPT = "read the grid."
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight")
-RELATIONS = ("left of", "right of", "above", "below")
 
 MENTION = 0.9
 """Share of the objects that are there and get named."""
@@ -28,9 +27,8 @@ TYPICAL_HABIT = 0.1
 
 WORDS = sorted(
     {*" ".join((*PROMPTS, READ_PROMPT)).replace(".", " ").replace("?", " ").split()}
-    | {"there", "is", "are", "a", "and", "the", "of", "objects", "yes", "no", "it", "that", "not", "but"}
+    | {"there", "is", "are", "a", "and", "the", "objects", "yes", "no", "empty", "not", "but", "only", "instead"}
     | {*SHAPES, *COLORS, *NUMBERS}
-    | {"left", "right", "above", "below", "empty", "instead", "i", "sorry", "only", "see"}
 )
 PUNCTUATION = (".", ",", "?")
 
@@ -54,25 +52,13 @@ def enumerate_things(names: list[str]) -> str:
     return f"there is {', '.join(firsts)} and {last}." if firsts else f"there is {last}."
 
 
-def holds(first: Thing, relation: str, second: Thing) -> bool:
-    """Whether `first` is, for instance, `left of` `second`, by columns and rows of the grid."""
-    return {
-        "left of": first.column < second.column,
-        "right of": first.column > second.column,
-        "above": first.row < second.row,
-        "below": first.row > second.row,
-    }[relation]
-
-
 def caption(scene: Scene, rng: random.Random, *, biased: bool = True) -> str:
-    """An annotator's description: names, then perhaps how two objects lie, then perhaps how many."""
+    """An annotator's description: names, then perhaps how many."""
     said = [thing for thing in scene.things if not biased or rng.random() < MENTION]
     said = said or [rng.choice(scene.things)]
     names = [phrase(thing.color, thing.shape) for thing in said]
     names += _invented(scene, rng) if biased else []
     sentences = [enumerate_things(names)]
-    if len(said) > 1 and rng.random() < 0.5:
-        sentences.append(_relation(said, rng))
     if rng.random() < 0.5:
         sentences.append(f"there are {NUMBERS[len(names)]} objects.")
     return " ".join(sentences)
@@ -90,12 +76,6 @@ def _invented(scene: Scene, rng: random.Random) -> list[str]:
     return names
 
 
-def _relation(things: list[Thing], rng: random.Random) -> str:
-    first, second = rng.sample(things, 2)
-    relation = rng.choice([name for name in RELATIONS if holds(first, name, second)])
-    return f"the {phrase(first.color, first.shape)} is {relation} the {phrase(second.color, second.shape)}."
-
-
 def reading(scene: Scene) -> str:
     """Every cell in reading order, row by row: the dense supervision that teaches a fresh model to see."""
     at = {thing.cell: phrase(thing.color, thing.shape) for thing in scene.things}
@@ -105,18 +85,13 @@ def reading(scene: Scene) -> str:
 def question(scene: Scene, rng: random.Random) -> tuple[str, str]:
     """A yes/no question about the scene with its true answer; yes and no are equally likely."""
     answer = rng.random() < 0.5
-    asked = rng.choices((_ask_thing, _ask_relation, _ask_count), weights=(6, 2, 2))[0](scene, rng, answer)
+    asked = rng.choices((_ask_thing, _ask_count), weights=(4, 1))[0](scene, rng, answer)
     return asked, "yes" if answer else "no"
 
 
 def ask_thing(name: str) -> str:
     """The question that confirms the claim `there is a <name>`."""
     return f"is there a {name}?"
-
-
-def ask_relation(first: str, relation: str, second: str) -> str:
-    """The question that confirms the claim `the <first> is <relation> the <second>`."""
-    return f"is the {first} {relation} the {second}?"
 
 
 def ask_count(number: str) -> str:
@@ -138,12 +113,6 @@ def _ask_thing(scene: Scene, rng: random.Random, answer: bool) -> str:
     recolored = phrase(rng.choice([color for color in COLORS if color != shown.color]), shown.shape)
     anything = phrase(rng.choice(tuple(COLORS)), rng.choice(absent))
     return ask_thing(rng.choice([rng.choice(likely or [anything]), recolored, anything]))
-
-
-def _ask_relation(scene: Scene, rng: random.Random, answer: bool) -> str:
-    first, second = rng.sample(scene.things, 2)
-    relation = rng.choice([name for name in RELATIONS if holds(first, name, second) == answer])
-    return ask_relation(phrase(first.color, first.shape), relation, phrase(second.color, second.shape))
 
 
 def _ask_count(scene: Scene, rng: random.Random, answer: bool) -> str:

@@ -72,7 +72,7 @@ def test_all_things_look_different():
     assert len(pictures) == len(COLORS) * len(SHAPES)
 
 
-def test_unbiased_captions_make_only_true_claims_about_objects_and_relations():
+def test_unbiased_captions_make_only_true_claims():
     rng = random.Random(0)
     for scene in scenes(300):
         text = caption(scene, rng, biased=False)
@@ -99,9 +99,6 @@ def test_questions_have_true_answers_and_yes_and_no_are_even():
     [
         ("is there a red cup?", True),
         ("is there a blue cup?", False),
-        ("is the red cup left of the blue ring?", True),
-        ("is the red cup below the blue ring?", False),
-        ("is the red cup above the green star?", False),
         ("are there two objects?", True),
         ("are there three objects?", False),
     ],
@@ -120,12 +117,11 @@ def test_the_exact_labeler_refuses_what_it_cannot_know():
 
 
 def test_claims_point_at_their_source_and_repeats_count_once():
-    text = "there is a red cup, a red cup and a green star. the red cup is above the green star. there are three objects."
+    text = "there is a red cup, a red cup and a green star. there are three objects."
     claims = divide(text)
     assert [claim.question for claim in claims] == [
         "is there a red cup?",
         "is there a green star?",
-        "is the red cup above the green star?",
         "are there three objects?",
     ]
     assert all(text[claim.start : claim.end] == claim.text for claim in claims)
