@@ -4,15 +4,17 @@ The traps of the stock command line are closed: option names are not completed f
 checkpoint never overrules the config, and an error is one message instead of a page of usage.
 """
 
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.objectives.base import AlignmentModule
@@ -42,12 +44,24 @@ class Parser(LightningArgumentParser):
         kwargs["allow_abbrev"] = False
         super().__init__(*args, **kwargs)
 
-    def error(self, message: str, ex: Exception | None = None) -> None:
-        names = [action.dest for action in self._actions]
-        for parser in getattr(self, "_subcommands_action", None) and self._subcommands_action._name_parser_map.values() or ():
-            names += [action.dest for action in parser._actions]
-        sys.stderr.write(f"error: {explain(message, names)}\n")
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
+        try:
+            return super().parse_args(*args, **kwargs)
+        except OmegaConfBaseException as error:
+            self.error(f"{error.full_key}: {str(error).splitlines()[0]}", error)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        message = explain(message, self._option_names())
+        if not self.exit_on_error or "JSONARGPARSE_DEBUG" in os.environ:
+            # The parser of a nested class: what contains it may have other ways to read the value.
+            super().error(message, ex)
+        sys.stderr.write(f"error: {message}\n")
         sys.exit(2)
+
+    def _option_names(self) -> list[str]:
+        subcommands = self._subcommands_action._name_parser_map.values() if self._subcommands_action else ()
+        actions = [action for parser in (self, *subcommands) for action in parser._actions]
+        return [action.dest for action in actions if not action.dest.endswith("help")]
 
 
 class KeepConfig(SaveConfigCallback):
@@ -77,6 +91,12 @@ class CLI(LightningCLI):
             # Validation alone prints its table; in the run's logs it would count as step 0.
             kwargs["logger"] = self.subcommand == "fit" and default_loggers(options["default_root_dir"])
         return super().instantiate_trainer(**kwargs)
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # Of our constructors, about what they were given.
+            self.parser.error(str(error), error)
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config alone: the stock method lets hyper-parameters of the checkpoint overrule it."""

@@ -2,16 +2,64 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable
+
+LONGEST_LINE = 200
+MOST_LINES = 8
+
+# What jsonargparse says of the ways that it tried, and values that are whole configs.
+_NOISE = re.compile(
+    r"Subtypes: |Errors:$|Given value type: |Given value: ([{\[]|NestedArg|Namespace)"
+    r"|(- )?Does not validate against any of the Union|- Expected (NoneType|a path but )"
+)
+_WORDS = (
+    (re.compile(r"(?:a )?<class '([\w.]+)'>"), r"\1"),
+    (re.compile(r"a typing\.Literal"), "one of "),
+    (re.compile(r"Type typing\.Callable.* expects a function or a callable class: "), ""),
+    (re.compile(r"\.? Got value: Namespace\(.*"), ""),
+)
+_OPTION = re.compile(r"(?:[Oo]ption|arguments?:?|resolved to) ['\"]?-*(?:(?:fit|validate)\.)?([\w.]+)")
+_GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")
+_MEMBER = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 
 
 def explain(message: str, names: Iterable[str]) -> str:
-    """The parser's message, with the nearest option names where one is unknown.
+    """The parser's message without its detours, and the nearest names where one is unknown.
+
+    Args:
+        message: of jsonargparse.
+        names: options that there are.
 
     >>> explain("Option 'trainer.max_epoch' is not accepted", ["trainer.max_epochs", "data.train"])
     "Option 'trainer.max_epoch' is not accepted\\n  did you mean trainer.max_epochs?"
+    >>> explain("module 'difflib' has no attribute 'Difer'", [])
+    "module 'difflib' has no attribute 'Difer'\\n  did you mean Differ?"
     """
-    unknown = re.findall(r"(?:[Oo]ption|[Kk]ey|[Aa]rguments?:?) ['\"]?-*([\w.]+)['\"]?", message)
-    near = [name for option in unknown for name in difflib.get_close_matches(option, list(names), n=3, cutoff=0.75)]
-    near = [name for name in dict.fromkeys(near) if name not in unknown]
-    return f"{message.strip()}\n  did you mean {' or '.join(near)}?" if near else message.strip()
+    for pattern, words in _WORDS:
+        message = pattern.sub(words, message)
+    lines = [line for line in message.splitlines() if line.strip() and not _NOISE.match(line.strip())]
+    text = "\n".join(_clip(line) for line in lines[:MOST_LINES])
+    if "did you mean" in text:
+        return text
+    near = _nearest_options(text, list(names)) + _nearest_members(text)
+    return f"{text}\n  did you mean {' or '.join(dict.fromkeys(near))}?" if near else text
+
+
+def _clip(line: str) -> str:
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."
+
+
+def _nearest_options(text: str, names: list[str]) -> list[str]:
+    grouped = [".".join(found) for found in _GROUP.findall(text)]
+    unknown = grouped or [option for option in _OPTION.findall(text) if option not in names]
+    return [name for option in unknown for name in difflib.get_close_matches(option, names, n=3, cutoff=0.8)]
+
+
+def _nearest_members(text: str) -> list[str]:
+    near = []
+    for module, name in _MEMBER.findall(text):
+        members = vars(sys.modules[module]).items()
+        classes = {key.lower(): key for key, value in members if isinstance(value, type)}
+        near += [classes[key] for key in difflib.get_close_matches(name.lower(), classes, n=3, cutoff=0.5)]
+    return near
