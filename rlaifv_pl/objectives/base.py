@@ -73,6 +73,7 @@ class AlignmentModule(L.LightningModule):
         # Outside the module tree: neither trained, nor saved, nor counted.
         self.__dict__["reference"] = None
         self.dropped: Counter[str] = Counter()
+        self._gradients_are_checked = False
 
     @abstractmethod
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
@@ -165,7 +166,8 @@ class AlignmentModule(L.LightningModule):
     def _planned_steps(self) -> int:
         return self.total_steps()
 
-    def on_train_batch_start(self, _batch: Batch, index: int) -> None:
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        self._batch_has_images = bool(batch.images)
         # Dropout depends on the position alone, so that a resumed run draws what the killed one drew.
         torch.manual_seed(derive(run_seed(), "step", self.current_epoch, index, self.global_rank))
         share = rate(self.global_step, self._planned_steps, self.warmup, self.schedule)
@@ -174,14 +176,16 @@ class AlignmentModule(L.LightningModule):
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])
 
     def on_after_backward(self) -> None:
-        if self.global_step == 0:
+        # Without an image a projector rightly gets none.
+        if self._batch_has_images and not self._gradients_are_checked:
             self._check_gradients()
+            self._gradients_are_checked = True
 
     def _check_gradients(self) -> None:
         idle = [name for name, p in self.policy.named_parameters() if p.requires_grad and p.grad is None]
         if idle:
             raise RuntimeError(
-                f"{len(idle)} parameters are set to train but got no gradient from the first batch: "
+                f"{len(idle)} parameters are set to train but got no gradient from the first batch with images: "
                 f"{', '.join(idle[:8])}{' ...' if len(idle) > 8 else ''}. Their optimiser state could not be saved "
                 "and distributed training would hang. Freeze them: policy.freeze takes patterns of these names "
                 "(without the leading 'model.')."
