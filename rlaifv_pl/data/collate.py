@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_image
+from rlaifv_pl.data.schema import check_sample
 from rlaifv_pl.models.chat import Chat, ChatError, Dialogue, Piece, Row
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
@@ -87,6 +88,7 @@ class Collator:
         if isinstance(sample, BadSample):
             raise sample
         where = f"sample {sample.key}"
+        check_sample(sample, where)
         dialogues = self.dialogues(sample)
         try:
             pieces = [self.chat.pieces(dialogue) for dialogue in dialogues]

@@ -59,8 +59,11 @@ def generate(
     draw = {"do_sample": True, "top_k": 0, "top_p": 1.0, "logits_processor": [SeededDraw(seeds, temperature)]}
     training = policy.training
     policy.eval()
+    never = {*(model.generation_config.suppress_tokens or ()), *chat.processor.image_token_ids}
     out = model.generate(
         **inputs,
+        # An image token in an answer would have no image when the answer is scored.
+        suppress_tokens=sorted(never),
         max_new_tokens=max_new_tokens,
         num_return_sequences=n,
         **(draw if temperature > 0 else {"do_sample": False}),

@@ -1,8 +1,8 @@
 """What alignment did to a model of the world: the same held-out scenes described before and after."""
 
 import json
+import math
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,18 @@ class BeforeAfter(Callback):
         # A resumed run begins with weights that have changed already: its "before" is the first start's.
         kept = Path(trainer.default_root_dir) / "before.json"
         if trainer.ckpt_path is None or not kept.is_file():
-            _write(kept, asdict(self._measure(pl_module)))
-        self._before = WorldFigures(**json.loads(kept.read_text()))
+            _write(kept, self._measure(pl_module).to_json())
+        figures = json.loads(kept.read_text())
+        self._before = WorldFigures(
+            **{name: math.nan if value is None else value for name, value in figures.items()}
+        )
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         after = self._measure(pl_module)
         summary = {
-            "before": asdict(self._before),
-            "after": asdict(after),
+            "before": self._before.to_json(),
+            "after": after.to_json(),
             "seconds": round(time.monotonic() - self._started, 1),
             "seed": run_seed(),
         }

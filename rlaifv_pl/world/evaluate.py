@@ -4,8 +4,9 @@ Instance hallucination, sentence hallucination and recall are CHAIR's three figu
 2018, "Object Hallucination in Image Captioning") over the objects of the scenes.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from rlaifv_pl.world.claims import divide, is_true, named_things
 from rlaifv_pl.world.scenes import Scene
@@ -25,6 +26,10 @@ class WorldFigures:
     """Objects that are there and are named."""
     length: float
     """Words a description."""
+
+    def to_json(self) -> dict[str, float | None]:
+        """By name; None where there was nothing to count."""
+        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 def world_figures(texts: Sequence[str], scenes: Sequence[Scene]) -> WorldFigures:

@@ -27,7 +27,22 @@ TYPICAL_HABIT = 0.1
 
 WORDS = sorted(
     {*" ".join((*PROMPTS, READ_PROMPT)).replace(".", " ").replace("?", " ").split()}
-    | {"there", "is", "are", "a", "and", "the", "objects", "yes", "no", "empty", "not", "but", "only", "instead"}
+    | {
+        "there",
+        "is",
+        "are",
+        "a",
+        "and",
+        "the",
+        "objects",
+        "yes",
+        "no",
+        "empty",
+        "not",
+        "but",
+        "only",
+        "instead",
+    }
     | {*SHAPES, *COLORS, *NUMBERS}
 )
 PUNCTUATION = (".", ",", "?")

@@ -4,7 +4,6 @@ import hashlib
 import json
 import random
 from collections import defaultdict
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def _figures(path: str, split: Split, count: int) -> dict[str, Any]:
     return {
         "split": split,
         "scenes": count,
-        "descriptions": asdict(figures),
+        "descriptions": figures.to_json(),
         "answers": _answers(model, chat, prompts),
     }
 

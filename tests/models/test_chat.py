@@ -322,6 +322,6 @@ def test_photos_of_any_mode_become_rgb(chat: Chat):
     buffer = io.BytesIO()
     Image.new("L", (30, 30), 200).save(buffer, "PNG")
     batch = collator(chat, "raise")(
-        [Sample(key="g", prompt="What?", images=(buffer.getvalue(),), chosen="A.")]
+        [Sample(key="g", prompt="What?", images=(buffer.getvalue(),), chosen="A.", rejected="B.")]
     )
     assert batch.images["pixel_values"].shape == (1, 3, 28, 28)
