@@ -1,5 +1,7 @@
 """What the objectives share: a policy, its optimiser and schedule, and checkpoints that tell the truth."""
 
+import hashlib
+import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -90,6 +92,7 @@ class AlignmentModule(L.LightningModule):
     def configure_model(self) -> None:
         if self.policy is None:
             self.policy = VLM(load_model(self.policy_spec)).train()
+            self._base = _fingerprint(self.policy)
             if self.reference_mode != "none":
                 self.__dict__["reference"] = Reference(self.policy, self.reference_mode)
 
@@ -133,7 +136,9 @@ class AlignmentModule(L.LightningModule):
         metrics = {f"{stage}/{name}": value.detach() for name, value in step.metrics.items()}
         training = stage == "train"
         many = self.trainer.world_size > 1
-        self.log_dict(metrics, on_step=training, on_epoch=not training, batch_size=len(batch.keys), sync_dist=many)
+        self.log_dict(
+            metrics, on_step=training, on_epoch=not training, batch_size=len(batch.keys), sync_dist=many
+        )
         self.log(f"{stage}/loss", step.loss.detach(), prog_bar=True, batch_size=len(batch.keys),
                  on_step=training, on_epoch=not training, sync_dist=many)  # fmt: skip
         return step
@@ -147,16 +152,32 @@ class AlignmentModule(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # Named, so that an optimiser may treat matrices of layers and embeddings differently.
-        return self._make_optimizer([(name, p) for name, p in self.policy.named_parameters() if p.requires_grad])
+        named = [(name, p) for name, p in self.policy.named_parameters() if p.requires_grad]
+        optimizer = self._make_optimizer(named)
+        self._settings = [
+            {key: value for key, value in group.items() if key not in ("params", "param_names")}
+            for group in optimizer.param_groups
+        ]
+        return optimizer
+
+    def on_train_start(self) -> None:
+        # A checkpoint brings the optimiser's settings of its time along; those of the config hold.
+        for group, settings in zip(self.optimizers().param_groups, self._settings, strict=True):
+            group.update(settings, initial_lr=settings["lr"])
 
     def total_steps(self) -> int:
         """Optimiser updates of the whole run, from the shards of now."""
         trainer = self.trainer
         batches = trainer.datamodule.batches_per_epoch()
-        if isinstance(trainer.limit_train_batches, int):
-            batches = min(batches, trainer.limit_train_batches)
-        epochs = -(-batches // trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
-        return min(epochs, trainer.max_steps) if trainer.max_steps > 0 else epochs
+        limit = trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        epochs = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
+        ends = [steps for steps in (epochs, trainer.max_steps) if steps >= 0]
+        if not ends:
+            raise ValueError(
+                "A run without an end has no schedule: set trainer.max_epochs or trainer.max_steps."
+            )
+        return min(ends)
 
     def on_train_epoch_start(self) -> None:
         # Shards may differ from epoch to epoch, and with them the length of the run.
@@ -172,7 +193,7 @@ class AlignmentModule(L.LightningModule):
         torch.manual_seed(derive(run_seed(), "step", self.current_epoch, index, self.global_rank))
         share = rate(self.global_step, self._planned_steps, self.warmup, self.schedule)
         for group in self.optimizers().param_groups:
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
+            group["lr"] = group["initial_lr"] * share
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])
 
     def on_after_backward(self) -> None:
@@ -193,16 +214,27 @@ class AlignmentModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._trained_names()}
-        checkpoint["policy_path"] = self.policy_spec.path
+        checkpoint["base"] = {"path": self.policy_spec.path, "weights": self._base}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the frozen weights, which are not in the checkpoint, beside the trained ones."""
+        """Put the frozen weights, which are not in the checkpoint, beside the trained ones.
+
+        Raises:
+            RuntimeError: other parameters train now, or the run did not start from these weights, so that
+                what is frozen, and the reference, would be others.
+        """
         saved, expected = set(checkpoint["state_dict"]), set(self._trained_names())
         if saved != expected:
             raise RuntimeError(
                 "The checkpoint does not fit the configured policy: "
                 f"missing {sorted(expected - saved)[:8]}, unexpected {sorted(saved - expected)[:8]}. "
                 "Resume with the config that the run was started with (config.yaml in its directory)."
+            )
+        if checkpoint["base"]["weights"] != self._base:
+            raise RuntimeError(
+                f"The checkpoint is of a run that started from {checkpoint['base']['path']}, and policy.path, "
+                f"{self.policy_spec.path}, holds other weights (or policy.dtype rounds them otherwise). Resume "
+                "with the model that the run was started from; the directory may have moved."
             )
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
 
@@ -211,3 +243,12 @@ class AlignmentModule(L.LightningModule):
         named = self.named_parameters(remove_duplicate=False)
         frozen = {name for name, parameter in named if not parameter.requires_grad}
         return [name for name in self.state_dict() if name not in frozen]
+
+
+def _fingerprint(policy: VLM) -> str:
+    """A hash of the first weights of each tensor as loaded, adapters left out since they are drawn."""
+    digest = hashlib.sha256()
+    for name, parameter in policy.named_parameters():
+        if "lora_" not in name:
+            digest.update(parameter.detach().flatten()[:64].double().cpu().numpy().tobytes())
+    return digest.hexdigest()

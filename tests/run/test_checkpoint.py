@@ -1,0 +1,124 @@
+"""What lies in the checkpoints' directory, what lies in a checkpoint, and which ones are refused."""
+
+import shutil
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlaifv_pl.cli import main
+from rlaifv_pl.run.checkpoint import RunCheckpoint
+from tests.families import build
+from tests.run.tiny import dpo_config, table, write_config, write_pairs
+
+LORA = ["--model.policy.lora.rank=2", "--model.policy.freeze=[]", "--model.reference=adapter_off"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("shards") / "pairs", 10)
+
+
+@pytest.fixture(scope="module")
+def start(family_dir, shards):
+    """`start(directory, *options)` trains there and returns what `main` returns."""
+
+    def run(directory: Path, *options: object):
+        settings = dpo_config(family_dir("llava"), shards, export={"at_end": False})
+        settings["trainer"]["default_root_dir"] = str(directory)
+        return main(
+            [
+                "fit",
+                "--config",
+                str(write_config(directory.with_suffix(".yaml"), settings)),
+                *map(str, options),
+            ]
+        )
+
+    return run
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in (directory / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        # 5 updates an epoch, 2 epochs.
+        (["--checkpoint.every_n_train_steps=2"], ["epoch1-step8.ckpt", "epoch1-step10.ckpt"]),
+        (["--checkpoint.every_n_train_steps=0"], ["epoch0-step5.ckpt", "epoch1-step10.ckpt"]),
+        (["--checkpoint.train_time_interval=0:30:00"], ["epoch0-step5.ckpt", "epoch1-step10.ckpt"]),
+        (
+            ["--checkpoint.every_n_train_steps=3", "--checkpoint.keep=3"],
+            ["epoch1-step6.ckpt", "epoch1-step9.ckpt", "epoch1-step10.ckpt"],
+        ),
+    ],
+    ids=["steps", "epochs", "clock", "three"],
+)
+def test_the_newest_checkpoints_stay_and_last_links_to_the_newest(start, tmp_path, options, kept):
+    start(tmp_path / "run", *options)
+    assert names(tmp_path / "run") == sorted([*kept, "last.ckpt"])
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert last.is_symlink() and last.resolve().name == kept[-1]
+    # Relative, so that the directory may be moved.
+    assert not last.readlink().is_absolute()
+
+
+def test_the_end_of_an_epoch_is_saved_whatever_the_interval(start, tmp_path):
+    start(tmp_path / "run", "--checkpoint.every_n_train_steps=4", "--trainer.max_epochs=1")
+    assert names(tmp_path / "run") == ["epoch0-step4.ckpt", "epoch0-step5.ckpt", "last.ckpt"]
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "epoch0-step5.ckpt", weights_only=True)
+    assert saved["AlignmentDataModule"] == {"epoch": 0, "samples": 10, "batches": 5}
+
+
+def test_a_moved_run_goes_on_from_its_last_checkpoint(start, tmp_path):
+    start(tmp_path / "old", "--trainer.max_epochs=1")
+    (tmp_path / "old").rename(tmp_path / "new")
+    start(tmp_path / "new", "--ckpt_path=last")
+    assert list(table(tmp_path / "new", "train/loss")) == list(range(10))
+
+
+@pytest.mark.parametrize("keep", [-1, 0, 1])
+def test_keeping_fewer_than_two_is_refused(keep):
+    with pytest.raises(ValueError, match=f"keep is {keep}.*at least 2"):
+        RunCheckpoint(keep=keep)
+
+
+def test_a_checkpoint_opens_without_running_code_and_holds_only_what_trains(start, tmp_path):
+    cli = start(tmp_path / "run", "--trainer.max_epochs=1")
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    reading = f"import torch; print(len(torch.load({str(path)!r}, weights_only=True)['state_dict']))"
+    done = subprocess.run([sys.executable, "-c", reading], capture_output=True, text=True, timeout=60)
+    saved = torch.load(path, weights_only=True)
+    trained = {name for name, p in cli.model.named_parameters() if p.requires_grad}
+    assert 0 < len(trained) < len(list(cli.model.parameters()))
+    assert set(saved["state_dict"]) == trained, "neither frozen weights nor the reference"
+    assert done.stdout.strip() == str(len(trained)), done.stderr
+
+
+def test_a_checkpoint_of_other_parameters_is_refused_by_their_names(start, tmp_path):
+    start(tmp_path / "run", "--trainer.max_epochs=1")
+    with pytest.raises(RuntimeError, match=r"missing \[.*lora_A.*\], unexpected \['policy\.model\.") as full:
+        start(tmp_path / "run", "--ckpt_path=last", *LORA)
+    assert "config.yaml" in str(full.value)
+    with pytest.raises(RuntimeError, match=r"missing \[\], unexpected \['policy\..*multi_modal_projector"):
+        start(tmp_path / "run", "--ckpt_path=last", "--model.policy.freeze_projector=true")
+
+
+def test_a_run_is_not_resumed_from_another_base_but_from_the_same_elsewhere(start, family_dir, tmp_path):
+    other = build("llava", tmp_path / "other", seed=1)
+    moved = shutil.copytree(family_dir("llava"), tmp_path / "moved")
+    start(tmp_path / "run", "--trainer.max_epochs=1", *LORA)
+    with pytest.raises(RuntimeError, match=f"started from {family_dir('llava')}.*{other}.*other weights"):
+        start(tmp_path / "run", "--ckpt_path=last", f"--model.policy.path={other}", *LORA)
+    start(tmp_path / "run", "--ckpt_path=last", f"--model.policy.path={moved}", *LORA)
+    assert list(table(tmp_path / "run", "train/loss")) == list(range(10))
+
+
+def test_the_clock_alone_decides_when_it_is_given():
+    checkpoint = RunCheckpoint(every_n_train_steps=5, train_time_interval=timedelta(hours=1))
+    assert (checkpoint._every_n_train_steps, checkpoint._every_n_epochs) == (0, 0)
