@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
@@ -91,7 +90,7 @@ def load_model(spec: PolicySpec) -> nn.Module:
     if spec.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     if spec.lora:
-        return get_peft_model(model, _lora_config(spec.lora, model), autocast_adapter_dtype=True)
+        return _with_adapters(model, spec.lora)
     _freeze(model, spec)
     return model
 
@@ -151,11 +150,16 @@ def _freeze(model: PreTrainedModel, spec: PolicySpec) -> None:
         raise PolicyError("policy: everything is frozen, nothing is left to train. Free a part of the model.")
 
 
-def _lora_config(lora: LoRA, model: PreTrainedModel) -> LoraConfig:
-    decoder = model.get_decoder()
-    inside = {id(module) for module in decoder.modules()}
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside]
-    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=names)
+def _with_adapters(model: PreTrainedModel, lora: LoRA) -> nn.Module:
+    # Here, since it takes seconds to import and few commands need it.
+    from peft import LoraConfig, get_peft_model
+
+    inside = {id(module) for module in model.get_decoder().modules()}
+    names = [
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside
+    ]
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=names)
+    return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
 def parameter_table(model: nn.Module) -> list[tuple[str, int, int]]:

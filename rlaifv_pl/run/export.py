@@ -11,14 +11,13 @@ import yaml
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
-from peft import PeftModel
 from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
-from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor
+from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor, plain_model
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.records import Sample
 
@@ -49,7 +48,8 @@ def export_policy(model: nn.Module, processor: Any, out: str | Path) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     aside.parent.mkdir(parents=True, exist_ok=True)
     model = model.eval()
-    merged = copy.deepcopy(model).merge_and_unload() if isinstance(model, PeftModel) else model
+    adapted = model is not plain_model(model)
+    merged = copy.deepcopy(model).merge_and_unload() if adapted else model
     merged.save_pretrained(aside)
     processor.save_pretrained(aside)
     _check(model, processor, aside)
