@@ -20,7 +20,7 @@ from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.objectives.schedule import rate
 from rlaifv_pl.objectives.terms import BCO, NLL, Sigmoid, SimPO
 from rlaifv_pl.records import Correction, Sample
-from tests.families import FAMILIES
+from tests.families import FAMILIES, build
 from tests.models.plain import PAIRS, TEXT_ONLY, answer_logps, completion_logps, photo
 
 MIXED = [*PAIRS, TEXT_ONLY]
@@ -320,10 +320,10 @@ def test_what_cannot_be_meant_is_refused_before_a_model_is_loaded(objective, opt
 @pytest.mark.parametrize(
     ("objective", "lacking"),
     [
-        (DPOModule, replace(PAIRS[0], key="x", rejected=None)),
+        (DPOModule, replace(PAIRS[0], key="x", chosen=None, rejected=None, completion="A circle.")),
         (NSFTModule, replace(PAIRS[0], key="x")),
-        (NSFTModule, replace(CORRECTED[0], key="x", chosen=None)),
-        (SFTModule, replace(PAIRS[0], key="x", chosen=None)),
+        (NSFTModule, replace(CORRECTED[0], key="x", chosen=None, rejected=None)),
+        (SFTModule, replace(PAIRS[0], key="x", chosen=None, rejected=None)),
     ],
 )
 def test_a_sample_that_lacks_an_answer_is_named_or_dropped(objective, lacking: Sample, llava: Path):
@@ -470,6 +470,15 @@ def test_a_checkpoint_of_another_policy_is_refused_by_names(llava: Path, tmp_pat
         RuntimeError, match=r"missing \['policy\..*lora_A.*unexpected \['policy\..*config\.yaml"
     ):
         adapters.on_load_checkpoint(checkpoint)
+
+
+def test_a_checkpoint_of_another_base_is_refused(llava: Path, tmp_path: Path):
+    """Same shapes, other weights: what is frozen and the reference would not be those of the run."""
+    saved(make(DPOModule, llava), tmp_path)
+    other = make(DPOModule, build("llava", tmp_path / "other", seed=5))
+    checkpoint = torch.load(tmp_path / "one.ckpt", weights_only=False)
+    with pytest.raises(RuntimeError, match=r"policy\.path, .*other, holds other weights"):
+        other.on_load_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize("mode", MODES)
