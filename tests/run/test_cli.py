@@ -121,12 +121,11 @@ def test_a_wrong_value_is_refused_in_a_few_lines_that_name_it(
     assert all(word in said for word in words), said
 
 
-def test_one_member_of_a_union_that_does_not_fit_leaves_the_others_their_chance(capsys, config):
-    # `train` is a text or a list of texts; `losses` a list of objects or nothing.
-    assert printed(capsys, "--config", config(), '--data.train=["a", "b"]')["data"]["train"] == ["a", "b"]
-    assert (
-        printed(capsys, "--config", config(), "--model.losses=null")["model"]["init_args"]["losses"] is None
-    )
+def test_a_mistake_inside_an_object_names_the_object_that_it_is_in(capsys, config):
+    said = refused(capsys, "--config", config(), "--model.losses+=Sigmoid", "--model.losses.betta=1")
+    places = ['"model"', "DPOModule", '"losses"', "terms.Sigmoid", "betta"]
+    found = [said.index(place) for place in places]
+    assert found == sorted(found), "from the outside in"
 
 
 def test_later_configs_and_options_change_what_they_name_and_nothing_else(capsys, config, tmp_path):
