@@ -151,6 +151,20 @@ def test_a_multi_turn_prompt_is_context_for_both_sides(llava: Path):
         assert metrics[f"lengths/{side}"].item() == len(logps)
 
 
+def test_dpo_shows_each_side_its_own_image(path: Path):
+    """The rejected answer is scored on the rejected image, the chosen one on the sample's own."""
+    module = make(DPOModule, path)
+    sample = replace(PAIRS[0], rejected_images=(photo(9, 28, 56),))
+    metrics = module.objective(module.collator("raise")([sample, TEXT_ONLY])).metrics
+    for side, images in (("chosen", sample.images), ("rejected", sample.rejected_images)):
+        logps = [
+            completion_logps(module.policy.model, module.processor, path.name, one, getattr(one, side), shown)
+            for one, shown in ((sample, images), (TEXT_ONLY, ()))
+        ]
+        expected = sum(value.sum().item() for value in logps) / 2
+        assert metrics[f"logps/{side}"].item() == pytest.approx(expected, abs=1e-4)
+
+
 # --- nSFT ---------------------------------------------------------------------------------------------
 
 CORRECTED = [
