@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlaifv_pl.cli import main
 from tests.run.tiny import dpo_config, run, table, write_config, write_pairs
 
 PAIRS = 15  # in batches of 4: three whole ones and a rest of 3
@@ -21,17 +20,18 @@ def runs(family_dir, tmp_path_factory) -> dict[int, Path]:
     for processes in (1, 2):
         data = {"batch_size": 4 // processes, "val": str(val)}
         settings = dpo_config(family_dir("llava"), shards, data=data)
+        # AdamW would make whole steps of gradients that are mere rounding.
+        sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05, "momentum": 0.9}}
+        settings["model"]["init_args"]["optimizer"] = sgd
         # A batch that cannot be halved weighs its samples unequally over two processes: leave it out.
         trainer = {"devices": processes, "max_epochs": 2, "limit_train_batches": PAIRS // 4}
         trainer |= {"strategy": "ddp" if processes == 2 else "auto", "gradient_clip_val": 1.0}
         directories[processes] = root / f"run{processes}"
         settings["trainer"] |= trainer | {"default_root_dir": str(directories[processes])}
         arguments = ["fit", "--config", str(write_config(root / f"{processes}.yaml", settings))]
-        if processes == 1:
-            main(arguments)
-        else:
-            done = run(*arguments)
-            assert done.returncode == 0, done.stderr[-2000:]
+        # Not in this process: the shim of torchvision would prepare the images a little differently.
+        done = run(*arguments)
+        assert done.returncode == 0, done.stderr[-2000:]
     return directories
 
 
@@ -51,7 +51,7 @@ def test_both_processes_together_see_the_batches_of_one(runs, column):
     one, two = (table(runs[processes], column) for processes in (1, 2))
     assert list(one) == list(two) and len(one) == (2 if "val" in column else 6)
     for step, value in one.items():
-        assert float(two[step]) == pytest.approx(float(value), rel=2e-4, abs=1e-5), step
+        assert float(two[step]) == pytest.approx(float(value), rel=1e-5, abs=1e-6), step
 
 
 def test_both_processes_together_learn_the_weights_of_one(runs, family_dir):
@@ -60,7 +60,7 @@ def test_both_processes_together_learn_the_weights_of_one(runs, family_dir):
     assert one.keys() == two.keys()
     moved = max((one[name] - start[name]).abs().max().item() for name in one)
     apart = max((one[name] - two[name]).abs().max().item() for name in one)
-    assert moved > 3e-3 and apart < moved / 50
+    assert moved > 1e-2 and apart < 1e-4 * moved, (moved, apart)
 
 
 def test_one_process_writes_the_files_of_a_run_of_two(runs):
