@@ -56,18 +56,19 @@ class NSFTModule(AlignmentModule):
         self.merge, self.reduction, self.kl_weight = merge, reduction, kl_weight
 
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
+        later = (CORRECTIONS,) * len(sample.corrections)
+        corrected = Dialogue(_with_images(_turns(sample), len(sample.images)), later)
+        if self.merge == "corrections_only":
+            return [corrected]
         answer = sample.completion if sample.chosen is None else sample.chosen
-        if not sample.corrections or answer is None:
-            detail = "nSFT needs `corrections`, and `chosen` or `completion`"
-            raise BadSample(Reason.MISSING_ANSWER, f"sample {sample.key}", detail)
+        if answer is None:
+            raise _missing(sample, "`chosen` or `completion`")
         prompt = prompt_messages(sample)
         context = (None,) * sum(message["role"] == "assistant" for message in prompt)
         answered = [*prompt, turn("assistant", answer)]
-        later = (CORRECTIONS,) * len(sample.corrections)
         if self.merge == "append":
             return [Dialogue([*answered, *_turns(sample)], (*context, CHOSEN, *later))]
-        corrected = Dialogue(_with_images(_turns(sample), len(sample.images)), later)
-        return [corrected] if self.merge == "corrections_only" else [Dialogue(answered, (*context, CHOSEN)), corrected]
+        return [Dialogue(answered, (*context, CHOSEN)), corrected]
 
     def objective(self, batch: Batch) -> Step:
         policy, reference = self.score(batch)
@@ -80,7 +81,13 @@ class NSFTModule(AlignmentModule):
         return Step(loss, parts)
 
 
+def _missing(sample: Sample, what: str) -> BadSample:
+    return BadSample(Reason.MISSING_ANSWER, f"sample {sample.key}", f"nSFT needs {what}")
+
+
 def _turns(sample: Sample) -> list[Message]:
+    if not sample.corrections:
+        raise _missing(sample, "`corrections`")
     return [
         message
         for correction in sample.corrections
