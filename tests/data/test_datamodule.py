@@ -278,7 +278,7 @@ def take(directory, size, world, state=None, batches=None):
     return seen, states[0]
 
 
-@pytest.mark.parametrize(("before", "after"), product([(2, 1), (1, 3), (2, 2)], repeat=2))
+@pytest.mark.parametrize(("before", "after"), list(product([(2, 1), (1, 3), (2, 2)], repeat=2)))
 def test_another_number_of_processes_in_mid_epoch_neither_repeats_nor_skips(rounds, before, after):
     everything = {f"k{1100 + i}" for i in range(11)}
     for batches in range(1, 1 + 11 // (before[0] * before[1])):
