@@ -66,7 +66,8 @@ class Collator:
         reads = self._sift(samples, self._read, dropped)
         while reads:
             rows, images, copies = self._rows(reads)
-            fitting = self._sift(range(len(reads)), lambda i: self._fit(reads, rows, i), dropped)
+            own = [(read, rows[index :: len(reads)]) for index, read in enumerate(reads)]
+            fitting = self._sift(own, self._fit, dropped)
             if len(fitting) == len(reads):
                 return self._batch([read.key for read in reads], rows, images, copies, dropped)
             reads = fitting
@@ -98,7 +99,9 @@ class Collator:
         other = own
         if sample.rejected_images and any(dialogue.rejected_images for dialogue in dialogues):
             other = [open_image(data, f"{where}, rejected side") for data in sample.rejected_images]
-        return _Read(sample.key, pieces, [other if dialogue.rejected_images else own for dialogue in dialogues])
+        return _Read(
+            sample.key, pieces, [other if dialogue.rejected_images else own for dialogue in dialogues]
+        )
 
     def _rows(self, reads: list[_Read]) -> tuple[list[Row], dict[str, Tensor], int]:
         """Rows in blocks of the samples, the images' tensors, and how many blocks share them."""
@@ -122,8 +125,8 @@ class Collator:
     def _extend(self, opened: list[Row], dialogues: Sequence[list[Piece]]) -> list[Row]:
         return [self.chat.extend(row, pieces) for row, pieces in zip(opened, dialogues, strict=True)]
 
-    def _fit(self, reads: list[_Read], rows: list[Row], index: int) -> _Read:
-        read, own = reads[index], rows[index :: len(reads)]
+    def _fit(self, item: tuple[_Read, list[Row]]) -> _Read:
+        read, own = item
         longest = max(len(row.ids) for row in own)
         if self.max_length is not None and longest > self.max_length:
             detail = f"expected at most {self.max_length} tokens with its image tokens, got {longest}"

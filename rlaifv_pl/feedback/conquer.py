@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from rlaifv_pl.data.images import open_image
-from rlaifv_pl.models.chat import Chat, turn
+from rlaifv_pl.models.chat import Chat, about_images
 from rlaifv_pl.models.policy import plain_model
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.records import Sample, Verdict
@@ -20,10 +20,10 @@ def ask(labeler: VLM, chat: Chat, samples: Sequence[Sample], questions: Sequence
     P(yes) is the probability of the first answer token, summed over the ways in which the labeler's
     own tokenizer writes yes; P(no) likewise. They need not add up to one.
     """
+    asked = zip(samples, questions, strict=True)
     texts = [
-        chat.render([{"role": "user", "content": [{"type": "image"}] * len(sample.images) + turn("", question)["content"]}], ask=True)
-        for sample, question in zip(samples, questions, strict=True)
-    ]  # fmt: skip
+        chat.render([about_images(question, len(sample.images))], ask=True) for sample, question in asked
+    ]
     images = [[open_image(data, f"sample {sample.key}") for data in sample.images] for sample in samples]
     model = plain_model(labeler.model).eval()
     inputs = chat.prompt_tensors(texts, images).to(model.device)

@@ -5,6 +5,8 @@ drawn does not depend on which other candidates share the batch.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,43 +37,69 @@ class SeededDraw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How candidates are drawn; the defaults are RLAIF-V's.
+
+    Args:
+        n: candidates of a prompt.
+        temperature: of the softmax; 0 for the one greedy answer.
+        max_new_tokens: of a candidate.
+    """
+
+    n: int = 10
+    temperature: float = 0.7
+    max_new_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.temperature < 0 or (self.temperature == 0 and self.n > 1):
+            raise ValueError(
+                f"sampling: n = {self.n} at temperature {self.temperature} makes no sense. Give n >= 1 and a positive "
+                "temperature, or temperature 0 with n = 1: the greedy answer is always the same."
+            )
+
+
 @torch.inference_mode()
 def generate(
-    policy: VLM,
-    chat: Chat,
-    samples: Sequence[Sample],
-    seed: int,
-    n: int = 10,
-    temperature: float = 0.7,
-    max_new_tokens: int = 512,
+    policy: VLM, chat: Chat, samples: Sequence[Sample], sampling: Sampling, seed: int = 0
 ) -> list[list[Candidate]]:
-    """n candidates for each sample, by the policy in this process.
+    """Candidates for each sample, by the policy in this process.
 
     Args:
         seed: of the run and round; each candidate's own seed is derived from it, the key and its number.
-        temperature: 0 for the one greedy answer, with n = 1.
+
+    Returns:
+        `sampling.n` candidates for each sample, without claims yet.
     """
     texts = [chat.render(prompt_messages(sample), ask=True) for sample in samples]
     images = [[open_image(data, f"sample {sample.key}") for data in sample.images] for sample in samples]
     model = plain_model(policy.model)
     inputs = chat.prompt_tensors(texts, images).to(model.device)
+    n = sampling.n
     seeds = [derive(seed, sample.key, number) for sample in samples for number in range(n)]
-    draw = {"do_sample": True, "top_k": 0, "top_p": 1.0, "logits_processor": [SeededDraw(seeds, temperature)]}
     training = policy.training
     policy.eval()
-    never = {*(model.generation_config.suppress_tokens or ()), *chat.processor.image_token_ids}
     out = model.generate(
         **inputs,
+        **_how(sampling, seeds),
         # An image token in an answer would have no image when the answer is scored.
-        suppress_tokens=sorted(never),
-        max_new_tokens=max_new_tokens,
-        num_return_sequences=n,
-        **(draw if temperature > 0 else {"do_sample": False}),
+        suppress_tokens=sorted(
+            {*(model.generation_config.suppress_tokens or ()), *chat.processor.image_token_ids}
+        ),
     )
     policy.train(training)
     answers = chat.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     drawn = [Candidate(text=text.strip(), seed=own) for text, own in zip(answers, seeds, strict=True)]
     return [drawn[first : first + n] for first in range(0, len(drawn), n)]
+
+
+def _how(sampling: Sampling, seeds: Sequence[int]) -> dict[str, Any]:
+    limit = {"max_new_tokens": sampling.max_new_tokens}
+    if sampling.temperature == 0:
+        return {**limit, "do_sample": False}
+    draw = SeededDraw(seeds, sampling.temperature)
+    return {**limit, "do_sample": True, "num_return_sequences": sampling.n, "top_k": 0, "top_p": 1.0,
+            "logits_processor": [draw]}  # fmt: skip
 
 
 def batches(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:

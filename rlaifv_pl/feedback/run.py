@@ -1,10 +1,10 @@
 """The verbs in a row: prompts in, preference shards with their evidence out."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-from rlaifv_pl.feedback.generate import batches, generate
+from rlaifv_pl.feedback.generate import Sampling, batches, generate
 from rlaifv_pl.feedback.pair import PairRule, pair
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.vlm import VLM
@@ -29,24 +29,20 @@ class Feedback:
         divide: a candidate's text into claims.
         labeler: judges the claims.
         rule: which candidates make a pair.
-        n: candidates of a prompt.
-        temperature: of their sampling.
-        max_new_tokens: of a candidate.
+        sampling: of the candidates.
         batch_size: prompts that are sampled for at a time; the result does not depend on it.
     """
 
     divide: Callable[[str], list[Claim]]
     labeler: Labeler
     rule: PairRule
-    n: int = 10
-    temperature: float = 0.7
-    max_new_tokens: int = 512
+    sampling: Sampling = field(default_factory=Sampling)
     batch_size: int = 8
 
     def pairs(self, policy: VLM, chat: Chat, prompts: Sequence[Sample], seed: int) -> Iterator[list[Sample]]:
         """For each prompt in turn, its preference samples: none when no two candidates make a pair."""
         for group in batches(prompts, self.batch_size):
-            drawn = generate(policy, chat, group, seed, self.n, self.temperature, self.max_new_tokens)
+            drawn = generate(policy, chat, group, self.sampling, seed)
             for sample, candidates in zip(group, drawn, strict=True):
                 judged = self._judge(sample, candidates)
                 found = pair(judged, self.rule, derive(seed, "pair", sample.key))
@@ -58,9 +54,7 @@ class Feedback:
             "divide": f"{self.divide.__module__}.{self.divide.__qualname__}",
             "labeler": self.labeler.name,
             "rule": asdict(self.rule),
-            "n": self.n,
-            "temperature": self.temperature,
-            "max_new_tokens": self.max_new_tokens,
+            "sampling": asdict(self.sampling),
         }
 
     def _judge(self, sample: Sample, candidates: Iterable[Candidate]) -> list[Candidate]:

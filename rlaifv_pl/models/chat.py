@@ -74,6 +74,11 @@ def turn(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": _blocks(text)}
 
 
+def about_images(text: str, count: int) -> dict[str, Any]:
+    """A user's turn that shows `count` images and says something about them."""
+    return {"role": "user", "content": [{"type": "image"}] * count + _blocks(text)}
+
+
 def _blocks(content: Any) -> list[dict[str, Any]]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
@@ -94,7 +99,9 @@ class Chat:
                 "Give one with policy.chat_template (a path to a Jinja file)."
             )
         if not self.tokenizer.is_fast:
-            raise ChatError(f"{type(self.tokenizer).__name__} is not a fast tokenizer: it gives no character offsets.")
+            raise ChatError(
+                f"{type(self.tokenizer).__name__} is not a fast tokenizer: it gives no character offsets."
+            )
 
     def render(self, messages: Sequence[Message], *, ask: bool) -> str:
         """The dialogue as text; with `ask`, up to where the assistant is to speak."""
@@ -106,7 +113,9 @@ class Chat:
 
         The first is empty where it writes no stop token.
         """
-        _, answer, behind = self.render([turn("user", "a"), turn("assistant", SENTINEL)], ask=False).rpartition(SENTINEL)
+        _, answer, behind = self.render(
+            [turn("user", "a"), turn("assistant", SENTINEL)], ask=False
+        ).rpartition(SENTINEL)
         if not answer:
             raise ChatError("The chat template does not write what the assistant says.")
         for token in sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True):
@@ -138,7 +147,9 @@ class Chat:
             pieces.append(Piece(between + context[len(done) :]))
             done, between = self.render(dialogue.messages[: index + 1], ask=False), after
             if not (done.startswith(context) and done.endswith(stop + after)):
-                raise ChatError("The chat template does not continue its own generation prompt with the answer.")
+                raise ChatError(
+                    "The chat template does not continue its own generation prompt with the answer."
+                )
             pieces.append(Piece(done[len(context) : len(done) - len(after)] + missing, part))
         self._check_images(dialogue, pieces)
         return pieces
@@ -152,7 +163,9 @@ class Chat:
         }
 
     def _check_images(self, dialogue: Dialogue, pieces: list[Piece]) -> None:
-        placed = sum(block["type"] == "image" for message in dialogue.messages for block in message["content"])
+        placed = sum(
+            block["type"] == "image" for message in dialogue.messages for block in message["content"]
+        )
         before, *behind = (sum(map(piece.text.count, self._markers)) for piece in pieces)
         if before != placed or any(behind):
             raise ChatError(
@@ -161,7 +174,9 @@ class Chat:
                 "Remove it from texts, and place images early."
             )
 
-    def open(self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> tuple[list[Row], dict[str, Tensor]]:
+    def open(
+        self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]
+    ) -> tuple[list[Row], dict[str, Tensor]]:
         """Tokenise contexts with their images in place; no token of them is a target."""
         out = self.prompt_tensors(texts, images)
         kept = out.pop("attention_mask").bool()
@@ -173,7 +188,9 @@ class Chat:
             extras = {name: value[index][mask].tolist() for name, value in per_token.items()}
             row = ids[index][mask].tolist()
             rows.append(Row(row, [None] * len(row), extras))
-        return rows, {name: value for name, value in out.items() if name not in per_token and name != "input_ids"}
+        return rows, {
+            name: value for name, value in out.items() if name not in per_token and name != "input_ids"
+        }
 
     def prompt_tensors(self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> BatchFeature:
         """Everything the model takes for these texts with their images, padded left as generation needs it."""

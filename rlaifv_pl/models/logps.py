@@ -32,7 +32,9 @@ class _ChunkedLogps(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         hidden, weight, target, log_norm = ctx.saved_tensors
         need_hidden, need_weight = ctx.needs_input_grad[:2]
-        grad_hidden = torch.zeros(hidden.shape, dtype=log_norm.dtype, device=hidden.device) if need_hidden else None
+        grad_hidden = (
+            torch.zeros(hidden.shape, dtype=log_norm.dtype, device=hidden.device) if need_hidden else None
+        )
         grad_weight = torch.empty_like(weight) if need_weight else None
         for start in range(0, weight.shape[0], ctx.chunk):
             part = weight[start : start + ctx.chunk]

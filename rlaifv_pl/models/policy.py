@@ -97,7 +97,9 @@ def load_model(spec: PolicySpec) -> nn.Module:
 
 def _from_pretrained(load: Callable[..., Any], spec: PolicySpec, **options: Any) -> Any:
     try:
-        return load(spec.path, revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code, **options)
+        return load(
+            spec.path, revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code, **options
+        )
     except (OSError, ValueError) as error:
         raise PolicyError(
             f"policy.path: cannot load {spec.path!r}. Expected a directory with the files that save_pretrained writes "
@@ -145,7 +147,9 @@ def _freeze(model: PreTrainedModel, spec: PolicySpec) -> None:
         unused -= hits
         parameter.requires_grad_(not hits and id(parameter) not in frozen)
     if unused:
-        raise PolicyError(f"policy.freeze: no parameter has a name like {sorted(unused)}. Correct or remove it.")
+        raise PolicyError(
+            f"policy.freeze: no parameter has a name like {sorted(unused)}. Correct or remove it."
+        )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise PolicyError("policy: everything is frozen, nothing is left to train. Free a part of the model.")
 
@@ -156,7 +160,9 @@ def _with_adapters(model: PreTrainedModel, lora: LoRA) -> nn.Module:
 
     inside = {id(module) for module in model.get_decoder().modules()}
     names = [
-        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and id(module) in inside
     ]
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=names)
     return get_peft_model(model, config, autocast_adapter_dtype=True)

@@ -63,7 +63,9 @@ class VLM(nn.Module):
             inputs["mm_encoder_outputs"] = {"image": repeat_features(features, batch.copies)}
             # Positions of the Qwen families need each row's grid; pixels are used up by now.
             inputs |= {
-                name: value.repeat(batch.copies, 1) for name, value in batch.images.items() if name == "image_grid_thw"
+                name: value.repeat(batch.copies, 1)
+                for name, value in batch.images.items()
+                if name == "image_grid_thw"
             }
         hidden = model.model(**inputs, use_cache=False).last_hidden_state
         wanted = hidden.flatten(0, 1)[batch.source]

@@ -30,7 +30,10 @@ class DPOModule(AlignmentModule):
     parts = 2
 
     def __init__(
-        self, losses: list[Term] | None = None, reference: ReferenceMode | Literal["auto"] = "auto", **kwargs: Any
+        self,
+        losses: list[Term] | None = None,
+        reference: ReferenceMode | Literal["auto"] = "auto",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.reference_mode = resolve_reference(reference, self.policy_spec.lora is not None)
@@ -40,7 +43,9 @@ class DPOModule(AlignmentModule):
 
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
         if sample.chosen is None or sample.rejected is None:
-            raise BadSample(Reason.MISSING_ANSWER, f"sample {sample.key}", "DPO needs `chosen` and `rejected`")
+            raise BadSample(
+                Reason.MISSING_ANSWER, f"sample {sample.key}", "DPO needs `chosen` and `rejected`"
+            )
         prompt = prompt_messages(sample)
         context = (None,) * sum(message["role"] == "assistant" for message in prompt)
         return [

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.models.chat import Dialogue, prompt_messages, turn
+from rlaifv_pl.models.chat import Dialogue, about_images, prompt_messages, turn
 from rlaifv_pl.models.reference import ReferenceMode, resolve_reference
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.base import AlignmentModule, Scored, Step
@@ -57,7 +57,9 @@ class NSFTModule(AlignmentModule):
 
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
         later = (CORRECTIONS,) * len(sample.corrections)
-        corrected = Dialogue(_with_images(_turns(sample), len(sample.images)), later)
+        turns = _turns(sample)
+        opening = about_images(sample.corrections[0].question, len(sample.images))
+        corrected = Dialogue([opening, *turns[1:]], later)
         if self.merge == "corrections_only":
             return [corrected]
         answer = sample.completion if sample.chosen is None else sample.chosen
@@ -67,7 +69,7 @@ class NSFTModule(AlignmentModule):
         context = (None,) * sum(message["role"] == "assistant" for message in prompt)
         answered = [*prompt, turn("assistant", answer)]
         if self.merge == "append":
-            return [Dialogue([*answered, *_turns(sample)], (*context, CHOSEN, *later))]
+            return [Dialogue([*answered, *turns], (*context, CHOSEN, *later))]
         return [Dialogue(answered, (*context, CHOSEN)), corrected]
 
     def objective(self, batch: Batch) -> Step:
@@ -93,11 +95,6 @@ def _turns(sample: Sample) -> list[Message]:
         for correction in sample.corrections
         for message in (turn("user", correction.question), turn("assistant", correction.answer))
     ]
-
-
-def _with_images(messages: list[Message], count: int) -> list[Message]:
-    first, *rest = messages
-    return [{**first, "content": [{"type": "image"}] * count + first["content"]}, *rest]
 
 
 def _means(scored: Scored) -> tuple[Tensor, Tensor]:

@@ -23,5 +23,7 @@ def rate(step: int, total: int, warmup: float, schedule: Schedule, floor: float 
     if step < rising:
         return (step + 1) / rising
     progress = min(1.0, (step - rising) / max(1, total - rising))
-    falling = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}[schedule]
+    falling = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}[
+        schedule
+    ]
     return floor + (1 - floor) * falling

@@ -21,7 +21,9 @@ class SFTModule(AlignmentModule):
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
         answer = sample.chosen if sample.completion is None else sample.completion
         if answer is None:
-            raise BadSample(Reason.MISSING_ANSWER, f"sample {sample.key}", "SFT needs `completion` or `chosen`")
+            raise BadSample(
+                Reason.MISSING_ANSWER, f"sample {sample.key}", "SFT needs `completion` or `chosen`"
+            )
         messages = [*prompt_messages(sample), turn("assistant", answer)]
         earlier = sum(message["role"] == "assistant" for message in messages) - 1
         return [Dialogue(messages, (*[None if sample.completion is None else 0] * earlier, 0))]

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.feedback.generate import batches, generate
+from rlaifv_pl.feedback.generate import Sampling, batches, generate
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.records import Sample
@@ -32,9 +32,8 @@ ROWS = (
 
 def describe(policy: VLM, chat: Chat, prompts: list[Sample], batch_size: int = 128) -> list[str]:
     """The policy's greedy description of each scene."""
-    groups = (
-        generate(policy, chat, group, 0, 1, 0.0, max_new_tokens=80) for group in batches(prompts, batch_size)
-    )
+    greedy = Sampling(n=1, temperature=0.0, max_new_tokens=80)
+    groups = (generate(policy, chat, group, greedy) for group in batches(prompts, batch_size))
     return [candidates[0].text for group in groups for candidates in group]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlaifv_pl.feedback.conquer import ask, first_tokens
-from rlaifv_pl.feedback.generate import SeededDraw, generate
+from rlaifv_pl.feedback.generate import Sampling, SeededDraw, generate
 from rlaifv_pl.feedback.pair import PairRule, pair
 from rlaifv_pl.feedback.run import Feedback
 from rlaifv_pl.models.chat import Chat
@@ -91,21 +91,24 @@ def prompts():
 
 
 def test_candidates_do_not_depend_on_who_shares_the_batch(base, prompts):
-    whole = generate(*base, prompts, seed=1, n=3, temperature=1.0, max_new_tokens=60)
+    whole = generate(*base, prompts, Sampling(n=3, temperature=1.0, max_new_tokens=60), seed=1)
     alone = [
-        generate(*base, [prompt], seed=1, n=3, temperature=1.0, max_new_tokens=60)[0] for prompt in prompts
+        generate(*base, [prompt], Sampling(n=3, temperature=1.0, max_new_tokens=60), seed=1)[0]
+        for prompt in prompts
     ]
     assert whole == alone
     assert len({one.text for one in itertools.chain(*whole)}) > len(prompts)
 
 
 def test_another_seed_draws_other_candidates(base, prompts):
-    first, second = (generate(*base, prompts, seed=seed, n=2, temperature=1.0) for seed in (1, 2))
+    first, second = (generate(*base, prompts, Sampling(n=2, temperature=1.0), seed) for seed in (1, 2))
     assert first != second
 
 
 def test_generation_writes_no_special_token(base, prompts):
-    texts = [one.text for group in generate(*base, prompts, 5, n=4, temperature=3.0) for one in group]
+    texts = [
+        one.text for group in generate(*base, prompts, Sampling(n=4, temperature=3.0), 5) for one in group
+    ]
     assert not any(mark in text for text in texts for mark in ("<image>", "user:", "assistant:", "<unk>"))
 
 
@@ -139,9 +142,7 @@ def test_feedback_pairs_carry_evidence_that_explains_their_scores(base, prompts)
         divide=divide,
         labeler=ExactLabeler(),
         rule=PairRule(equal_claims=True),
-        n=6,
-        temperature=1.0,
-        max_new_tokens=60,
+        sampling=Sampling(n=6, temperature=1.0, max_new_tokens=60),
     )
     samples = [sample for found in feedback.pairs(*base, prompts, seed=4) for sample in found]
     assert samples
@@ -153,3 +154,9 @@ def test_feedback_pairs_carry_evidence_that_explains_their_scores(base, prompts)
             claims = sides[side]["claims"]
             assert sides[side]["score"] == -sum(claim["no"] >= claim["yes"] for claim in claims)
             assert all(claim["text"] in getattr(sample, side) for claim in claims)
+
+
+@pytest.mark.parametrize("options", [{"n": 0}, {"temperature": -1.0}, {"n": 2, "temperature": 0.0}])
+def test_sampling_that_makes_no_sense_is_refused(options):
+    with pytest.raises(ValueError, match="makes no sense"):
+        Sampling(**options)
