@@ -17,10 +17,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlaifv_pl.data.datamodule import AlignmentDataModule
-from rlaifv_pl.objectives.base import AlignmentModule
+from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.manifest import ManifestError
+from rlaifv_pl.models.policy import PolicyError
+from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.run.checkpoint import RunCheckpoint
 from rlaifv_pl.run.console import Tell, hush
-from rlaifv_pl.run.export import ExportPolicy
+from rlaifv_pl.run.export import ExportError, ExportPolicy
 from rlaifv_pl.run.logs import ContinueLogs, default_loggers
 from rlaifv_pl.run.messages import explain
 from rlaifv_pl.world import shipped
@@ -105,6 +108,14 @@ class CLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         stock = LightningCLI.subcommands()
         return {name: stock[name] for name in ("fit", "validate")}
+
+
+def run() -> None:
+    """`main` for the shell: what the user can mend ends in one message, not in a traceback."""
+    try:
+        main()
+    except (BadSample, ManifestError, PolicyError, RunError, ExportError) as error:
+        sys.exit(f"error: {error}")
 
 
 def main(args: ArgsType = None) -> CLI:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import train
-from rlaifv_pl import verbs
+from rlaifv_pl import cli, verbs
 from rlaifv_pl.data.shards import ShardWriter
 from rlaifv_pl.world import shipped
 from tests import coco
@@ -42,7 +41,7 @@ def run(command: str, monkeypatch) -> None:
     """What the shell would do, without the seconds that each new process takes to import torch."""
     words = command.split()
     monkeypatch.setattr(sys, "argv", words[1:] if words[0] == "python" else words)
-    (train.main if words[0] == "python" else verbs.main)()
+    (cli.main if words[0] == "python" else verbs.main)()
 
 
 @coco.needs_photos

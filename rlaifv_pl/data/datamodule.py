@@ -3,7 +3,8 @@
 What a batch is made of is the objective's business: the module in training offers a `collator`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from rlaifv_pl.data.collate import OnBadSample
+from rlaifv_pl.data.collate import Collator, OnBadSample
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.order import RankBatches, epoch_order
 from rlaifv_pl.data.shards import ShardSet, load_shards
@@ -85,14 +86,14 @@ class AlignmentDataModule(L.LightningDataModule):
         batches = self._batches(order, self._position["samples"])
         return PositionedLoader(self._position, samples, batches, **self._how())
 
-    def val_dataloader(self) -> DataLoader | list:
+    def val_dataloader(self) -> "BatchLoader | list":
         if self.val is None:
             return []
         samples = self._open(self.val, "data.val")
         batches = RankBatches(
             np.arange(len(samples)), self.val_batch_size, self.trainer.global_rank, self.trainer.world_size
         )
-        return DataLoader(_Tolerant(samples), batch_sampler=batches, **self._how())
+        return BatchLoader(samples, batches, **self._how())
 
     def batches_per_epoch(self) -> int:
         """Batches that this rank sees in a whole epoch of the shards of now."""
@@ -105,7 +106,7 @@ class AlignmentDataModule(L.LightningDataModule):
     def _how(self) -> dict[str, Any]:
         return {
             "num_workers": self.num_workers,
-            "collate_fn": self.trainer.lightning_module.collator(self.on_bad_sample),
+            "collate_fn": partial(_collate, self.trainer.lightning_module.collator(self.on_bad_sample)),
             "pin_memory": self.trainer.strategy.root_device.type == "cuda",
         }
 
@@ -117,7 +118,20 @@ class AlignmentDataModule(L.LightningDataModule):
         return load_shards(shards)
 
 
-class PositionedLoader(DataLoader):
+class BatchLoader(DataLoader):
+    """Raises a bad sample here, as itself: out of a worker it would come as a page of traceback."""
+
+    def __init__(self, samples: ShardSet, batches: RankBatches, **how: Any) -> None:
+        super().__init__(_Tolerant(samples), batch_sampler=batches, **how)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in super().__iter__():
+            if isinstance(batch, BadSample):
+                raise batch
+            yield batch
+
+
+class PositionedLoader(BatchLoader):
     """Hands out batches and notes how far it is, in samples of all ranks.
 
     Its length is that of the whole epoch, as Lightning counts: the batches that were trained before
@@ -125,7 +139,7 @@ class PositionedLoader(DataLoader):
     """
 
     def __init__(self, position: dict[str, int], samples: ShardSet, batches: RankBatches, **how: Any) -> None:
-        super().__init__(_Tolerant(samples), batch_sampler=batches, **how)
+        super().__init__(samples, batches, **how)
         self._position, self._before = position, position["batches"]
 
     def __len__(self) -> int:
@@ -137,6 +151,13 @@ class PositionedLoader(DataLoader):
             self._position["samples"] += batches.global_batch_size
             self._position["batches"] += 1
             yield batch
+
+
+def _collate(collator: Collator, samples: Sequence[Sample | BadSample]) -> Batch | BadSample:
+    try:
+        return collator(samples)
+    except BadSample as error:
+        return error
 
 
 def _start_of(epoch: int) -> dict[str, int]:

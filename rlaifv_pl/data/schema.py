@@ -186,7 +186,9 @@ def _check_answers(sample: Sample, where: str) -> None:
         if text is not None and not text.strip():
             raise BadSample(Reason.EMPTY_ANSWER, where, f"{name} is {text!r}")
     # Equal answers can still teach which image they belong to.
-    if sample.chosen is not None and sample.chosen == sample.rejected and not sample.rejected_images:
+    if sample.chosen is None or sample.rejected is None or sample.rejected_images:
+        return
+    if sample.chosen.strip() == sample.rejected.strip():
         raise BadSample(Reason.EQUAL_ANSWERS, where, f"chosen and rejected are both {shorten(sample.chosen)}")
 
 

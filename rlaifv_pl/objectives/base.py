@@ -25,6 +25,10 @@ from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive, run_seed
 
 
+class RunError(RuntimeError):
+    """A run that cannot go on as configured; the message says what to change."""
+
+
 class Scored(NamedTuple):
     """Log-ps of a batch under one model."""
 
@@ -145,7 +149,7 @@ class AlignmentModule(L.LightningModule):
 
     def _without_samples(self, batch: Batch) -> None:
         if self.trainer.world_size > 1:
-            raise RuntimeError(
+            raise RunError(
                 f"No sample of a batch could be used on rank {self.global_rank} ({batch.dropped}), and the other "
                 "ranks cannot step without it. Remove these samples: `rlaifv shards verify` lists them."
             )
@@ -205,7 +209,7 @@ class AlignmentModule(L.LightningModule):
     def _check_gradients(self) -> None:
         idle = [name for name, p in self.policy.named_parameters() if p.requires_grad and p.grad is None]
         if idle:
-            raise RuntimeError(
+            raise RunError(
                 f"{len(idle)} parameters are set to train but got no gradient from the first batch with images: "
                 f"{', '.join(idle[:8])}{' ...' if len(idle) > 8 else ''}. Their optimiser state could not be saved "
                 "and distributed training would hang. Freeze them: policy.freeze takes patterns of these names "
@@ -220,18 +224,18 @@ class AlignmentModule(L.LightningModule):
         """Put the frozen weights, which are not in the checkpoint, beside the trained ones.
 
         Raises:
-            RuntimeError: other parameters train now, or the run did not start from these weights, so that
+            RunError: other parameters train now, or the run did not start from these weights, so that
                 what is frozen, and the reference, would be others.
         """
         saved, expected = set(checkpoint["state_dict"]), set(self._trained_names())
         if saved != expected:
-            raise RuntimeError(
+            raise RunError(
                 "The checkpoint does not fit the configured policy: "
                 f"missing {sorted(expected - saved)[:8]}, unexpected {sorted(saved - expected)[:8]}. "
                 "Resume with the config that the run was started with (config.yaml in its directory)."
             )
         if checkpoint["base"]["weights"] != self._base:
-            raise RuntimeError(
+            raise RunError(
                 f"The checkpoint is of a run that started from {checkpoint['base']['path']}, and policy.path, "
                 f"{self.policy_spec.path}, holds other weights (or policy.dtype rounds them otherwise). Resume "
                 "with the model that the run was started from; the directory may have moved."

@@ -1,0 +1,94 @@
+"""Bad input on the real path: each fault has its own short message, or is counted and left out."""
+
+import csv
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rlaifv_pl.cli import main
+from rlaifv_pl.data.manifest import ShardInfo, hash_file, read_manifest, write_manifest
+from rlaifv_pl.data.shards import ShardWriter
+from rlaifv_pl.world import shipped
+from rlaifv_pl.world.scenes import Scene, render
+from rlaifv_pl.world.shards import Scenes
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def shards(tmp_path) -> Path:
+    """Twelve good pairs about scenes."""
+    prompts = Scenes(out="", split="tune", count=12, seed=0).samples()
+    with ShardWriter(tmp_path / "shards", recipe={"faults": 0}) as writer:
+        for prompt in prompts:
+            writer.write(replace(prompt, chosen="there is a red cup.", rejected="there is a blue ring."))
+    return tmp_path / "shards"
+
+
+def rewrite(shards: Path, change) -> None:
+    """Change the bytes of the only shard, and let the manifest agree, as a careless tool would."""
+    manifest = read_manifest(shards)
+    path = shards / manifest.shards[0].name
+    path.write_bytes(change(path.read_bytes()))
+    info = ShardInfo(name=path.name, bytes=path.stat().st_size, sha256=hash_file(path), samples=12)
+    write_manifest(shards, replace(manifest, shards=(info,)))
+
+
+def fit(shards: Path, run: Path, *options: str) -> list[str]:
+    return [
+        "fit", "--config", str(ROOT / "configs" / "dpo.yaml"), "--model.policy.path", str(shipped("base")),
+        "--data.train", str(shards), "--trainer.default_root_dir", str(run), "--trainer.accelerator", "cpu",
+        "--trainer.precision", "32-true", "--trainer.accumulate_grad_batches", "1", "--trainer.max_epochs", "1",
+        "--data.batch_size", "4", "--trainer.enable_progress_bar", "false", *options,
+    ]  # fmt: skip
+
+
+def equal_answers(data: bytes) -> bytes:
+    """The third sample's rejected answer becomes its chosen one, of as many bytes."""
+    at = -1
+    for _ in range(3):
+        at = data.index(b"there is a blue ring.", at + 1)
+    return data[:at] + b"there is a red cup.  " + data[at + 21 :]
+
+
+def test_a_bad_sample_is_left_out_and_counted(shards, tmp_path):
+    rewrite(
+        shards, lambda data: equal_answers(data).replace(b"there is a red cup.  ", b"there is a red cup.  ")
+    )
+    cli = main(fit(shards, tmp_path / "run", "--data.on_bad_sample", "skip"))
+    assert sum(cli.model.dropped.values()) == 1
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        assert len([row for row in csv.DictReader(file) if row["train/loss"]]) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: data[: len(data) // 2], ("truncated_shard",)),
+        (lambda data: data.replace(b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a!", 1), ("tune_000000",)),
+        (lambda data: data.replace(b'"rejected": "there is a blue ring."', b'"rejected": "                     "', 1),
+         ("tune_000000", "rejected")),
+    ],
+    ids=["truncated", "broken image", "empty answer"],
+)  # fmt: skip
+def test_each_fault_ends_in_one_message_that_names_it(change, words, shards, tmp_path):
+    rewrite(shards, change)
+    done = subprocess.run(
+        [sys.executable, "train.py", *fit(shards, tmp_path / "run")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    last = done.stderr[done.stderr.index("error: ") :]
+    assert done.returncode == 1 and len(last) < 700 and "Traceback" not in done.stderr
+    assert all(word in last for word in words), last
+
+
+def test_a_scene_of_the_fixture_is_a_picture():
+    """Guards the fixture: a changed world would make the faults above meaningless."""
+    (sample,) = Scenes(out="", split="tune", count=1, seed=0).samples()
+    assert render(Scene.from_json(sample.extra["scene"])).size == (64, 64)
