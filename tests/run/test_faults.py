@@ -46,7 +46,7 @@ def fit(shards: Path, run: Path, *options: str) -> list[str]:
     ]  # fmt: skip
 
 
-def equal_answers(data: bytes) -> bytes:
+def with_equal_answers(data: bytes) -> bytes:
     """The third sample's rejected answer becomes its chosen one, of as many bytes."""
     at = -1
     for _ in range(3):
@@ -55,9 +55,7 @@ def equal_answers(data: bytes) -> bytes:
 
 
 def test_a_bad_sample_is_left_out_and_counted(shards, tmp_path):
-    rewrite(
-        shards, lambda data: equal_answers(data).replace(b"there is a red cup.  ", b"there is a red cup.  ")
-    )
+    rewrite(shards, with_equal_answers)
     cli = main(fit(shards, tmp_path / "run", "--data.on_bad_sample", "skip"))
     assert sum(cli.model.dropped.values()) == 1
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
