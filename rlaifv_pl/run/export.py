@@ -41,11 +41,14 @@ def export_policy(model: nn.Module, processor: Any, out: str | Path) -> Path:
         out: directory.
 
     Raises:
-        ExportError: the reloaded model gives other log-ps.
+        ExportError: the reloaded model gives other log-ps, or `out` holds something else than a model.
     """
     out = Path(out)
-    aside = out.with_name(f"{out.name}.writing")
+    if out.exists() and not (out / "config.json").is_file():
+        raise ExportError(f"{out} exists and is no model directory, so it is not replaced. Name another one.")
+    aside, old = (out.with_name(f"{out.name}.{state}") for state in ("writing", "old"))
     shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
     aside.parent.mkdir(parents=True, exist_ok=True)
     model = model.eval()
     adapted = model is not plain_model(model)
@@ -53,8 +56,10 @@ def export_policy(model: nn.Module, processor: Any, out: str | Path) -> Path:
     merged.save_pretrained(aside)
     processor.save_pretrained(aside)
     _check(model, processor, aside)
-    shutil.rmtree(out, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
     aside.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
     return out
 
 

@@ -1,0 +1,76 @@
+"""What is exported loads in plain transformers and says what the trained model says."""
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor
+from rlaifv_pl.run import export
+from rlaifv_pl.run.export import ExportError, export_policy
+from tests.families import FAMILIES
+from tests.models.plain import PAIRS, completion_logps
+
+
+def trained(spec: PolicySpec) -> torch.nn.Module:
+    """The model as if training had moved everything that trains, adapters included."""
+    torch.manual_seed(0)
+    model = load_model(spec).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.02 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=4)], ids=["weights", "adapters"])
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_the_exported_model_gives_the_trained_models_log_ps(family, lora, family_dir, tmp_path):
+    spec = PolicySpec(path=str(family_dir(family)), lora=lora)
+    model, processor = trained(spec), load_processor(spec)
+    out = export_policy(model, processor, tmp_path / "model")
+    again, its_processor = (
+        AutoModelForImageTextToText.from_pretrained(out).eval(),
+        AutoProcessor.from_pretrained(out),
+    )
+    plain, moved = AutoModelForImageTextToText.from_pretrained(spec.path).eval(), 0.0
+    for sample in PAIRS[:1]:
+        about = (family, sample, sample.chosen, sample.images)
+        ours, theirs = (
+            completion_logps(model, processor, *about),
+            completion_logps(again, its_processor, *about),
+        )
+        assert torch.allclose(ours, theirs, atol=2e-4)
+        moved = max(moved, (completion_logps(plain, processor, *about) - theirs).abs().max().item())
+    assert moved > 1e-2, "the exported weights are those from before the training"
+
+
+def test_a_model_that_comes_back_different_is_not_exported(family_dir, tmp_path, monkeypatch):
+    """Reloading something else stands for any loss on the way: the good name never appears."""
+    spec = PolicySpec(path=str(family_dir("llava")))
+    model, processor = trained(spec), load_processor(spec)
+
+    class Other:
+        @staticmethod
+        def from_pretrained(_path, **options):
+            return AutoModelForImageTextToText.from_pretrained(spec.path, **options)
+
+    monkeypatch.setattr(export, "AutoModelForImageTextToText", Other)
+    with pytest.raises(ExportError, match=r"gives a log-p of .* where the trained one gives"):
+        export_policy(model, processor, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_older_export_is_replaced_and_anything_else_is_not(family_dir, tmp_path):
+    spec = PolicySpec(path=str(family_dir("llava")))
+    processor = load_processor(spec)
+    export_policy(load_model(spec), processor, tmp_path / "model")
+    first = (tmp_path / "model" / "model.safetensors").read_bytes()
+    export_policy(trained(spec), processor, tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() != first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(ExportError, match="no model directory, so it is not replaced"):
+        export_policy(load_model(spec), processor, tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter.tex").exists()
