@@ -173,7 +173,7 @@ def test_losses_and_weights_equal_those_of_trl(path: Path, tmp_path: Path):
     assert len(losses.values) == STEPS
     assert losses.values == pytest.approx(theirs.losses, abs=1e-4)
     assert losses.values[0] == pytest.approx(0.693147, abs=1e-5)
-    assert max(abs(loss - 0.693147) for loss in losses.values) > 0.1
+    assert max(abs(loss - 0.693147) for loss in losses.values) > 0.03
     start = AutoModelForImageTextToText.from_pretrained(path).state_dict()
     for name, parameter in ours.policy.model.named_parameters():
         torch.testing.assert_close(parameter, theirs.model.get_parameter(name), rtol=0, atol=1e-3, msg=name)
