@@ -1,6 +1,6 @@
 """Lets processors that own a video processor run in tests on a CPU-only torch.
 
-PyPI carries only CUDA builds of torchvision; beside a CPU torch their compiled operators do not load, and the
+The published wheels of torchvision are CUDA builds; beside a CPU torch their compiled operators do not load, and the
 import fails because two operators have no schema. Declaring the schemas is enough for all that processors
 use. Get the wheel with `pip install --no-deps --target build/torchvision torchvision==0.28.0`: in a folder of
 its own, because in site-packages it breaks every process that imports transformers without this shim.

@@ -94,7 +94,7 @@ class Collator:
         try:
             pieces = [self.chat.pieces(dialogue) for dialogue in dialogues]
         except ChatError as error:
-            raise BadSample(Reason.WRONG_TURNS, where, str(error).rstrip(".")) from error
+            raise BadSample(Reason.NOT_RENDERED, where, str(error).rstrip(".")) from error
         own = [open_image(data, where) for data in sample.images]
         other = own
         if sample.rejected_images and any(dialogue.rejected_images for dialogue in dialogues):

@@ -39,6 +39,10 @@ class Reason(StrEnum):
 
     EMPTY_PROMPT = "empty_prompt", "Give the user's turn a text."
     WRONG_TURNS = "wrong_turns", "End the prompt with the user's turn and answer it with one assistant turn."
+    NOT_RENDERED = (
+        "not_rendered",
+        "Change the texts of the sample, or the chat template, as the message says.",
+    )
     MISSING_ANSWER = "missing_answer", "Give both `chosen` and `rejected`, or neither."
     EMPTY_ANSWER = "empty_answer", "Leave the field out if there is no answer."
     EQUAL_ANSWERS = "equal_answers", "Drop the pair: nothing tells its sides apart."

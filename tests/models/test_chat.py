@@ -193,10 +193,10 @@ def test_an_answer_with_the_image_marker_is_a_bad_sample(case: Case):
     ):
         fields = {"prompt": "What?", "chosen": "A cup.", "rejected": "No.", field: text}
         sample = Sample(key="x", images=(PHOTO,), **fields)
-        with pytest.raises(BadSample, match=r"sample x: The image marker .*\[wrong_turns\]"):
+        with pytest.raises(BadSample, match=r"sample x: The image marker .*\[not_rendered\]"):
             collator(case.chat, "raise")([sample])
         batch = collator(case.chat, "skip")([sample, PAIRS[0]])
-        assert batch.keys == ["a"] and batch.dropped == [("sample x", "wrong_turns")]
+        assert batch.keys == ["a"] and batch.dropped == [("sample x", "not_rendered")]
 
 
 def collator(chat: Chat, on_bad_sample: str) -> Collator:
