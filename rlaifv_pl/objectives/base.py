@@ -76,6 +76,7 @@ class AlignmentModule(L.LightningModule):
         self.policy_spec, self._make_optimizer = policy, optimizer
         self.schedule, self.warmup, self.max_length = schedule, warmup, max_length
         self.policy: VLM | None = None
+        self.base_weights = ""  # A hash of the policy as it was loaded.
         # Outside the module tree: neither trained, nor saved, nor counted.
         self.__dict__["reference"] = None
         self.dropped: Counter[str] = Counter()
@@ -96,7 +97,7 @@ class AlignmentModule(L.LightningModule):
     def configure_model(self) -> None:
         if self.policy is None:
             self.policy = VLM(load_model(self.policy_spec)).train()
-            self._base = _fingerprint(self.policy)
+            self.base_weights = _fingerprint(self.policy)
             if self.reference_mode != "none":
                 self.__dict__["reference"] = Reference(self.policy, self.reference_mode)
 
@@ -218,7 +219,7 @@ class AlignmentModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._trained_names()}
-        checkpoint["base"] = {"path": self.policy_spec.path, "weights": self._base}
+        checkpoint["base"] = {"path": self.policy_spec.path, "weights": self.base_weights}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the frozen weights, which are not in the checkpoint, beside the trained ones.
@@ -234,7 +235,7 @@ class AlignmentModule(L.LightningModule):
                 f"missing {sorted(expected - saved)[:8]}, unexpected {sorted(saved - expected)[:8]}. "
                 "Resume with the config that the run was started with (config.yaml in its directory)."
             )
-        if checkpoint["base"]["weights"] != self._base:
+        if checkpoint["base"]["weights"] != self.base_weights:
             raise RunError(
                 f"The checkpoint is of a run that started from {checkpoint['base']['path']}, and policy.path, "
                 f"{self.policy_spec.path}, holds other weights (or policy.dtype rounds them otherwise). Resume "
