@@ -1,7 +1,7 @@
 """One forward pass for every family: images encoded once, log-ps only where targets are."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -53,6 +53,17 @@ class VLM(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "VLM":
+        # Rotary frequencies are buffers and stay in float32, as transformers loads them: a strategy that
+        # casts the policy to bfloat16 would turn its positions, and no longer those of the reference.
+        wide = {name: buffer for name, buffer in self.named_buffers() if buffer.is_floating_point()}
+        super()._apply(fn, recurse)
+        for name, buffer in wide.items():
+            owner, _, leaf = name.rpartition(".")
+            module = self.get_submodule(owner)
+            module._buffers[leaf] = buffer.to(module._buffers[leaf].device)
+        return self
 
     def forward(self, batch: Batch) -> Tensor:
         """(M,) log-ps of the batch's targets, in nats."""

@@ -14,7 +14,7 @@ from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor, vision_tower
 from rlaifv_pl.models.reference import Reference
-from rlaifv_pl.models.vlm import VLM, Batch
+from rlaifv_pl.models.vlm import VLM, Batch, copy_frozen
 from rlaifv_pl.records import Sample
 from tests.families import FAMILIES
 from tests.models.plain import PAIRS, TEXT_ONLY, completion_logps, encode, photo, user
@@ -255,3 +255,17 @@ def test_a_reference_of_a_training_tower_runs_its_own(llava: Case):
 def test_a_batch_of_nothing_has_no_groups(llava: Case):
     batch = llava.batch([])
     assert (batch.keys, batch.num_groups, len(batch.target)) == ([], 0, 0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_policy_cast_to_bfloat16_keeps_the_positions_of_its_reference(family, family_dir):
+    """Lightning's bf16-true casts the policy, buffers and all, after the reference was taken."""
+    policy = VLM(load_model(PolicySpec(path=str(family_dir(family)), dtype="bfloat16")))
+    reference = copy_frozen(policy)
+    policy.to(torch.bfloat16)
+    before = dict(reference.named_buffers())
+    for name, buffer in policy.named_buffers():
+        assert buffer.dtype == before[name].dtype and torch.equal(buffer, before[name]), name
+    assert any(
+        "inv_freq" in name and buffer.dtype == torch.float32 for name, buffer in policy.named_buffers()
+    )
