@@ -6,7 +6,7 @@ from typing import Literal
 Schedule = Literal["cosine", "linear", "constant"]
 
 
-def rate(step: int, total: int, warmup: float, schedule: Schedule, floor: float = 0.0) -> float:
+def rate(step: int, total: int, warmup: float, schedule: Schedule) -> float:
     """Share of the peak learning rate at a step.
 
     Args:
@@ -14,7 +14,6 @@ def rate(step: int, total: int, warmup: float, schedule: Schedule, floor: float 
         total: updates of the whole run.
         warmup: share of the run in which the rate rises from near 0 to its peak.
         schedule: how it goes on from there.
-        floor: share of the peak at which it ends.
 
     >>> [round(rate(step, 10, 0.2, "cosine"), 2) for step in (0, 1, 2, 6, 10)]
     [0.5, 1.0, 1.0, 0.5, 0.0]
@@ -23,7 +22,5 @@ def rate(step: int, total: int, warmup: float, schedule: Schedule, floor: float 
     if step < rising:
         return (step + 1) / rising
     progress = min(1.0, (step - rising) / max(1, total - rising))
-    falling = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}[
-        schedule
-    ]
-    return floor + (1 - floor) * falling
+    shares = {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress, "constant": 1.0}
+    return shares[schedule]

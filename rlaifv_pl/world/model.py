@@ -21,6 +21,7 @@ from transformers import (
 from rlaifv_pl.world.language import PUNCTUATION, WORDS
 from rlaifv_pl.world.scenes import CELL, GRID, IMAGE_SIZE
 
+WIDTH = 128
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "user:", "assistant:")
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message['role'] + ': ' }}"
@@ -63,13 +64,13 @@ def build_processor() -> LlavaProcessor:
     )
 
 
-def build_model(processor: LlavaProcessor, seed: int, width: int = 128) -> LlavaForConditionalGeneration:
+def build_model(processor: LlavaProcessor, seed: int) -> LlavaForConditionalGeneration:
     """Fresh weights: three tower layers and three language layers, one image token per grid cell."""
     tokenizer = processor.tokenizer
     ends = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     vision = CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=2 * width,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
         num_hidden_layers=3,
         num_attention_heads=4,
         image_size=IMAGE_SIZE,
@@ -77,8 +78,8 @@ def build_model(processor: LlavaProcessor, seed: int, width: int = 128) -> Llava
     )
     text = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=3 * width,
+        hidden_size=WIDTH,
+        intermediate_size=3 * WIDTH,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=4,

@@ -23,9 +23,9 @@ Split = Literal["train", "tune", "test"]
 Task = Literal["describe", "answer", "read"]
 
 
-def draw_scenes(split: Split, seed: int, count: int, first: int = 0) -> Iterator[tuple[Scene, random.Random]]:
+def draw_scenes(split: Split, seed: int, count: int) -> Iterator[tuple[Scene, random.Random]]:
     """Scenes of a split with the random source that goes on from each."""
-    for number in range(first, first + count):
+    for number in range(count):
         rng = random.Random(derive("world", split, seed, number))
         yield draw_scene(rng), rng
 
@@ -46,14 +46,12 @@ class Scenes:
         split: of the world.
         count: scenes.
         seed: another seed, other scenes; that of the run unless given.
-        first: number of the first scene, to go on where other shards ended.
     """
 
     out: str
     split: Split
     count: int
     seed: int | None = None
-    first: int = 0
 
     def __post_init__(self) -> None:
         self.seed = run_seed() if self.seed is None else self.seed
@@ -64,9 +62,7 @@ class Scenes:
 
     def samples(self) -> Iterator[Sample]:
         """One prompt for each scene."""
-        for number, (scene, rng) in enumerate(
-            draw_scenes(self.split, self.seed, self.count, self.first), self.first
-        ):
+        for number, (scene, rng) in enumerate(draw_scenes(self.split, self.seed, self.count)):
             yield Sample(
                 key=f"{self.split}_{number:06d}",
                 prompt=rng.choice(PROMPTS),

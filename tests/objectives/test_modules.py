@@ -404,10 +404,10 @@ def test_training_logs_the_terms_and_follows_the_schedule(llava: Path, tmp_path:
     assert seen[-1]["train/rewards/margins"] > seen[0]["train/rewards/margins"]
 
 
-def test_the_rate_rises_falls_and_ends_at_its_floor():
-    """10 steps, 2 of warm-up: 1/2, 1, then along the line from 1 to the floor at step 10."""
-    shares = [rate(step, 10, 0.2, "linear", floor=0.2) for step in range(11)]
-    assert shares == pytest.approx([0.5, 1, 1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
+def test_the_rate_rises_and_falls_to_nothing():
+    """10 steps, 2 of warm-up: 1/2, 1, then along the line from 1 to 0 at step 10."""
+    shares = [rate(step, 10, 0.2, "linear") for step in range(11)]
+    assert shares == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0])
     assert {rate(step, 10, 0.0, "constant") for step in range(12)} == {1.0}
     assert rate(12, 10, 0.2, "linear") == 0
 
