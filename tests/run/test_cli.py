@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 
 from rlaifv_pl.cli import main
 from rlaifv_pl.run import messages
@@ -235,3 +236,13 @@ def test_a_logger_elsewhere_leaves_the_config_in_the_directory_of_the_run(traine
 
 def test_the_examples_of_the_messages_hold():
     assert doctest.testmod(messages).attempted >= 2 and doctest.testmod(messages).failed == 0
+
+
+def test_threads_are_set_for_the_whole_run(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(Trainer, "fit", lambda *_args, **_options: None)
+    try:
+        main(["fit", "--config", str(Path(__file__).parents[2] / "configs" / "dpo.yaml"), "--threads", "3"])
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
