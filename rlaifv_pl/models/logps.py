@@ -30,6 +30,7 @@ class _ChunkedLogps(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
+        """Gradients of hidden states and weight, each slice of the logits computed once more."""
         hidden, weight, target, log_norm = ctx.saved_tensors
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         grad_hidden = (

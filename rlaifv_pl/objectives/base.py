@@ -97,7 +97,7 @@ class AlignmentModule(L.LightningModule):
     def configure_model(self) -> None:
         if self.policy is None:
             self.policy = VLM(load_model(self.policy_spec)).train()
-            self.base_weights = _fingerprint(self.policy)
+            self.base_weights = fingerprint(self.policy)
             if self.reference_mode != "none":
                 self.__dict__["reference"] = Reference(self.policy, self.reference_mode)
 
@@ -250,7 +250,7 @@ class AlignmentModule(L.LightningModule):
         return [name for name in self.state_dict() if name not in frozen]
 
 
-def _fingerprint(policy: VLM) -> str:
+def fingerprint(policy: VLM) -> str:
     """A hash of the first weights of each tensor as loaded, adapters left out since they are drawn."""
     digest = hashlib.sha256()
     for name, parameter in policy.named_parameters():

@@ -1,1 +1,2 @@
-"""What a training run leaves behind: checkpoints, logs, words on the screen, an exported model."""
+"""What a training run leaves behind. Reading order: checkpoint (to go on from), logs (one table, continued),
+console and messages (words on the screen), export (a model out)."""

@@ -19,6 +19,7 @@ from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor, plain_model
 from rlaifv_pl.models.vlm import VLM, Batch
+from rlaifv_pl.objectives.base import fingerprint
 from rlaifv_pl.records import Sample
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
@@ -127,7 +128,13 @@ def export(run: str, out: str, checkpoint: str = "last") -> None:
     spec = PolicySpec(**settings, lora=LoRA(**lora) if lora else None)
     path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
     model = VLM(load_model(spec))
-    saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    if stored["base"]["weights"] != fingerprint(model):
+        raise ExportError(
+            f"{path} is of a run that started from {stored['base']['path']}, and {spec.path} holds other weights "
+            "now. Put the run's own model back: what was frozen in the run is read from there."
+        )
+    saved = stored["state_dict"]
     weights = {
         name.removeprefix("policy."): value for name, value in saved.items() if name.startswith("policy.")
     }

@@ -1,8 +1,9 @@
 """The miniature world: a VLM small enough to align on a laptop, about pictures whose truth is known.
 
 Reading order: scenes (what there is), language (what is said of it), claims (what was claimed, and the
-exact labeler), model (a LLaVA of a million weights), shards (samples of all that), evaluate (how much
-a model makes up), verbs (the command line).
+exact labeler), model (a LLaVA of a million weights), optimizer (what teaches it to see), shards (samples
+of all that), evaluate (how much a model makes up), before_after (what a run changed of it), verbs (the
+command line).
 """
 
 from pathlib import Path

@@ -57,13 +57,12 @@ def test_candidates_without_claims_and_equal_texts_make_no_pair():
 
 
 def test_a_prompt_gives_at_most_its_number_of_pairs_and_the_seed_decides_which():
-    chosen = {tuple(map(id, pair(FOUR, PairRule(), seed=seed))) for seed in range(3)}
     assert all(len(pair(FOUR, PairRule(), seed=seed)) == 2 for seed in range(20))
     texts = {
         tuple(one.chosen.text + one.rejected.text for one in pair(FOUR, PairRule(), seed=s))
         for s in range(30)
     }
-    assert len(texts) > 3 and chosen
+    assert len(texts) > 3
     assert pair(FOUR, PairRule(), seed=7) == pair(FOUR, PairRule(), seed=7)
 
 

@@ -1,12 +1,16 @@
 """What is exported loads in plain transformers and says what the trained model says."""
 
+import shutil
+
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor
+from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor, vision_tower
+from rlaifv_pl.objectives import SFTModule
 from rlaifv_pl.run import export
 from rlaifv_pl.run.export import ExportError, export_policy
+from rlaifv_pl.run.export import export as export_run
 from tests.families import FAMILIES
 from tests.models.plain import PAIRS, completion_logps
 
@@ -74,3 +78,24 @@ def test_an_older_export_is_replaced_and_anything_else_is_not(family_dir, tmp_pa
     with pytest.raises(ExportError, match="no model directory, so it is not replaced"):
         export_policy(load_model(spec), processor, tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter.tex").exists()
+
+
+def test_a_run_is_not_exported_onto_another_base(family_dir, tmp_path):
+    """The checkpoint holds what trained; beside other frozen weights it would be another model."""
+    base, run = tmp_path / "base", tmp_path / "run"
+    shutil.copytree(family_dir("llava"), base)
+    spec = PolicySpec(path=str(base))
+    module = SFTModule(policy=spec, optimizer=None)
+    module.configure_model()
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    (run / "checkpoints").mkdir(parents=True)
+    torch.save(checkpoint, run / "checkpoints" / "last.ckpt")
+    (run / "config.yaml").write_text(f"model: {{init_args: {{policy: {{path: {base}}}}}}}")
+    export_run(str(run), str(tmp_path / "model"))
+    other = AutoModelForImageTextToText.from_pretrained(base)
+    with torch.no_grad():
+        next(vision_tower(other).parameters()).add_(1)
+    other.save_pretrained(base)
+    with pytest.raises(ExportError, match="holds other weights now"):
+        export_run(str(run), str(tmp_path / "again"))

@@ -142,6 +142,7 @@ class _Account:
         self.kept += 1
 
     def drop(self, row: Row, fault: BadSample) -> None:
+        """Count a row that cannot be used, list it with its remedy, and print it if it is among the first."""
         # What the writer refuses it names by key; a user looks for file and row.
         fault = BadSample(fault.reason, row.where, fault.detail)
         if self.on_bad == "raise":
