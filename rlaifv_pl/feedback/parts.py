@@ -1,0 +1,95 @@
+"""Long work in parts: each part's result is a file that is there whole or not at all.
+
+A stage goes through its records slice by slice. Killed anywhere, it goes on at the first slice that
+has no file; several processes share the slices out between them and leave the same files as one.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.data.manifest import hash_json
+
+Row = Mapping[str, Any]
+"""One record of a part, as JSON."""
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which of several processes this is: it makes every `of`-th part, from the `rank`-th on."""
+
+    rank: int = 0
+    of: int = 1
+
+
+class Parts:
+    """The files of one stage.
+
+    Args:
+        root: directory of all stages of one piece of work.
+        stage: its name.
+        recipe: all that decides the result, as JSON. Another recipe has other files, so that nothing
+            stale is ever taken for done.
+        count: of the records that the stage goes through.
+        size: records a part.
+    """
+
+    def __init__(self, root: Path, stage: str, recipe: Mapping[str, Any], count: int, size: int) -> None:
+        self.stage = stage
+        self.hash = hash_json({"stage": stage, "recipe": recipe, "count": count, "size": size})
+        self.directory = root / f"{stage}-{self.hash[:12]}"
+        self.slices = [range(first, min(first + size, count)) for first in range(0, count, size)]
+
+    def is_made(self, number: int) -> bool:
+        """Whether a part is there."""
+        return self._path(number).is_file()
+
+    def make(self, make: Callable[[range], Iterable[Row]], share: Share | None = None) -> Iterator[int]:
+        """Make the missing parts of this process's share; yields after each the records in it."""
+        share = share or Share()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for number in range(share.rank, len(self.slices), share.of):
+            if not self.is_made(number):
+                lines = [json.dumps(row, allow_nan=False) + "\n" for row in make(self.slices[number])]
+                with atomic_file(self._path(number)) as file:
+                    file.write("".join(lines).encode())
+            yield len(self.slices[number])
+
+    def read(self, number: int) -> list[dict[str, Any]]:
+        """The rows of a part."""
+        return [json.loads(line) for line in self._path(number).read_bytes().splitlines()]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of all parts, in order."""
+        for number in range(len(self.slices)):
+            yield from self.read(number)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the other processes have made their parts.
+
+        Raises:
+            TimeoutError: a part is still missing after that many seconds without a new one.
+        """
+        missing, deadline = self._missing(), time.monotonic() + seconds
+        while missing:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{self.directory}: {len(missing)} parts of other processes are missing (the first is "
+                    f"{self._path(missing[0]).name}), and none came in {seconds:g} seconds. Look at the other "
+                    "processes' messages; the same command goes on from what is there."
+                )
+            time.sleep(POLL_SECONDS)
+            if len(left := self._missing()) < len(missing):
+                missing, deadline = left, time.monotonic() + seconds
+
+    def _missing(self) -> list[int]:
+        return [number for number in range(len(self.slices)) if not self.is_made(number)]
+
+    def _path(self, number: int) -> Path:
+        return self.directory / f"part-{number:06d}.jsonl"
