@@ -50,11 +50,9 @@ class Candidate:
     claims: tuple[Claim, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     """One for each claim, in the same order."""
-
-    @property
-    def score(self) -> int:
-        """Minus the number of rejected claims; its order means something within one prompt only."""
-        return -sum(verdict.rejected for verdict in self.verdicts)
+    score: float | None = None
+    """What the verdicts combine to, higher is better; its order means something within one prompt only.
+    None before that, and for a candidate without claims: nobody judged it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
