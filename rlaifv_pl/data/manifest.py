@@ -60,6 +60,8 @@ class Manifest:
     """`hash` of the manifests that these shards were made from."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Packages that took part in the writing."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What else its maker counted, for reading only."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -69,8 +71,8 @@ class Manifest:
 
     @property
     def hash(self) -> str:
-        """Identity of the directory: of its contents, its recipe and its ancestry."""
-        return hash_json(asdict(self))
+        """Identity of the directory: of its contents, its recipe and its ancestry, not of its notes."""
+        return hash_json({name: value for name, value in asdict(self).items() if name != "notes"})
 
 
 def hash_json(value: Any) -> str:

@@ -76,6 +76,7 @@ class ShardWriter:
         self._shards: list[ShardInfo] = []
         self._kinds: Counter[str] = Counter()
         self._drops: Counter[str] = Counter()
+        self._notes: dict[str, Any] = {}
         self._keys: set[str] = set()
         self._growing: _GrowingShard | None = None
 
@@ -109,6 +110,10 @@ class ShardWriter:
         """Count samples that were left out, for the manifest. Any name will do, `Reason`s are names."""
         self._drops[str(reason)] += count
 
+    def note(self, name: str, value: Any) -> None:
+        """Put plain JSON under a name of the manifest's `notes`, in place of what was there."""
+        self._notes[name] = value
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -130,6 +135,7 @@ class ShardWriter:
             round=self.round,
             parents=self.parents,
             versions=package_versions(),
+            notes=self._notes,
         )
         write_manifest(self.directory, self.manifest)
         (self.directory / UNFINISHED_NAME).unlink()

@@ -14,7 +14,7 @@ import webdataset
 from torch.utils.data import DataLoader
 
 from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.manifest import ManifestError, read_manifest
+from rlaifv_pl.data.manifest import ManifestError, hash_json, read_manifest
 from rlaifv_pl.data.shards import Shard, ShardWriter, load_shards
 from tests.data.samples import pair, picture, write_tar
 
@@ -79,6 +79,28 @@ def test_the_manifest_tells_what_happened(tmp_path):
     assert manifest.kinds == {"preference": 1}
     assert (manifest.round, manifest.parents, manifest.recipe) == (2, ("p",), {"beta": 0.1})
     assert sorted(os.listdir(tmp_path)) == ["manifest.json", FIRST]
+
+
+def test_notes_are_kept_and_are_no_part_of_the_identity(tmp_path):
+    for name in ("plain", "noted"):
+        with ShardWriter(tmp_path / name, recipe={}) as writer:
+            writer.write(pair())
+            if name == "noted":
+                writer.note("codes", {"count": 1})
+                writer.note("codes", {"count": 2})
+    plain, noted = (read_manifest(tmp_path / name) for name in ("plain", "noted"))
+    assert (plain.notes, noted.notes) == ({}, {"codes": {"count": 2}})
+    assert plain.hash == noted.hash
+
+
+def test_a_manifest_from_before_there_were_notes_is_read_and_keeps_its_hash(tmp_path):
+    manifest = write(tmp_path, pairs(1))
+    path = tmp_path / "manifest.json"
+    document = json.loads(path.read_text())
+    del document["notes"]
+    path.write_text(json.dumps(document))
+    assert read_manifest(tmp_path) == manifest
+    assert read_manifest(tmp_path).hash == hash_json(document)
 
 
 def test_a_refused_sample_leaves_no_trace(tmp_path):
