@@ -1,0 +1,114 @@
+"""What a chat completions server replies, as far as it is read, and what is kept and made of it."""
+
+import math
+import re
+from collections.abc import Sequence
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from rlaifv_pl.feedback.engine import EngineError
+
+SPACES = " \t\r\n\u2581\u0120"
+"""The last two are vocabularies' own marks of a space, which some servers leave in."""
+
+
+class TopToken(BaseModel):
+    """A token that could have stood in some place, and how likely it was."""
+
+    token: str
+    logprob: float
+
+
+class Place(BaseModel):
+    """One place of the answer."""
+
+    top_logprobs: list[TopToken]
+
+
+class Logprobs(BaseModel):
+    """Likely tokens of each place."""
+
+    content: list[Place] | None = None
+
+
+class Reply(BaseModel):
+    """What an assistant says; one of the two is there."""
+
+    content: str | None = None
+    refusal: str | None = None
+
+
+class Choice(BaseModel):
+    """One answer of the model."""
+
+    message: Reply
+    finish_reason: str
+    logprobs: Logprobs | None = None
+
+    @model_validator(mode="after")
+    def _has_an_answer(self) -> "Choice":
+        if self.message.content is None and not self.withheld:
+            raise ValueError(
+                f"no content, and it ended by {self.finish_reason!r}; a model that thinks first may have spent all "
+                "its tokens on that: allow it more, or turn thinking off with `extra`"
+            )
+        return self
+
+    @property
+    def withheld(self) -> bool:
+        """Whether the model or a filter of the server refused to answer."""
+        return self.message.refusal is not None or self.finish_reason == "content_filter"
+
+
+class Completion(BaseModel):
+    """The body of a reply."""
+
+    choices: list[Choice] = Field(min_length=1)
+
+
+def text(choice: Choice) -> str:
+    """What was said: the answer, or the words of a refusal, or nothing where a filter took it."""
+    return (choice.message.content or choice.message.refusal or "").strip()
+
+
+def begins(said: str, word: str) -> float:
+    """1 where a text begins with the word, whatever its case and the signs around it; else 0."""
+    return float(re.match(rf"\W*{re.escape(word)}\b", said, re.IGNORECASE) is not None)
+
+
+def top_tokens(choice: Choice) -> list[tuple[str, float]]:
+    """The likeliest first tokens with their log-ps; none where the answer was withheld.
+
+    Raises:
+        EngineError: the server does not tell them.
+    """
+    if choice.withheld:
+        return []
+    if choice.logprobs is None or not choice.logprobs.content or not choice.logprobs.content[0].top_logprobs:
+        raise EngineError(
+            "The server answers, but without the probabilities of the first token (logprobs and top_logprobs were "
+            "asked for). Set the engine's `answers: text`, which takes the answer's first word for certain, or use a "
+            "server that tells them, such as vLLM, SGLang or llama.cpp."
+        )
+    return [(one.token, one.logprob) for one in choice.logprobs.content[0].top_logprobs]
+
+
+def share(tokens: Sequence[tuple[str, float]], word: str) -> float:
+    """Probability of the tokens that are the word, whatever their case and spaces."""
+    return sum(
+        math.exp(logprob) for token, logprob in tokens if token.strip(SPACES).casefold() == word.casefold()
+    )
+
+
+def filled(choice: Choice, form: type[BaseModel]) -> str | None:
+    """The JSON of a form that holds; None for an answer that is cut, withheld, or anything else."""
+    if choice.withheld or choice.finish_reason == "length":
+        return None
+    # Where no server holds a model to it, words and fences stand around the object.
+    found = text(choice)
+    json = found[found.find("{") : found.rfind("}") + 1]
+    try:
+        form.model_validate_json(json)
+    except ValidationError:
+        return None
+    return json
