@@ -8,14 +8,22 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
+import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+import torch
 from jsonargparse import ArgumentParser
 from PIL import Image
 from pydantic import BaseModel, Field
@@ -23,6 +31,9 @@ from pydantic import BaseModel, Field
 from rlaifv_pl.feedback.engine import Engine, EngineError, Request, Sampling
 from rlaifv_pl.feedback.engines.openai import OpenAIEngine
 from rlaifv_pl.feedback.engines.server import LONGEST_PAUSE, _seconds
+from rlaifv_pl.feedback.engines.transformers import TransformersEngine
+from rlaifv_pl.models.chat import Chat, about_images
+from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
 from rlaifv_pl.records import Sample
 from tests.feedback.openai_server import (
     ChatServer,
@@ -488,3 +499,110 @@ def test_fields_are_added_replaced_and_left_out(server):
     (body,) = server.bodies
     assert body["chat_template_kwargs"] == {"enable_thinking": False} and body["top_p"] == 0.9
     assert "temperature" not in body and "max_tokens" not in body and body["max_completion_tokens"] == 16
+
+
+@pytest.fixture(scope="module")
+def served(family_dir, tmp_path_factory) -> Iterator[tuple[str, str]]:
+    """URL and model name of a tiny LLaVA behind `transformers serve`."""
+    for package in ("fastapi", "uvicorn"):
+        if find_spec(package) is None:
+            pytest.skip(f"transformers serve needs {package}: pip install 'transformers[serving]'")
+    model = str(family_dir("llava"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("serve") / "log"
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", model, "--device", "cpu"]
+    with log.open("w") as told:
+        process = subprocess.Popen([*command, "--port", str(port)], stdout=told, stderr=told)
+    try:
+        for _ in range(600):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/v1", model
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_real_model_served_by_transformers(served, tmp_path):
+    url, model = served
+    settings = {
+        "model": model,
+        "answers": "text",
+        "structured": "none",
+        "fill_tokens": 16,
+        # This server has one random state for all requests, and draws only when it is told to.
+        "concurrency": 1,
+        "extra": {"generation_config": json.dumps({"do_sample": True})},
+        "retries": 0,
+    }
+    sample = Sample(key="a", prompt="What is in the picture?", images=(picture("PNG"),))
+    sampling = Sampling(n=3, max_new_tokens=8)
+    asks = [Request("Is it red?", (picture("JPEG"),), "claim 0")]
+
+    memory = str(tmp_path / "answers.db")
+    real = OpenAIEngine(base_url=url, memory=memory, **settings)
+    (texts,) = real.sample([sample], [[1, 2, 3]], sampling)
+    assert len(set(texts)) == 3
+    (chances,) = real.choose(asks, ["yes", "no"])
+    assert set(chances) <= {0.0, 1.0}
+    # Random weights write no form.
+    assert real.fill(asks, Form) == [None]
+
+    again = OpenAIEngine(base_url=url, **settings)
+    assert again.sample([sample], [[3, 1]], sampling) == [[texts[2], texts[0]]]
+    nowhere = OpenAIEngine(base_url="http://127.0.0.1:9/v1", memory=memory, **settings)
+    assert nowhere.sample([sample], [[1, 2, 3]], sampling) == [texts]
+    with pytest.raises(EngineError, match="answers: text"):
+        OpenAIEngine(base_url=url, **{**settings, "answers": "logprobs"}).choose(asks, ["yes"])
+    with pytest.raises(EngineError, match=r"HTTP 400.*`model`"):
+        OpenAIEngine(base_url=url, **{**settings, "model": "another"}).choose(asks, ["yes"])
+
+
+def hosted(path: Path):
+    """A fault that is none: the server answers with the checkpoint at `path`, greedily."""
+    spec = PolicySpec(path=str(path))
+    model, chat, one_by_one = load_model(spec).eval(), Chat(load_processor(spec)), threading.Lock()
+
+    @torch.inference_mode()
+    def reply(handler, body) -> None:
+        blocks = body["messages"][0]["content"]
+        urls = [block["image_url"]["url"] for block in blocks if block["type"] == "image_url"]
+        images = [
+            Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB") for url in urls
+        ]
+        turns = [about_images(blocks[-1]["text"], len(images))]
+        with one_by_one:
+            inputs = chat.prompt_tensors([chat.render(turns, ask=True)], [images])
+            out = model.generate(**inputs, max_new_tokens=body["max_tokens"], do_sample=False)
+            share = model(**inputs).logits[0, -1].softmax(-1)
+        said = chat.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        # All tokens, so that no probability is missing.
+        shares = Counter()
+        for token, one in enumerate(share.tolist()):
+            shares[chat.tokenizer.decode([token])] += one
+        handler.reply(completion(said, logprobs=tokens(shares)))
+
+    return reply
+
+
+def test_a_hosted_model_answers_as_it_does_in_this_process(server, family_dir):
+    reply = hosted(family_dir("llava"))
+    server.plan = lambda body, time: reply
+    here = TransformersEngine(path=str(family_dir("llava")), device="cpu")
+    there = engine(server)
+    samples = [
+        Sample(key=kind.lower(), prompt="What is it?", images=(picture(kind),)) for kind in ("JPEG", "PNG")
+    ]
+    greedy = Sampling(n=1, temperature=0, max_new_tokens=6)
+    assert there.sample(samples, [[0], [0]], greedy) == here.sample(samples, [[0], [0]], greedy)
+
+    asks = [Request("What is it?", sample.images, sample.key) for sample in samples]
+    words = ["two", "cats", "image?", "s"]
+    ours, theirs = there.choose(asks, words), here.choose(asks, words)
+    assert all(own == pytest.approx(whole, rel=1e-4) for own, whole in zip(ours, theirs, strict=True))
+    assert min(ours[0]) > 0 and ours[0] != ours[1]

@@ -37,8 +37,8 @@ REMEDIES = {
     429: "Lower `concurrency`, raise `retries`, or see to the account's quota.",
 }
 REFUSED = (
-    "The request itself is refused: read the server's words, and leave out or replace what it does not know with "
-    "`extra`, `answers` and `structured`."
+    "The request itself is refused: read the server's words, and change `model`, `answers` or `structured`, or leave "
+    "out and replace fields with `extra`."
 )
 BROKEN = "Look at the server's own log and start it again."
 
