@@ -45,6 +45,10 @@ class Reason(StrEnum):
     )
     MISSING_ANSWER = "missing_answer", "Give both `chosen` and `rejected`, or neither."
     EMPTY_ANSWER = "empty_answer", "Leave the field out if there is no answer."
+    MISSING_EVIDENCE = (
+        "missing_evidence",
+        "Judge both answers claim by claim first, or use a corrector that reads the answers only (LLMCorrector).",
+    )
     EQUAL_ANSWERS = "equal_answers", "Drop the pair: nothing tells its sides apart."
     BAD_SPAN = "bad_span", "Count characters of the side's own text, from 0, the end exclusive."
 

@@ -13,3 +13,47 @@ Answer: {answer}
 
 Reply with one digit from 1 to 5 and nothing else."""
 """A whole answer put to a labeler (self-reward)."""
+
+FILL = """{text}
+
+Reply with one JSON object that follows this schema, and with nothing else:
+{schema}"""
+"""A form for a model that cannot be held to a schema while it writes (any engine's `fill`)."""
+
+_PAIR = """You help to prepare questions and answers about a picture that you do not see.
+
+What was asked about the picture:
+{prompt}
+
+Description A, which is right and says all that you may rely on:
+{chosen}
+
+Description B, which may be wrong:
+{rejected}
+"""
+
+_FIND = """List what description B says wrongly about the picture, judged by description A alone. For each of them \
+give the words of B that are wrong, copied letter by letter (for something that B leaves unsaid, the words of A that \
+say it), the id of the kind of fault, and what A says about it. What A does not speak of is no fault, unless it \
+cannot be true if A is. Differences of style or length are no faults. If B has none, give an empty list. The kinds \
+of faults are:
+
+{codebook}
+"""
+
+_WRITE = """Write up to {turns} turns of a conversation about the picture: short questions that someone who looks at \
+it could ask, with their right answers. Each is about one of the faults, so that whoever gets the answers right does \
+not fall for it, and carries the ids of the kinds of faults that it is about; a turn about something else that A \
+tells carries none. Every answer follows from A. Ask about things, not about texts: neither a question nor an answer \
+mentions a description, a fault, or that anything was said before. About as many answers begin with Yes as with No; \
+one or two questions are open and have a short answer. Do not repeat what was asked at first.
+"""
+
+DIAGNOSE = f"{_PAIR}\n{_FIND}"
+"""The first of two calls (correct): errors of the rejected answer, by the codebook."""
+
+WRITE = f"{_PAIR}\nWhat B says wrongly or leaves unsaid:\n{{errors}}\n\n{_WRITE}"
+"""The second of two calls (correct): turns about those errors."""
+
+DIAGNOSE_AND_WRITE = f"{_PAIR}\nFirst: {_FIND}\nThen: {_WRITE}"
+"""Both in one call (correct)."""

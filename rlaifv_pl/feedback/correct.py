@@ -1,0 +1,149 @@
+"""Correct: preference shards into shards with the dialogues that nSFT learns from (Zhu et al., CVPR 2025).
+
+G(y_r; y_c, Q): from a rejected answer, the chosen one beside it and the list of error types comes a short
+conversation about the image that gets right what the rejected answer got wrong. Who writes it is a
+`Corrector`; what it costs is kept part by part (see `parts`).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import track
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.manifest import Manifest, read_manifest
+from rlaifv_pl.data.shards import ShardSet, ShardWriter, load_shards
+from rlaifv_pl.feedback.finish import is_made
+from rlaifv_pl.feedback.parts import Parts
+from rlaifv_pl.feedback.turns import Corrected, polarity
+from rlaifv_pl.records import Correction, Sample
+
+SAMPLES_PER_PART = 64
+"""As many are asked about at a time, and as many a kill can cost."""
+ORIGIN = ("corrector", "engine", "codebook")
+"""What of a corrector's recipe goes into each sample's provenance; the manifest has all of it."""
+
+
+class Corrector(Protocol):
+    """Who writes corrections."""
+
+    def recipe(self) -> dict[str, Any]:
+        """The settings that decide the outcome, as JSON: among them `corrector`, its name, and
+        `codebook`, the hash of the error types."""
+
+    def correct(self, samples: Sequence[Sample], seed: int) -> list[Corrected]:
+        """What comes of each preference sample, whatever others it is asked with.
+
+        Raises:
+            BadSample: a sample lacks what the corrector reads.
+        """
+
+
+def correct_shards(
+    shards: str | Path | Sequence[str | Path],
+    out: Path,
+    corrector: Corrector,
+    seed: int = 0,
+    samples_per_shard: int = 1000,
+) -> Manifest:
+    """Write corrections to preference samples; what is made already is not made again.
+
+    The samples stay as they are but for `corrections` and their provenance; those without any correction
+    are left out. `drops` of the manifest counts them by reason. `notes` holds how many turns there are,
+    how many of them answer yes, no or something else (`open`), how many are about each error type
+    (`codes`), and what did not hold of what was written (`removed`).
+
+    Args:
+        shards: directories of preference samples.
+        out: directory of the corrected shards; `stages` in it holds the parts.
+        corrector: writes the corrections.
+        seed: decides all draws, together with the samples' keys.
+        samples_per_shard: size of every shard but the last.
+
+    Raises:
+        BadSample: a sample is no preference sample, or lacks what the corrector reads.
+        FileExistsError: `out` holds shards of another recipe.
+    """
+    source = load_shards(shards)
+    parents = [manifest.hash for manifest in source.manifests]
+    asked = {"correct": corrector.recipe(), "seed": seed, "shards": parents}
+    recipe = {**asked, "samples_per_shard": samples_per_shard}
+    if is_made(out, recipe):
+        return read_manifest(out)
+    parts = Parts(out / "stages", "correct", asked, len(source), SAMPLES_PER_PART)
+    # What lies there beside parts of this very recipe is an earlier attempt's.
+    overwrite = parts.directory.is_dir()
+    with ShardWriter(
+        out, recipe=recipe, samples_per_shard=samples_per_shard, parents=parents, overwrite=overwrite
+    ) as writer:
+        made = _corrected(parts, source, partial(_rows, source, corrector, seed))
+        steps = track(made, "correct", len(source), console=Console(stderr=True))
+        _write(writer, steps, {name: asked["correct"][name] for name in ORIGIN if name in asked["correct"]})
+    return read_manifest(out)
+
+
+def _rows(source: ShardSet, corrector: Corrector, seed: int, indices: Sequence[int]) -> list[dict[str, Any]]:
+    samples = [source[index] for index in indices]
+    for index, sample in zip(indices, samples, strict=True):
+        if sample.chosen is None or sample.rejected is None:
+            detail = "corrections are made from a chosen and a rejected answer"
+            raise BadSample(Reason.MISSING_ANSWER, source.where(index), detail)
+    return [asdict(corrected) for corrected in corrector.correct(samples, seed)]
+
+
+def _corrected(
+    parts: Parts, source: ShardSet, make: Callable[[range], list[dict[str, Any]]]
+) -> Iterator[tuple[Sample, Corrected]]:
+    """Each sample with what comes of it; a part is made when its first sample is asked for."""
+    for number, _ in enumerate(parts.make(make)):
+        for index, row in zip(parts.slices[number], parts.read(number), strict=True):
+            yield source[index], _decode(row)
+
+
+def _write(writer: ShardWriter, steps: Iterable[tuple[Sample, Corrected]], origin: Mapping[str, str]) -> None:
+    tally = Tally()
+    for sample, corrected in steps:
+        tally.add(corrected)
+        if corrected.drop is not None:
+            writer.drop(corrected.drop)
+            continue
+        provenance = {**sample.provenance, **origin}
+        writer.write(replace(sample, corrections=corrected.corrections, provenance=provenance))
+    for name, value in tally.notes().items():
+        writer.note(name, value)
+
+
+class Tally:
+    """Counts what corrections say."""
+
+    def __init__(self) -> None:
+        self.answers: Counter[str] = Counter()
+        self.codes: Counter[str] = Counter()
+        self.removed: Counter[str] = Counter()
+
+    def add(self, corrected: Corrected) -> None:
+        """Count one sample's."""
+        self.answers.update(polarity(turn.answer) or "open" for turn in corrected.corrections)
+        self.codes.update(code for turn in corrected.corrections for code in turn.codes)
+        self.removed.update(corrected.removed)
+
+    def notes(self) -> dict[str, Any]:
+        """For the manifest."""
+        answers = {name: self.answers[name] for name in ("yes", "no", "open")}
+        counts = {"codes": self.codes, "removed": self.removed}
+        return {"turns": self.answers.total(), **answers} | {
+            name: dict(sorted(count.items())) for name, count in counts.items()
+        }
+
+
+def _decode(row: Mapping[str, Any]) -> Corrected:
+    corrections = tuple(
+        Correction(question=turn["question"], answer=turn["answer"], codes=tuple(turn["codes"]))
+        for turn in row["corrections"]
+    )
+    return Corrected(corrections=corrections, drop=row["drop"], removed=row["removed"])

@@ -1,0 +1,153 @@
+"""Diagnose: what the rejected answer of a pair got wrong, told from the verdicts on both answers' claims.
+
+No model is asked: a claim that was rejected is wrong, one that only the chosen answer makes was missed.
+The kind of mistake is told from the words alone, as far as they show it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.fields import shorten
+from rlaifv_pl.feedback.turns import normal
+from rlaifv_pl.records import Sample, Verdict
+
+ABSENT, MISSED, COLOR, COUNT = "obj.absent", "obj.missed", "attr.color", "count"
+"""Ids of the shipped codebook."""
+
+COLORS = {
+    "black", "blue", "brown", "gold", "gray", "green", "grey", "orange", "pink", "purple", "red", "silver", "tan",
+    "white", "yellow",
+}  # fmt: skip
+NUMBERS = {
+    "zero", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+}  # fmt: skip
+"""`one` is left out: it stands for an article more often than for a count."""
+FUNCTION_WORDS = {"a", "an", "the", "one", "there", "is", "are", "was", "were"}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One claim with its verdict."""
+
+    text: str
+    question: str
+    rejected: bool
+
+    @cached_property
+    def key(self) -> str:
+        """What equal claims have in common."""
+        return normal(self.question)
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The words of the claim."""
+        return normal(self.text).split()
+
+    @cached_property
+    def colors(self) -> frozenset[str]:
+        """Colours that it states."""
+        return frozenset(COLORS.intersection(self.words))
+
+    @cached_property
+    def numbers(self) -> frozenset[str]:
+        """Counts above one that it states."""
+        return frozenset(word for word in self.words if word in NUMBERS or re.fullmatch(r"\d+", word))
+
+    @cached_property
+    def subject(self) -> tuple[str, ...]:
+        """What it is about: its words but for colours, counts and function words, in the singular."""
+        left_out = self.colors | self.numbers | FUNCTION_WORDS
+        return tuple(word.removesuffix("s") for word in self.words if word not in left_out)
+
+    def contradicts(self, other: "Judged") -> str | None:
+        """The code of what the two claims say differently about one subject; None where the words show
+        no contradiction."""
+        if self.subject != other.subject or not self.subject:
+            return None
+        said = {COLOR: (self.colors, other.colors), COUNT: (self.numbers, other.numbers)}
+        return next((code for code, (own, its) in said.items() if own and its and own != its), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A claim with what it tells about the rejected answer."""
+
+    claim: Judged
+    code: str | None = None
+    """Id of the error type; None where the rejected answer is right."""
+    counterpart: Judged | None = None
+    """For a wrong claim: the chosen answer's accepted claim that contradicts it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Diagnosis:
+    """The claims of a pair by what they tell about its rejected answer."""
+
+    wrong: list[Finding]
+    """It makes them, and they were rejected."""
+    missed: list[Finding]
+    """Only the chosen answer makes them, and they were accepted."""
+    right: list[Finding]
+    """It makes them, and they were accepted."""
+
+
+def diagnose(sample: Sample) -> Diagnosis:
+    """Compare the evidence of the two sides.
+
+    What both answers get wrong is left out: the dialogue would contradict the chosen answer, which is
+    trained beside it.
+
+    Raises:
+        BadSample: `missing_evidence`.
+    """
+    chosen, rejected = (_judged(sample, side) for side in ("chosen", "rejected"))
+    accepted = [claim for claim in chosen.values() if not claim.rejected]
+    wrong = [claim for key, claim in rejected.items() if claim.rejected and key not in chosen]
+    return Diagnosis(
+        wrong=[_wrong(claim, accepted) for claim in wrong],
+        missed=[_missed(claim, wrong) for claim in accepted if claim.key not in rejected],
+        right=[Finding(claim) for claim in rejected.values() if not claim.rejected],
+    )
+
+
+def _wrong(claim: Judged, accepted: Sequence[Judged]) -> Finding:
+    for other in accepted:
+        if code := claim.contradicts(other):
+            return Finding(claim, code, other)
+    return Finding(claim, COUNT if claim.numbers else ABSENT)
+
+
+def _missed(claim: Judged, wrong: Sequence[Judged]) -> Finding:
+    return Finding(claim, next(filter(None, map(claim.contradicts, wrong)), MISSED))
+
+
+def _judged(sample: Sample, side: str) -> dict[str, Judged]:
+    """The claims of one side; one that is made twice counts once."""
+    claims = sample.evidence.get(side, {}).get("claims")
+    if not isinstance(claims, Sequence) or not all(map(_is_claim, claims)):
+        raise BadSample(
+            Reason.MISSING_EVIDENCE,
+            f"sample {sample.key!r}",
+            f"evidence of {side} must list claims with text, question (of one line), yes and no, "
+            f"got {shorten(claims)}",
+        )
+    judged = (
+        Judged(claim["text"], claim["question"], Verdict(yes=claim["yes"], no=claim["no"]).rejected)
+        for claim in claims
+    )
+    return {claim.key: claim for claim in judged}
+
+
+def _is_claim(value: Any) -> bool:
+    """A question of several lines is a whole answer put to a labeler: no user would ask it."""
+    texts, numbers = (
+        [value.get(name) if isinstance(value, Mapping) else None for name in names]
+        for names in (("text", "question"), ("yes", "no"))
+    )
+    return all(isinstance(text, str) and "\n" not in text.strip() for text in texts) and all(
+        isinstance(number, int | float) for number in numbers
+    )
