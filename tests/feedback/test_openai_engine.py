@@ -187,8 +187,11 @@ def test_a_fault_that_passes_leaves_no_trace(server, fault):
     right = sampled(engine(server), 2)
     server.bodies.clear()
     server.plan = lambda body, time: PASSING[fault] if time < 2 and about(body) == "prompt 1" else None
+    start = time.monotonic()
     assert sampled(engine(server, timeout=0.25), 2) == right
     assert len(server.bodies) == 1 + 3
+    # A trickle of two seconds is cut off, too.
+    assert time.monotonic() - start < 2.5
 
 
 @pytest.mark.parametrize("fault", PASSING)
