@@ -20,8 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import ManifestError
+from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.models.policy import PolicyError
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
+from rlaifv_pl.rounds import Rounds
 from rlaifv_pl.run.checkpoint import RunCheckpoint
 from rlaifv_pl.run.console import Tell, hush
 from rlaifv_pl.run.export import ExportError, ExportPolicy
@@ -92,6 +94,8 @@ class CLI(LightningCLI):
         )  # fmt: skip
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(ExportPolicy, "export")
+        # After the checkpoint: that of a round's last epoch is there before the next round's work begins.
+        parser.add_lightning_class_args(Rounds, "rounds")
 
     def before_instantiate_classes(self) -> None:
         if threads := self._get(self.config, "threads"):
@@ -123,7 +127,7 @@ def run() -> None:
     """`main` for the shell: what the user can mend ends in one message, not in a traceback."""
     try:
         main()
-    except (BadSample, ManifestError, PolicyError, RunError, ExportError) as error:
+    except (BadSample, ManifestError, PolicyError, RunError, ExportError, EngineError, TimeoutError) as error:
         sys.exit(f"error: {error}")
 
 

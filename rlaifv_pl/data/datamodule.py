@@ -3,7 +3,7 @@
 What a batch is made of is the objective's business: the module in training offers a `collator`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,6 +61,8 @@ class AlignmentDataModule(L.LightningDataModule):
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.num_workers, self.window, self.on_bad_sample = num_workers, window, on_bad_sample
         self._position = _start_of(epoch=0)
+        self.shards_of_epoch: Callable[[int], list[str]] | None = None
+        """Gives the shards of an epoch in place of `train`, where they are made in the run."""
 
     def prepare_data(self) -> None:
         for source in self.sources:
@@ -78,8 +80,8 @@ class AlignmentDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> "PositionedLoader":
         """This epoch's batches, from where the run was interrupted if it was."""
-        samples = self._open(self.train, "data.train")
         epoch = self.trainer.current_epoch
+        samples = self._train_samples(epoch)
         if self._position["epoch"] != epoch:
             self._position = _start_of(epoch)
         order = epoch_order(samples.lengths, run_seed(), epoch, self.window)
@@ -97,8 +99,15 @@ class AlignmentDataModule(L.LightningDataModule):
 
     def batches_per_epoch(self) -> int:
         """Batches that this rank sees in a whole epoch of the shards of now."""
-        samples = self._open(self.train, "data.train")
+        samples = self._train_samples(self.trainer.current_epoch)
         return len(self._batches(np.arange(len(samples)), 0))
+
+    def is_inside(self, epoch: int) -> bool:
+        """Whether some of the epoch's samples have been trained on."""
+        return self._position["epoch"] == epoch and self._position["samples"] > 0
+
+    def _train_samples(self, epoch: int) -> ShardSet:
+        return self._open(self.shards_of_epoch(epoch) if self.shards_of_epoch else self.train, "data.train")
 
     def _batches(self, order: np.ndarray, start: int) -> RankBatches:
         return RankBatches(order, self.batch_size, self.trainer.global_rank, self.trainer.world_size, start)

@@ -1,51 +1,125 @@
-"""Conquer: what a labeler VLM answers to yes/no questions, as probabilities of its first token."""
+"""Conquer: a labeler answers each claim's question with yes or no, as probabilities."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any, Protocol
 
-import torch
+from rlaifv_pl.data.manifest import hash_json
+from rlaifv_pl.feedback.engine import Engine, Request
+from rlaifv_pl.feedback.memory import Memory
+from rlaifv_pl.feedback.prompts import YES_NO
+from rlaifv_pl.records import Candidate, Sample, Verdict
 
-from rlaifv_pl.data.images import open_image
-from rlaifv_pl.models.chat import Chat, about_images
-from rlaifv_pl.models.policy import plain_model
-from rlaifv_pl.models.vlm import VLM
-from rlaifv_pl.records import Sample, Verdict
-
-FORMS = {"yes": ("yes", "Yes", " yes", " Yes"), "no": ("no", "No", " no", " No")}
+LOW_MASS = 0.5
+"""Below this P(yes) + P(no), the labeler wanted to say something else."""
 
 
-@torch.inference_mode()
-def ask(labeler: VLM, chat: Chat, samples: Sequence[Sample], questions: Sequence[str]) -> list[Verdict]:
-    """One verdict for each question about the image of the sample beside it.
+class Labeler(Protocol):
+    """Who judges claims."""
 
-    P(yes) is the probability of the first answer token, summed over the ways in which the labeler's
-    own tokenizer writes yes; P(no) likewise. They need not add up to one.
+    def recipe(self, policy: str) -> dict[str, Any]:
+        """All that decides the verdicts, as JSON.
+
+        Args:
+            policy: its identity.
+        """
+
+    def verdicts(self, samples: Sequence[Sample], questions: Sequence[str], policy: Engine) -> list[Verdict]:
+        """One verdict for each question about the images of the sample beside it.
+
+        Args:
+            policy: that wrote what is judged, for a labeler that is the policy itself.
+        """
+
+    def release(self) -> None:
+        """Free what it holds in memory."""
+
+
+@dataclass(kw_only=True)
+class ModelLabeler:
+    """A vision-language model as labeler: P(yes) and P(no) are of the first token of its answer, summed over
+    the ways in which its own vocabulary writes the words.
+
+    Args:
+        engine: the model; the policy labels itself unless given.
+        question: what it is asked, with `{question}` in it.
+        memory: file that keeps verdicts, so that no question about an image is paid for twice.
     """
-    asked = zip(samples, questions, strict=True)
-    texts = [
-        chat.render([about_images(question, len(sample.images))], ask=True) for sample, question in asked
-    ]
-    images = [[open_image(data, f"sample {sample.key}") for data in sample.images] for sample in samples]
-    model = plain_model(labeler.model).eval()
-    inputs = chat.prompt_tensors(texts, images).to(model.device)
-    share = model(**inputs, logits_to_keep=1).logits[:, -1].float().softmax(-1)
-    yes, no = (share[:, first_tokens(chat, answer)].sum(-1).tolist() for answer in ("yes", "no"))
-    return [Verdict(yes=p_yes, no=p_no) for p_yes, p_no in zip(yes, no, strict=True)]
+
+    engine: Engine | None = None
+    question: str = YES_NO
+    memory: str | None = None
+
+    def recipe(self, policy: str) -> dict[str, Any]:
+        """The model's identity and the wording."""
+        return {"labeler": self.engine.identity if self.engine else policy, "question": self.question}
+
+    def verdicts(self, samples: Sequence[Sample], questions: Sequence[str], policy: Engine) -> list[Verdict]:
+        """As `Labeler.verdicts`; the same question about the same images is asked once."""
+        engine = self.engine or policy
+        asked = [
+            Request(self.question.format(question=question), sample.images, f"sample {sample.key}")
+            for sample, question in zip(samples, questions, strict=True)
+        ]
+        keys = _keys(engine.identity, asked)
+        memory = Memory(self.memory) if self.memory else None
+        known = memory.get(sorted(set(keys))) if memory else {}
+        missing = {key: request for key, request in zip(keys, asked, strict=True) if key not in known}
+        new = dict(zip(missing, engine.choose(list(missing.values()), ("yes", "no")), strict=True))
+        # All at once: after a kill, the same questions are asked together again, with the same last digits.
+        if memory and new:
+            memory.put(new)
+        known |= new
+        return [Verdict(yes=known[key][0], no=known[key][1]) for key in keys]
+
+    def release(self) -> None:
+        """Drop the labeler's weights."""
+        if self.engine is not None:
+            self.engine.release()
 
 
-def first_tokens(chat: Chat, answer: str) -> list[int]:
-    """Ids with which an answer of `yes` or `no` can begin in the labeler's vocabulary.
-
-    Raises:
-        ValueError: yes and no begin alike, so that the first token does not tell them apart.
-    """
-    own, other = (
-        _firsts(chat, forms) for forms in (FORMS[answer], FORMS["no" if answer == "yes" else "yes"])
+def conquer(
+    samples: Sequence[Sample], candidates: Sequence[Sequence[Candidate]], labeler: Labeler, policy: Engine
+) -> list[list[Candidate]]:
+    """The candidates of each sample with a verdict on every claim; equal questions about a sample are one."""
+    asked = list(
+        dict.fromkeys(
+            (number, claim.question)
+            for number, drawn in enumerate(candidates)
+            for candidate in drawn
+            for claim in candidate.claims
+        )
     )
-    if own & other or not own:
-        raise ValueError(f"the labeler's tokenizer begins yes and no with the same token ({own & other})")
-    return sorted(own)
+    verdicts = labeler.verdicts(
+        [samples[number] for number, _ in asked], [question for _, question in asked], policy
+    )
+    known = dict(zip(asked, verdicts, strict=True))
+    return [
+        [
+            replace(candidate, verdicts=tuple(known[number, claim.question] for claim in candidate.claims))
+            for candidate in drawn
+        ]
+        for number, drawn in enumerate(candidates)
+    ]
 
 
-def _firsts(chat: Chat, forms: Sequence[str]) -> set[int]:
-    ids = (chat.tokenizer(form, add_special_tokens=False)["input_ids"] for form in forms)
-    return {first for first, *_ in ids} - {chat.tokenizer.unk_token_id}
+def low_mass(candidates: Sequence[Candidate]) -> tuple[int, int]:
+    """Verdicts whose P(yes) + P(no) is low, and all verdicts."""
+    masses = [verdict.yes + verdict.no for candidate in candidates for verdict in candidate.verdicts]
+    return sum(mass < LOW_MASS for mass in masses), len(masses)
+
+
+def _keys(identity: str, requests: Sequence[Request]) -> list[str]:
+    # Images of one sample are the same objects in all of its requests.
+    seen: dict[int, str] = {}
+    return [
+        hash_json(
+            [
+                identity,
+                request.text,
+                [seen.setdefault(id(data), sha256(data).hexdigest()) for data in request.images],
+            ]
+        )
+        for request in requests
+    ]

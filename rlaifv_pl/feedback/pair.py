@@ -1,15 +1,17 @@
 """Pair: which two candidates of a prompt teach something, and how many of them.
 
-RLAIF-V takes pairs of different scores and at most two of a prompt. The score counts rejected claims,
-so the shorter candidate tends to win and a policy trained on such pairs alone learns to say less. The
-guard `equal_claims` keeps only pairs that claim equally much: what is left to learn is being right.
+RLAIF-V takes pairs of different scores and at most two of a prompt. The guards beyond that keep a policy
+from learning to say less, or from a labeler's doubts; each is off unless set.
 """
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from rlaifv_pl.feedback.combine import minus_expected_rejected
 from rlaifv_pl.records import Candidate, Pair
 
 
@@ -18,36 +20,90 @@ class PairRule:
     """When two candidates of one prompt make a pair.
 
     Args:
-        min_gap: difference of scores, at least.
+        min_gap: difference of scores, at least; a pair of equal scores is never one.
         max_pairs: of one prompt; more are sampled down.
+        distinct_claims: leave out a candidate that makes one claim twice, as RLAIF-V does.
         equal_claims: only candidates with equally many claims.
+        no_fewer_accepted: the chosen one makes at least as many claims that were accepted.
+        min_margin: difference of the expected numbers of rejected claims, at least: a labeler in doubt counts by
+            its probabilities.
     """
 
-    min_gap: int = 1
+    min_gap: float = 1.0
     max_pairs: int = 2
+    distinct_claims: bool = True
     equal_claims: bool = False
+    no_fewer_accepted: bool = False
+    min_margin: float | None = None
 
     def __post_init__(self) -> None:
-        if self.min_gap < 1 or self.max_pairs < 1:
+        if self.min_gap <= 0 or self.max_pairs < 1:
             raise ValueError(
-                f"min_gap and max_pairs must be at least 1, got {self.min_gap} and {self.max_pairs}"
+                f"pair: expected min_gap > 0 and max_pairs >= 1, got {self.min_gap} and {self.max_pairs}"
             )
 
 
-def pair(candidates: Sequence[Candidate], rule: PairRule, seed: int) -> list[Pair]:
+class Paired(NamedTuple):
+    """The pairs of one prompt, and what did not become one."""
+
+    pairs: list[Pair]
+    drops: Counter[str]
+    """Candidates and pairs by the reason that left them out."""
+
+
+def pair(candidates: Sequence[Candidate], rule: PairRule, seed: int) -> Paired:
     """Pairs among the candidates of one prompt, the higher score chosen; at most `rule.max_pairs`.
 
-    Candidates without a claim have no score: nobody judged them. Equal texts count as one candidate.
+    Candidates without a score were not judged. Equal texts count as one candidate.
     """
-    judged = list({candidate.text: candidate for candidate in candidates if candidate.claims}.values())
-    found = [
+    drops: Counter[str] = Counter()
+    usable = list({candidate.text: candidate for candidate in candidates}.values())
+    drops["candidate/equal_text"] = len(candidates) - len(usable)
+    judged = [candidate for candidate in usable if _note(drops, "candidate", _unusable(candidate, rule))]
+    ordered = [
         Pair(chosen=max(two, key=_score), rejected=min(two, key=_score))
         for two in itertools.combinations(judged, 2)
-        if abs(two[0].score - two[1].score) >= rule.min_gap
-        and (not rule.equal_claims or len(two[0].claims) == len(two[1].claims))
     ]
-    return random.Random(seed).sample(found, min(rule.max_pairs, len(found)))
+    found = [two for two in ordered if _note(drops, "pair", _unfit(two, rule))]
+    kept = random.Random(seed).sample(found, min(rule.max_pairs, len(found)))
+    drops["pair/over_max_pairs"] = len(found) - len(kept)
+    return Paired(kept, +drops)
 
 
-def _score(candidate: Candidate) -> int:
+def _note(drops: Counter[str], kind: str, reasons: Iterator[str]) -> bool:
+    """Whether there is no reason against it; the first one is counted."""
+    reason = next(reasons, None)
+    if reason is not None:
+        drops[f"{kind}/{reason}"] += 1
+    return reason is None
+
+
+def _unusable(candidate: Candidate, rule: PairRule) -> Iterator[str]:
+    if candidate.score is None:
+        yield "no_claims"
+    if rule.distinct_claims and len({claim.question for claim in candidate.claims}) < len(candidate.claims):
+        yield "repeated_claim"
+
+
+def _unfit(two: Pair, rule: PairRule) -> Iterator[str]:
+    chosen, rejected = two.chosen, two.rejected
+    if chosen.score - rejected.score < rule.min_gap:
+        yield "small_gap"
+    if rule.equal_claims and len(chosen.claims) != len(rejected.claims):
+        yield "unequal_claims"
+    if rule.no_fewer_accepted and _accepted(chosen) < _accepted(rejected):
+        yield "fewer_accepted"
+    if rule.min_margin is not None and _margin(two) < rule.min_margin:
+        yield "small_margin"
+
+
+def _margin(two: Pair) -> float:
+    return minus_expected_rejected(two.chosen) - minus_expected_rejected(two.rejected)
+
+
+def _accepted(candidate: Candidate) -> int:
+    return sum(not verdict.rejected for verdict in candidate.verdicts)
+
+
+def _score(candidate: Candidate) -> float:
     return candidate.score

@@ -18,6 +18,8 @@ Row = Mapping[str, Any]
 """One record of a part, as JSON."""
 
 POLL_SECONDS = 0.2
+PATIENCE_SECONDS = 3600.0
+"""How long one process waits for a sign of life of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +95,18 @@ class Parts:
 
     def _path(self, number: int) -> Path:
         return self.directory / f"part-{number:06d}.jsonl"
+
+
+def wait_for(is_there: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait until another process has left something.
+
+    Raises:
+        TimeoutError: it did not in that many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while not is_there():
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"Waited {seconds:g} seconds for {what}. Look at the other processes' messages."
+            )
+        time.sleep(POLL_SECONDS)

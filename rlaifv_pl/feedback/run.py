@@ -1,86 +1,179 @@
-"""The verbs in a row: prompts in, preference shards with their evidence out."""
+"""The verbs in a row: prompts in, preference shards with their evidence out.
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+Every stage leaves files part by part (see `parts`), keyed by all that decides them. Killed anywhere, the
+same run goes on at the first missing part; with another labeler or another rule, what came before it is
+taken as it is.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
 
-from rlaifv_pl.feedback.generate import Sampling, batches, generate
-from rlaifv_pl.feedback.pair import PairRule, pair
-from rlaifv_pl.models.chat import Chat
-from rlaifv_pl.models.vlm import VLM
-from rlaifv_pl.records import Candidate, Claim, Pair, Sample, Verdict
-from rlaifv_pl.seeds import derive
+from rich.console import Console
+from rich.progress import track
 
+from rlaifv_pl.data.manifest import Manifest, hash_json, read_manifest
+from rlaifv_pl.data.shards import ShardWriter
+from rlaifv_pl.feedback.conquer import conquer
+from rlaifv_pl.feedback.divide import Answered
+from rlaifv_pl.feedback.engine import Engine
+from rlaifv_pl.feedback.finish import find_pairs, is_made, samples, scored
+from rlaifv_pl.feedback.generate import generate
+from rlaifv_pl.feedback.parts import PATIENCE_SECONDS, Parts, Share, wait_for
+from rlaifv_pl.feedback.rows import decode_candidates, encode_candidates
+from rlaifv_pl.feedback.settings import Feedback, Prompts
+from rlaifv_pl.models.chat import question_of
+from rlaifv_pl.records import Candidate, Sample
 
-class Labeler(Protocol):
-    """Who judges claims."""
-
-    name: str
-
-    def verdicts(self, sample: Sample, questions: Sequence[str]) -> list[Verdict]:
-        """One verdict for each question about the images of the sample."""
+Judged = list[list[Candidate]]
+Stage = Callable[[Sequence[Sample], Judged], Judged]
 
 
 @dataclass(kw_only=True)
-class Feedback:
-    """How preference pairs are made of a policy's own answers.
+class FeedbackRun:
+    """One pass of feedback over prompts, into one directory.
 
     Args:
-        divide: a candidate's text into claims.
-        labeler: judges the claims.
-        rule: which candidates make a pair.
-        sampling: of the candidates.
-        batch_size: prompts that are sampled for at a time; the result does not depend on it.
+        feedback: how.
+        policy: answers the prompts.
+        prompts: to answer.
+        out: directory of the preference shards; `stages` in it holds the parts.
+        seed: decides all draws, together with the samples' keys.
+        round: that the shards belong to.
+        share: of the work, when several processes do it together.
+        clock: told the seconds of each stage when it is done.
     """
 
-    divide: Callable[[str], list[Claim]]
-    labeler: Labeler
-    rule: PairRule
-    sampling: Sampling = field(default_factory=Sampling)
-    batch_size: int = 8
+    feedback: Feedback
+    policy: Engine
+    prompts: Prompts
+    out: Path
+    seed: int
+    round: int | None = None
+    share: Share = field(default_factory=Share)
+    clock: Callable[[str, float], None] = lambda _stage, _seconds: None
 
-    def pairs(self, policy: VLM, chat: Chat, prompts: Sequence[Sample], seed: int) -> Iterator[list[Sample]]:
-        """For each prompt in turn, its preference samples: none when no two candidates make a pair."""
-        for group in batches(prompts, self.batch_size):
-            drawn = generate(policy, chat, group, self.sampling, seed)
-            for sample, candidates in zip(group, drawn, strict=True):
-                judged = self._judge(sample, candidates)
-                found = pair(judged, self.rule, derive(seed, "pair", sample.key))
-                yield [self._sample(sample, one, number, seed) for number, one in enumerate(found)]
+    def make(self) -> Manifest:
+        """The manifest of the finished shards; what is made already is not made again.
 
-    def recipe(self) -> dict[str, Any]:
-        """The settings that decide the outcome."""
+        Raises:
+            EngineError: the labeler does not pass the gate, or a model cannot be asked.
+            TimeoutError: another process does not make its share.
+        """
+        self._pass_gate()
+        for number, (parts, stage) in enumerate(self._stages):
+            before = self._stages[number - 1][0] if number else None
+            self._timed(parts.stage, partial(self._go_through, parts, before, stage))
+            self.policy.release()
+        self.feedback.conquer.release()
+        recipe = self._recipe()
+        if not is_made(self.out, recipe):
+            self._judged.wait(PATIENCE_SECONDS)
+            if self.share.rank == 0:
+                self._timed("pair", partial(self._write, recipe))
+            wait_for(lambda: is_made(self.out, recipe), f"the manifest in {self.out}")
+        return read_manifest(self.out)
+
+    def candidates(self) -> Iterator[tuple[str, list[Candidate]]]:
+        """Key of each prompt with its scored candidates, once all are made."""
+        for row in self._judged.rows():
+            candidates = decode_candidates(row["candidates"])
+            yield row["key"], [scored(candidate, self.feedback.combine) for candidate in candidates]
+
+    @cached_property
+    def _stages(self) -> list[tuple[Parts, Stage]]:
+        """Generate, divide, conquer: each stage's files are keyed by its settings and by the stage before."""
+        settings = self.settings(self.policy.identity)
+        named = {"generate": self._generate, "divide": self._divide, "conquer": self._conquer}
+        count, size = len(self.prompts.numbers), self.feedback.prompts_per_part
+        stages: list[tuple[Parts, Stage]] = []
+        for name, stage in named.items():
+            recipe = {"settings": settings[name], "before": stages[-1][0].hash if stages else None}
+            stages.append((Parts(self.out / "stages", name, recipe, count, size), stage))
+        return stages
+
+    @property
+    def _judged(self) -> Parts:
+        return self._stages[-1][0]
+
+    def settings(self, policy: str = "") -> dict[str, Any]:
+        """By stage, all that decides its outcome; the policy counts by its identity, if given."""
+        how = self.feedback
+        first = {"policy": policy, "prompts": self.prompts.recipe(), "seed": self.seed}
         return {
-            "divide": f"{self.divide.__module__}.{self.divide.__qualname__}",
-            "labeler": self.labeler.name,
-            "rule": asdict(self.rule),
-            "sampling": asdict(self.sampling),
+            "generate": first | asdict(how.generate),
+            "divide": how.divide.recipe(),
+            "conquer": how.conquer.recipe(policy),
+            "pair": how.pairing(),
         }
 
-    def _judge(self, sample: Sample, candidates: Iterable[Candidate]) -> list[Candidate]:
-        """Candidates with claims and verdicts; each question is asked once an image."""
-        divided = [replace(candidate, claims=tuple(self.divide(candidate.text))) for candidate in candidates]
-        questions = list(dict.fromkeys(claim.question for candidate in divided for claim in candidate.claims))
-        known = dict(zip(questions, self.labeler.verdicts(sample, questions), strict=True))
+    def _recipe(self) -> dict[str, Any]:
+        return {"policy": self.policy.identity, "settings": self.settings(), "judged": self._judged.hash}
+
+    def _go_through(self, parts: Parts, before: Parts | None, stage: Stage) -> None:
+        def rows(some: range) -> Iterator[dict[str, Any]]:
+            samples = self.prompts.read(some)
+            found = before.read(some.start // self.feedback.prompts_per_part) if before else []
+            drawn = stage(samples, [decode_candidates(row["candidates"]) for row in found])
+            for sample, candidates in zip(samples, drawn, strict=True):
+                yield {"key": sample.key, "candidates": encode_candidates(candidates)}
+
+        mine = range(self.share.rank, len(parts.slices), self.share.of)
+        is_shown = self.share.rank == 0 and not all(map(parts.is_made, mine))
+        title = parts.stage if self.round is None else f"round {self.round}: {parts.stage}"
+        steps = parts.make(rows, self.share)
+        for _ in track(steps, title, len(mine), console=Console(stderr=True), disable=not is_shown):
+            pass
+
+    def _generate(self, samples: Sequence[Sample], _: Judged) -> Judged:
+        return generate(self.policy, samples, self.feedback.generate, self.seed)
+
+    def _divide(self, samples: Sequence[Sample], candidates: Judged) -> Judged:
+        asked = [question_of(sample) for sample in samples]
+        answered = [
+            Answered(prompt, candidate.text)
+            for prompt, drawn in zip(asked, candidates, strict=True)
+            for candidate in drawn
+        ]
+        claims = iter(self.feedback.divide.split(answered))
         return [
-            replace(candidate, verdicts=tuple(known[claim.question] for claim in candidate.claims))
-            for candidate in divided
+            [replace(candidate, claims=tuple(next(claims) or ())) for candidate in drawn]
+            for drawn in candidates
         ]
 
-    def _sample(self, prompt: Sample, found: Pair, number: int, seed: int) -> Sample:
-        return replace(
-            prompt,
-            key=f"{prompt.key}_p{number}",
-            chosen=found.chosen.text,
-            rejected=found.rejected.text,
-            evidence={"chosen": _evidence(found.chosen), "rejected": _evidence(found.rejected)},
-            provenance={**prompt.provenance, "labeler": self.labeler.name, "feedback_seed": seed},
-        )
+    def _conquer(self, samples: Sequence[Sample], candidates: Judged) -> Judged:
+        return conquer(samples, candidates, self.feedback.conquer, self.policy)
 
+    def _write(self, recipe: Mapping[str, Any]) -> None:
+        outcome = find_pairs(self.candidates(), self.feedback, self.seed)
+        provenance = {"round": self.round, "feedback": hash_json(recipe), "seed": self.seed}
+        with ShardWriter(
+            self.out, recipe=recipe, round=self.round, parents=self.prompts.parents(), overwrite=True
+        ) as writer:
+            for sample in samples(outcome.pairs, self._prompt, provenance):
+                writer.write(sample)
+            for reason, count in sorted(outcome.drops.items()):
+                writer.drop(reason, count)
+            for name, value in outcome.notes.items():
+                writer.note(name, value)
 
-def _evidence(candidate: Candidate) -> dict[str, Any]:
-    claims = [
-        {"text": claim.text, "question": claim.question, "yes": verdict.yes, "no": verdict.no}
-        for claim, verdict in zip(candidate.claims, candidate.verdicts, strict=True)
-    ]
-    return {"score": candidate.score, "seed": candidate.seed, "claims": claims}
+    def _prompt(self, place: int) -> Sample:
+        (sample,) = self.prompts.read(range(place, place + 1))
+        return sample
+
+    def _pass_gate(self) -> None:
+        gate, labeler = self.feedback.gate, self.feedback.conquer
+        if gate is None:
+            return
+        recipe = gate.recipe() | labeler.recipe(self.policy.identity)
+        asked = Parts(self.out / "stages", "gate", recipe, 1, 1)
+        list(asked.make(lambda _: [{"accuracy": gate.accuracy(labeler, self.policy)}]))
+        gate.check(asked.read(0)[0]["accuracy"])
+
+    def _timed(self, stage: str, work: Callable[[], Any]) -> None:
+        started = time.monotonic()
+        work()
+        self.clock(stage, time.monotonic() - started)

@@ -69,6 +69,12 @@ def prompt_messages(sample: Sample) -> list[dict[str, Any]]:
     return messages
 
 
+def question_of(sample: Sample) -> str:
+    """What the user last said, as text alone."""
+    *_, last = prompt_messages(sample)
+    return " ".join(block["text"] for block in last["content"] if block["type"] == "text")
+
+
 def turn(role: str, text: str) -> dict[str, Any]:
     """One message of plain text."""
     return {"role": role, "content": _blocks(text)}

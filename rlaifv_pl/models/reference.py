@@ -1,6 +1,6 @@
 """The reference: log-ps under the model that the policy started from, at the least cost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Literal
 
@@ -34,6 +34,33 @@ class Reference:
         if self.copy is not None:
             self.copy.to(device)
 
+    @torch.no_grad()
+    def refresh(self, policy: VLM, keep: float = 0.0) -> None:
+        """Move the copy to the policy as it is now.
+
+        Args:
+            keep: share of the copy's own weights that stays; 0 makes it equal to the policy.
+        """
+        own = dict(self.copy.named_parameters())
+        for name, parameter in _trained(policy):
+            own[name].copy_(parameter if keep == 0 else torch.lerp(parameter.to(own[name]), own[name], keep))
+
+    def state(self) -> dict[str, Tensor]:
+        """The copy's own weights: those that train in the policy."""
+        own = dict(self.copy.named_parameters())
+        return {name: own[name].detach() for name, _ in _trained(self.policy)}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take weights that `state` gave.
+
+        Raises:
+            KeyError: they are of other parameters.
+        """
+        own = dict(self.copy.named_parameters())
+        for name, _ in _trained(self.policy):
+            own[name].copy_(state[name])
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Around the policy's forward on a batch: keeps what its frozen tower computes."""
@@ -60,6 +87,10 @@ class Reference:
                 yield
         finally:
             self.policy.train(training)
+
+
+def _trained(policy: VLM) -> Iterator[tuple[str, Tensor]]:
+    return ((name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad)
 
 
 def resolve_reference(mode: ReferenceMode | Literal["auto"], has_adapters: bool) -> ReferenceMode:

@@ -1,6 +1,5 @@
 """What the objectives share: a policy, its optimiser and schedule, and checkpoints that tell the truth."""
 
-import hashlib
 import math
 from abc import abstractmethod
 from collections import Counter
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from rlaifv_pl.data.collate import Collator, OnBadSample
 from rlaifv_pl.models.chat import Chat, Dialogue
+from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.logps import group_sums
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
 from rlaifv_pl.models.reference import Reference, ReferenceMode
@@ -81,6 +81,10 @@ class AlignmentModule(L.LightningModule):
         self.__dict__["reference"] = None
         self.dropped: Counter[str] = Counter()
         self._gradients_are_checked = False
+        self.schedule_epochs: int | None = None
+        """Epochs that the schedule spans from `schedule_start` on; the whole run unless set."""
+        self.schedule_start = 0
+        """Step at which the schedule began."""
 
     @abstractmethod
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
@@ -171,13 +175,14 @@ class AlignmentModule(L.LightningModule):
             group.update(settings, initial_lr=settings["lr"])
 
     def total_steps(self) -> int:
-        """Optimiser updates of the whole run, from the shards of now."""
+        """Optimiser updates that the schedule spans, from the shards of now."""
         trainer = self.trainer
         batches = trainer.datamodule.batches_per_epoch()
         limit = trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        epochs = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
-        ends = [steps for steps in (epochs, trainer.max_steps) if steps >= 0]
+        epochs = self.schedule_epochs or trainer.max_epochs
+        steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
+        ends = [end for end in (steps, trainer.max_steps) if end >= 0]
         if not ends:
             raise ValueError(
                 "A run without an end has no schedule: set trainer.max_epochs or trainer.max_steps."
@@ -196,7 +201,7 @@ class AlignmentModule(L.LightningModule):
         self._batch_has_images = bool(batch.images)
         # Dropout depends on the position alone, so that a resumed run draws what the killed one drew.
         torch.manual_seed(derive(run_seed(), "step", self.current_epoch, index, self.global_rank))
-        share = rate(self.global_step, self._planned_steps, self.warmup, self.schedule)
+        share = rate(self.global_step - self.schedule_start, self._planned_steps, self.warmup, self.schedule)
         for group in self.optimizers().param_groups:
             group["lr"] = group["initial_lr"] * share
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])
@@ -248,12 +253,3 @@ class AlignmentModule(L.LightningModule):
         named = self.named_parameters(remove_duplicate=False)
         frozen = {name for name, parameter in named if not parameter.requires_grad}
         return [name for name in self.state_dict() if name not in frozen]
-
-
-def fingerprint(policy: VLM) -> str:
-    """A hash of the first weights of each tensor as loaded, adapters left out since they are drawn."""
-    digest = hashlib.sha256()
-    for name, parameter in policy.named_parameters():
-        if "lora_" not in name:
-            digest.update(parameter.detach().flatten()[:64].double().cpu().numpy().tobytes())
-    return digest.hexdigest()

@@ -17,9 +17,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
+from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor, plain_model
 from rlaifv_pl.models.vlm import VLM, Batch
-from rlaifv_pl.objectives.base import fingerprint
 from rlaifv_pl.records import Sample
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}

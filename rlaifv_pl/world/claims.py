@@ -5,7 +5,10 @@ The grammar of captions is known, so the split is exact; text outside of it make
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
+from rlaifv_pl.feedback.divide import Answered
+from rlaifv_pl.feedback.engine import Engine
 from rlaifv_pl.records import Claim, Sample, Verdict
 from rlaifv_pl.world.language import NUMBERS, ask_count, ask_thing
 from rlaifv_pl.world.scenes import COLORS, SHAPES, Scene
@@ -36,23 +39,51 @@ def named_things(text: str) -> list[tuple[str, str]]:
     return [tuple(match[1].split()) for match in _THING.finditer(text)]
 
 
+class SceneSplitter:
+    """Divides descriptions of the world, of whose grammar it knows all."""
+
+    def recipe(self) -> dict[str, Any]:
+        """A name: nothing can be set."""
+        return {"splitter": "scene"}
+
+    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
+        """The claims of each description."""
+        return [divide(text) for _, text in answered]
+
+
 class ExactLabeler:
     """Answers questions about a scene from the scene itself, which its sample carries."""
 
-    name = "exact"
+    def recipe(self, policy: str) -> dict[str, Any]:
+        """A name: nothing can be set."""
+        return {"labeler": "exact"}
 
-    def verdicts(self, sample: Sample, questions: Sequence[str]) -> list[Verdict]:
+    def verdicts(self, samples: Sequence[Sample], questions: Sequence[str], policy: Engine) -> list[Verdict]:
         """One verdict for each question, certain and true.
 
         Raises:
             ValueError: the sample is not of the world, or the question is not of its grammar.
         """
-        if "scene" not in sample.extra:
-            raise ValueError(
-                f"sample {sample.key} carries no scene, so nobody knows what it shows. Use a labeler model."
-            )
-        scene = Scene.from_json(sample.extra["scene"])
-        return [TRUE if is_true(scene, question) else FALSE for question in questions]
+        return [
+            TRUE if is_true(scene_of(sample), question) else FALSE
+            for sample, question in zip(samples, questions, strict=True)
+        ]
+
+    def release(self) -> None:
+        """Nothing."""
+
+
+def scene_of(sample: Sample) -> Scene:
+    """What a sample of the world shows.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if "scene" not in sample.extra:
+        raise ValueError(
+            f"sample {sample.key} carries no scene, so nobody knows what it shows. Use a labeler model."
+        )
+    return Scene.from_json(sample.extra["scene"])
 
 
 def is_true(scene: Scene, question: str) -> bool:

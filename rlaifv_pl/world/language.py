@@ -114,6 +114,15 @@ def ask_count(number: str) -> str:
     return f"are there {number} objects?"
 
 
+def ask_whole(description: str) -> str:
+    """The question whether all of a description is true.
+
+    >>> ask_whole("there is a red cup.")
+    'there is a red cup?'
+    """
+    return description.removesuffix(".") + "?"
+
+
 def _ask_thing(scene: Scene, rng: random.Random, answer: bool) -> str:
     if answer:
         thing = rng.choice(scene.things)

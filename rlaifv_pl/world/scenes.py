@@ -8,7 +8,7 @@ model trained on them learns to name what usually is there instead of what is.
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -131,6 +131,17 @@ def _place(color: str, shape: str, cell: int, rng: random.Random) -> Thing:
         dx=rng.randint(0, CELL - size),
         dy=rng.randint(0, CELL - size),
     )
+
+
+def recolored(scene: Scene, rng: random.Random) -> Scene:
+    """The scene with one object in another colour."""
+    changed = rng.randrange(len(scene.things))
+    color = rng.choice([color for color in COLORS if color != scene.things[changed].color])
+    things = [
+        replace(thing, color=color) if number == changed else thing
+        for number, thing in enumerate(scene.things)
+    ]
+    return Scene(theme=scene.theme, things=tuple(things))
 
 
 def render(scene: Scene) -> Image.Image:

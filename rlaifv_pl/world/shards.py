@@ -16,8 +16,9 @@ from rlaifv_pl.data.shards import ShardWriter
 from rlaifv_pl.models.chat import turn
 from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive, run_seed
-from rlaifv_pl.world.language import PROMPTS, READ_PROMPT, caption, question, reading
-from rlaifv_pl.world.scenes import Scene, draw_scene, render
+from rlaifv_pl.world.claims import divide, is_true
+from rlaifv_pl.world.language import PROMPTS, READ_PROMPT, ask_whole, caption, question, reading
+from rlaifv_pl.world.scenes import Scene, draw_scene, recolored, render
 
 Split = Literal["train", "tune", "test"]
 Task = Literal["describe", "answer", "read"]
@@ -81,6 +82,7 @@ class Lessons:
         describe: scenes with a biased caption.
         answer: scenes with truthful yes/no questions.
         read: scenes read out cell by cell.
+        judge: scenes with a whole description put as a question: yes if all of it is true.
         questions: asked about a scene in one dialogue.
         split: of the world.
         seed: another seed, other scenes.
@@ -90,6 +92,7 @@ class Lessons:
     describe: int = 0
     answer: int = 0
     read: int = 0
+    judge: int = 0
     questions: int = 6
     split: Split = "train"
     seed: int = 0
@@ -100,7 +103,12 @@ class Lessons:
 
     def samples(self) -> Iterator[Sample]:
         """The dialogues, task by task."""
-        counts = {"describe": self.describe, "answer": self.answer, "read": self.read}
+        counts = {
+            "describe": self.describe,
+            "answer": self.answer,
+            "read": self.read,
+            "judge": self.judge,
+        }
         tasks = [task for task, count in counts.items() for _ in range(count)]
         for number, (scene, rng) in enumerate(draw_scenes(self.split, self.seed, len(tasks))):
             *earlier, completion = self._dialogue(tasks[number], scene, rng)
@@ -118,6 +126,12 @@ class Lessons:
             return [rng.choice(PROMPTS), caption(scene, rng)]
         if task == "read":
             return [READ_PROMPT, reading(scene)]
+        if task == "judge":
+            said = caption(
+                scene if rng.random() < 0.5 else recolored(scene, rng), rng, biased=rng.random() < 0.5
+            )
+            is_right = all(is_true(scene, claim.question) for claim in divide(said))
+            return [ask_whole(said), "yes" if is_right else "no"]
         return [text for _ in range(self.questions) for text in question(scene, rng)]
 
 

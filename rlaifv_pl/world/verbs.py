@@ -11,16 +11,15 @@ import torch
 from rich.console import Console
 
 from rlaifv_pl.data.atomic import atomic_file
-from rlaifv_pl.feedback.conquer import ask
-from rlaifv_pl.models.chat import Chat
+from rlaifv_pl.feedback.conquer import ModelLabeler
+from rlaifv_pl.feedback.engine import Engine
+from rlaifv_pl.feedback.engines.transformers import TransformersEngine
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
-from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.records import Sample
-from rlaifv_pl.world.before_after import describe
-from rlaifv_pl.world.evaluate import world_figures
+from rlaifv_pl.world.claims import scene_of
 from rlaifv_pl.world.language import question
 from rlaifv_pl.world.model import save_fresh
-from rlaifv_pl.world.scenes import Scene
+from rlaifv_pl.world.probe import measure as figures_of
 from rlaifv_pl.world.shards import Scenes, Split
 
 QUESTIONS_A_SCENE = 8
@@ -73,26 +72,24 @@ def ship(path: str, out: str, command: str) -> None:
 
 
 def _figures(path: str, split: Split, count: int) -> dict[str, Any]:
-    spec = PolicySpec(path=path, freeze_vision=False)
-    model, chat = VLM(load_model(spec)).eval(), Chat(load_processor(spec))
+    engine = TransformersEngine(path=path, batch_size=128)
     prompts = list(Scenes(out="", split=split, count=count, seed=0).samples())
-    scenes = [Scene.from_json(prompt.extra["scene"]) for prompt in prompts]
-    figures = world_figures(describe(model, chat, prompts), scenes)
     return {
         "split": split,
         "scenes": count,
-        "descriptions": figures.to_json(),
-        "answers": _answers(model, chat, prompts),
+        "descriptions": figures_of(engine, prompts).to_json(),
+        "answers": _answers(engine, prompts),
     }
 
 
-def _answers(model: VLM, chat: Chat, prompts: list[Sample]) -> dict[str, float]:
+def _answers(engine: Engine, prompts: list[Sample]) -> dict[str, float]:
     """Share of right answers among the questions whose answer is yes, is no, and their mean."""
     rng = random.Random(0)
+    labeler = ModelLabeler(engine=engine, question="{question}")
     right = defaultdict(list)
     for prompt in prompts:
-        asked = [question(Scene.from_json(prompt.extra["scene"]), rng) for _ in range(QUESTIONS_A_SCENE)]
-        verdicts = ask(model, chat, [prompt] * len(asked), [text for text, _ in asked])
+        asked = [question(scene_of(prompt), rng) for _ in range(QUESTIONS_A_SCENE)]
+        verdicts = labeler.verdicts([prompt] * len(asked), [text for text, _ in asked], engine)
         for (_, answer), verdict in zip(asked, verdicts, strict=True):
             right[answer].append((not verdict.rejected) == (answer == "yes"))
     shares = {answer: sum(hits) / len(hits) for answer, hits in sorted(right.items())}

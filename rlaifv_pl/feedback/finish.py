@@ -1,0 +1,108 @@
+"""The end of a pass of feedback: judged candidates become pairs, and pairs become the samples of shards."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rlaifv_pl.data.manifest import MANIFEST_NAME, ManifestError, hash_json, read_manifest
+from rlaifv_pl.feedback.balance import balance_lengths
+from rlaifv_pl.feedback.conquer import low_mass
+from rlaifv_pl.feedback.pair import pair
+from rlaifv_pl.feedback.rows import evidence
+from rlaifv_pl.feedback.settings import Feedback
+from rlaifv_pl.records import Candidate, Pair, Sample
+from rlaifv_pl.seeds import derive
+
+
+@dataclass
+class Outcome:
+    """What a pass of feedback comes to."""
+
+    pairs: list[tuple[int, Pair]] = field(default_factory=list)
+    """With the place of its prompt, in the order of the prompts."""
+    drops: Counter[str] = field(default_factory=Counter)
+    """Prompts, candidates and pairs that were left out, by reason."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Figures for the manifest."""
+
+
+def scored(candidate: Candidate, combine: Callable[[Candidate], float]) -> Candidate:
+    """The candidate with its score; nobody judged one without claims."""
+    return replace(candidate, score=combine(candidate)) if candidate.verdicts else candidate
+
+
+def find_pairs(judged: Iterable[tuple[str, Sequence[Candidate]]], feedback: Feedback, seed: int) -> Outcome:
+    """Pairs among the scored candidates of each prompt, and the balance of their lengths.
+
+    Args:
+        judged: key and candidates of each prompt.
+    """
+    outcome, masses, counts = Outcome(), Counter[str](), Counter[str]()
+    for place, (key, candidates) in enumerate(judged):
+        found = pair(candidates, feedback.pair, derive(seed, "pair", key))
+        outcome.pairs += [(place, one) for one in found.pairs]
+        outcome.drops += found.drops
+        outcome.drops["prompt/no_pair"] += not found.pairs
+        low, verdicts = low_mass(candidates)
+        masses.update(low=low, all=verdicts)
+        counts.update(prompts=1, candidates=len(candidates), claims=verdicts)
+    outcome.notes = {**counts, "low_mass": masses["low"] / masses["all"] if masses["all"] else 0.0}
+    if feedback.balance and outcome.pairs:
+        _balance(outcome)
+    outcome.notes |= _lengths([one for _, one in outcome.pairs])
+    outcome.drops = +outcome.drops
+    return outcome
+
+
+def _balance(outcome: Outcome) -> None:
+    threshold, kept = balance_lengths([one for _, one in outcome.pairs])
+    outcome.pairs = [found for found, keep in zip(outcome.pairs, kept, strict=True) if keep]
+    outcome.drops["pair/length_balance"] = len(kept) - sum(kept)
+    outcome.notes["length_threshold"] = threshold
+
+
+def _lengths(pairs: Sequence[Pair]) -> dict[str, float]:
+    if not pairs:
+        return {}
+    sides = {"chosen": [one.chosen for one in pairs], "rejected": [one.rejected for one in pairs]}
+    words = {
+        f"{side}_words": sum(len(each.text.split()) for each in found) / len(pairs)
+        for side, found in sides.items()
+    }
+    return words | {"gap": sum(one.chosen.score - one.rejected.score for one in pairs) / len(pairs)}
+
+
+def samples(
+    pairs: Iterable[tuple[int, Pair]], read: Callable[[int], Sample], provenance: Mapping[str, Any]
+) -> Iterator[Sample]:
+    """The preference samples of pairs.
+
+    Args:
+        pairs: with the place of their prompt, in order.
+        read: the sample of a place.
+        provenance: goes into each.
+    """
+    last, number = -1, 0
+    for place, found in pairs:
+        last, number = place, number + 1 if place == last else 0
+        prompt = read(place)
+        yield Sample(
+            key=f"{prompt.key}_p{number}",
+            prompt=prompt.prompt,
+            images=prompt.images,
+            chosen=found.chosen.text,
+            rejected=found.rejected.text,
+            evidence={"chosen": evidence(found.chosen), "rejected": evidence(found.rejected)},
+            provenance={**prompt.provenance, **provenance},
+            extra=prompt.extra,
+        )
+
+
+def is_made(out: Path, recipe: Mapping[str, Any]) -> bool:
+    """Whether the shards of a recipe are there, finished."""
+    try:
+        return (out / MANIFEST_NAME).is_file() and read_manifest(out).recipe_hash == hash_json(recipe)
+    except ManifestError:
+        return False

@@ -1,0 +1,80 @@
+"""The gate: a labeler that cannot answer what is known does not get to judge.
+
+Feedback of a labeler near chance makes every round worse than the last, and nothing in the losses shows it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rlaifv_pl.data.shards import load_shards
+from rlaifv_pl.feedback.conquer import Labeler
+from rlaifv_pl.feedback.engine import Engine, EngineError
+from rlaifv_pl.models.chat import question_of
+from rlaifv_pl.records import Sample
+
+ANSWERS = ("no", "yes")
+
+
+@dataclass(kw_only=True)
+class Gate:
+    """Known questions, and how many of them a labeler must get right.
+
+    Args:
+        shards: SFT samples whose prompt ends in a yes/no question and whose completion begins with its answer.
+        min_accuracy: mean of the accuracies on questions with answer yes and with answer no.
+    """
+
+    shards: str
+    min_accuracy: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.min_accuracy <= 1:
+            raise ValueError(
+                f"gate.min_accuracy is {self.min_accuracy}, expected 0.5 (guessing) to 1 (never wrong)"
+            )
+
+    def recipe(self) -> dict[str, Any]:
+        """The questions."""
+        return {"gate": [manifest.hash for manifest in load_shards(self.shards).manifests]}
+
+    def accuracy(self, labeler: Labeler, policy: Engine) -> float:
+        """Balanced accuracy on the known questions.
+
+        Raises:
+            EngineError: the shards lack questions with either answer.
+        """
+        known = list(self._known())
+        samples, questions, answers = zip(*known, strict=True) if known else ((), (), ())
+        right: dict[str, list[bool]] = defaultdict(list)
+        for answer, verdict in zip(answers, labeler.verdicts(samples, questions, policy), strict=True):
+            right[answer].append(verdict.rejected == (answer == "no"))
+        if len(right) < len(ANSWERS):
+            raise EngineError(
+                f"gate: {self.shards} holds {len(known)} yes/no questions with the answers {sorted(right)}; expected "
+                "SFT samples of both answers, whose completion begins with yes or no."
+            )
+        return sum(sum(hits) / len(hits) for hits in right.values()) / len(right)
+
+    def check(self, accuracy: float) -> None:
+        """Let the labeler pass.
+
+        Raises:
+            EngineError: it is not accurate enough.
+        """
+        if accuracy < self.min_accuracy:
+            raise EngineError(
+                f"The labeler answers {accuracy:.1%} of the known questions in {self.shards} right (mean of yes and "
+                f"no), and feedback.gate.min_accuracy asks for {self.min_accuracy:.1%}. Its feedback would make the "
+                "policy worse: use a better labeler, check the wording of its question, or lower the bar."
+            )
+
+    def _known(self) -> Iterator[tuple[Sample, str, str]]:
+        stored = load_shards(self.shards)
+        for index in range(len(stored)):
+            sample = stored[index]
+            words = (sample.completion or "").split()
+            answer = words[0].strip(".,!").casefold() if words else ""
+            if answer in ANSWERS:
+                yield sample, question_of(sample), answer

@@ -1,0 +1,47 @@
+"""Which weights a model has: hashes that are quick and that any training changes."""
+
+import hashlib
+from pathlib import Path
+
+from torch import nn
+
+VALUES = 64
+"""First values of each tensor that count."""
+SPOTS, SPOT_BYTES = 16, 1 << 16
+"""Places of a weight file that are read, and how much there."""
+
+
+def fingerprint(model: nn.Module, *, adapters: bool = False) -> str:
+    """A hash of the first values of each parameter; adapters are left out unless asked for, since a fresh
+    one is drawn."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if adapters or "lora_" not in name:
+            digest.update(parameter.detach().flatten()[:VALUES].double().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def directory_fingerprint(path: str | Path) -> str:
+    """A hash of a model's directory: names and sizes of its files, and what stands at spots spread over them.
+
+    A name that is no directory is a hub's, and stands for itself.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        return str(path)
+    digest = hashlib.sha256()
+    for file in sorted(directory.iterdir()):
+        if file.is_file():
+            digest.update(f"{file.name}/{file.stat().st_size}/".encode())
+            digest.update(_spots(file))
+    return digest.hexdigest()
+
+
+def _spots(path: Path) -> bytes:
+    step = max(path.stat().st_size // SPOTS, SPOT_BYTES)
+    with open(path, "rb") as file:
+        found = []
+        for number in range(SPOTS):
+            file.seek(number * step)
+            found.append(file.read(SPOT_BYTES))
+    return b"".join(found)

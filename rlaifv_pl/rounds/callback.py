@@ -1,0 +1,270 @@
+"""The loop: the policy's own answers become shards, training on them makes the next policy, and again.
+
+A round is known by what lies in its directory. Nothing that is there is made again, and what a run does
+next depends on its checkpoint and on these files alone, so that a killed run goes on where it was.
+"""
+
+import random
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from rich.console import Console
+
+from rlaifv_pl.data.datamodule import Shards
+from rlaifv_pl.data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from rlaifv_pl.data.shards import load_shards
+from rlaifv_pl.feedback.correct import Corrector, correct_shards
+from rlaifv_pl.feedback.engines.transformers import LiveEngine
+from rlaifv_pl.feedback.parts import Share, wait_for
+from rlaifv_pl.feedback.run import FeedbackRun
+from rlaifv_pl.feedback.settings import Feedback, Prompts
+from rlaifv_pl.models.chat import Chat
+from rlaifv_pl.objectives.base import AlignmentModule, RunError
+from rlaifv_pl.records import Candidate, Sample
+from rlaifv_pl.rounds.ledger import Ledger
+from rlaifv_pl.rounds.probe import Probe
+from rlaifv_pl.rounds.reference_file import ReferenceFiles, Refresh
+from rlaifv_pl.rounds.summary import conclude
+from rlaifv_pl.seeds import derive, run_seed
+
+
+class Rounds(Checkpoint):
+    """Makes each round's shards from the policy as it is when the round begins, and trains on them.
+
+    The number of rounds is `trainer.max_epochs / epochs`. Leave `data.train` out: the shards are those in
+    `<run>/rounds/<number>`, counted from 1.
+
+    Args:
+        prompts: shards of the prompts that the policy answers; each round gets its own. No rounds without it.
+        feedback: how answers become pairs; needed with `prompts`.
+        epochs: of training in a round.
+        prompts_per_round: how many are answered in a round; as many as are there, in equal shares, unless given.
+        refresh: what the policy is compared with in a round: as it was when the round began (`previous`), when the
+            run began (`initial`), or a mean of the references so far (`ema`).
+        ema_keep: of `ema`, the share of the last round's reference that stays.
+        restart: begin every round with a fresh optimiser and schedule; else both span the whole run.
+        replay: earlier rounds whose shards are trained on again.
+        min_pairs: a later round with fewer of them is not trained on, and ends the run.
+        correct: makes corrective dialogues of the pairs, for nSFT.
+        probe: measures policy and labeler between the rounds.
+        batch_size: candidates that are drawn at a time.
+    """
+
+    def __init__(
+        self,
+        prompts: Shards | None = None,
+        feedback: Feedback | None = None,
+        epochs: int = 1,
+        prompts_per_round: int | None = None,
+        refresh: Refresh = "previous",
+        ema_keep: float = 0.5,
+        restart: bool = True,
+        replay: int = 0,
+        min_pairs: int = 1,
+        correct: Corrector | None = None,
+        probe: Probe | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        if (prompts is None) != (feedback is None):
+            raise ValueError("rounds: prompts and feedback go together; set both, or neither for no rounds")
+        if epochs < 1 or min_pairs < 1 or replay < 0 or not 0 <= ema_keep < 1:
+            raise ValueError(
+                f"rounds: expected epochs >= 1, min_pairs >= 1, replay >= 0 and ema_keep in [0, 1), got {epochs}, "
+                f"{min_pairs}, {replay} and {ema_keep}"
+            )
+        self.prompts, self.feedback, self.epochs = prompts, feedback, epochs
+        self.prompts_per_round, self.refresh, self.ema_keep = prompts_per_round, refresh, ema_keep
+        self.restart, self.replay, self.min_pairs = restart, replay, min_pairs
+        self.correct, self.probe, self.batch_size = correct, probe, batch_size
+        self._schedule_start = 0
+
+    def setup(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
+        if stage != "fit" or self.prompts is None:
+            return
+        self._check(trainer, pl_module)
+        self._started, self._ready = time.monotonic(), 0
+        self._trainer, self._module = trainer, pl_module
+        self.directory = Path(trainer.default_root_dir) / "rounds"
+        writes = trainer.global_rank == 0
+        self.ledger = Ledger(self.directory, writes=writes)
+        self._references = ReferenceFiles(self.directory, self.refresh, self.ema_keep, writes=writes)
+        trainer.datamodule.shards_of_epoch = self.shards_of_epoch
+        pl_module.schedule_epochs = self.epochs if self.restart else None
+
+    def shards_of_epoch(self, epoch: int) -> list[str]:
+        """Directories of the shards that an epoch trains on, made now unless they are there."""
+        number = epoch // self.epochs + 1
+        if self._ready != number:
+            is_begun = epoch % self.epochs > 0 or self._trainer.datamodule.is_inside(epoch)
+            (self._resume if is_begun else self._begin)(number)
+            self._ready = number
+        return [str(self._shards(earlier)) for earlier in range(max(1, number - self.replay), number + 1)]
+
+    def on_train_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
+        if self.prompts is None:
+            return
+        pl_module.schedule_start = self._schedule_start
+        self._stop_without_pairs(trainer, trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
+        self._epoch_started = time.monotonic()
+        # Not called for an epoch that a resumed run finds half done.
+        if self.prompts and self.restart and trainer.current_epoch % self.epochs == 0:
+            self._schedule_start = pl_module.schedule_start = trainer.global_step
+            for optimizer in trainer.optimizers:
+                optimizer.state.clear()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
+        if self.prompts is None:
+            return
+        number = trainer.current_epoch // self.epochs + 1
+        self.ledger.spend(number, "train", time.monotonic() - self._epoch_started)
+        self._stop_without_pairs(trainer, trainer.current_epoch + 1)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
+        if self.prompts is None:
+            return
+        done = trainer.current_epoch // self.epochs
+        self._measure(done)
+        if trainer.is_global_zero:
+            conclude(
+                Path(trainer.default_root_dir), self.ledger, run_seed(), time.monotonic() - self._started
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"schedule_start": self._schedule_start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._schedule_start = state_dict["schedule_start"]
+
+    def _check(self, trainer: Trainer, module: AlignmentModule) -> None:
+        if trainer.max_epochs < 1 or trainer.max_epochs % self.epochs:
+            raise RunError(
+                f"trainer.max_epochs is {trainer.max_epochs}, expected a multiple of rounds.epochs ({self.epochs}), "
+                "since their quotient is the number of rounds."
+            )
+        if trainer.datamodule.train:
+            raise RunError(
+                f"data.train is {trainer.datamodule.train!r}, but rounds make the shards that a run trains on. "
+                "Leave data.train out, or leave the rounds out."
+            )
+        many = trainer.max_epochs > self.epochs
+        if many and module.reference_mode == "adapter_off" and self.refresh != "initial":
+            raise RunError(
+                f"The reference of a later round is to be {self.refresh!r}, but without its adapters the policy is the "
+                "initial one. Set model.reference: live (its copy holds adapters only), or refresh: initial."
+            )
+
+    def _begin(self, number: int) -> None:
+        if self._module.reference is not None:
+            self._references.begin(number, self._module.reference, self._module.policy)
+        self._measure(number - 1)
+        run = self._feedback(number)
+        manifest = run.make()
+        if self.correct is not None:
+            self._make_corrections(number)
+        self._note(number, manifest, run)
+        if number == 1 and manifest.samples < self.min_pairs:
+            raise RunError(
+                f"Round 1 made {manifest.samples} pairs of {len(run.prompts.numbers)} prompts, fewer than min_pairs "
+                f"({self.min_pairs}); left out were {dict(manifest.drops)}. Sample more candidates, at a higher "
+                "temperature, or loosen feedback.pair."
+            )
+        self._trainer.strategy.barrier()
+
+    def _resume(self, number: int) -> None:
+        """Take up a round in whose midst the run was killed; the policy has been trained since it began."""
+        out = self._pairs(number)
+        made = read_manifest(out).recipe["settings"] if (out / MANIFEST_NAME).is_file() else None
+        if made != self._feedback(number).settings():
+            raise RunError(
+                f"{out} was made with other settings of feedback, prompts or seed, or is missing, and the policy "
+                "that this run goes on with has been trained since. Resume with the settings of the run's config.yaml, "
+                "or start a new run in another trainer.default_root_dir."
+            )
+        if self._module.reference is not None:
+            self._references.resume(number, self._module.reference)
+
+    def _feedback(self, number: int) -> FeedbackRun:
+        trainer = self._trainer
+        return FeedbackRun(
+            feedback=self.feedback,
+            policy=self._engine(),
+            prompts=self._draw_prompts(number),
+            out=self._pairs(number),
+            seed=derive(run_seed(), "round", number),
+            round=number,
+            share=Share(trainer.global_rank, trainer.world_size),
+            clock=partial(self.ledger.spend, number),
+        )
+
+    def _engine(self) -> LiveEngine:
+        context = self._trainer.strategy.precision_plugin.forward_context
+        chat = Chat(self._module.processor)
+        return LiveEngine(self._module.policy, chat, self.batch_size, context=context)
+
+    def _draw_prompts(self, number: int) -> Prompts:
+        """A slice of one shuffle of all prompts: no prompt is in two rounds."""
+        shards, rounds = load_shards(self.prompts), self._trainer.max_epochs // self.epochs
+        many = self.prompts_per_round or len(shards) // rounds
+        if not 0 < many * rounds <= len(shards):
+            raise RunError(
+                f"{rounds} rounds of {many} prompts need {max(many, 1) * rounds}, but there are {len(shards)} in "
+                f"{self.prompts}. Bring more prompts, or set fewer rounds or prompts_per_round."
+            )
+        order = random.Random(derive(run_seed(), "prompts")).sample(range(len(shards)), len(shards))
+        return Prompts(shards, order[(number - 1) * many : number * many])
+
+    def _make_corrections(self, number: int) -> None:
+        out = self._shards(number)
+        if self._trainer.is_global_zero:
+            started = time.monotonic()
+            correct_shards(
+                [str(self._pairs(number))], out, self.correct, derive(run_seed(), "correct", number)
+            )
+            self.ledger.spend(number, "correct", time.monotonic() - started)
+        wait_for((out / MANIFEST_NAME).is_file, f"the corrections in {out}")
+
+    def _measure(self, number: int) -> None:
+        """Figures of the policy after that many rounds."""
+        if self.probe and self.ledger.writes and "figures" not in self.ledger.read().get(number, {}):
+            started = time.monotonic()
+            self.ledger.note(number, figures=self.probe.figures(self._engine()))
+            self.ledger.spend(number, "measure", time.monotonic() - started)
+
+    def _note(self, number: int, manifest: Manifest, run: FeedbackRun) -> None:
+        entry = {"pairs": manifest.samples, "manifest": manifest.hash, "drops": manifest.drops}
+        entry["notes"] = manifest.notes
+        if self.probe and self.ledger.writes:
+            entry["agreement"] = self.probe.agreement(_with_samples(run))
+        self.ledger.note(number, **entry)
+
+    def _stop_without_pairs(self, trainer: Trainer, epoch: int) -> None:
+        if epoch >= trainer.max_epochs or epoch % self.epochs:
+            return
+        self.shards_of_epoch(epoch)
+        number = epoch // self.epochs + 1
+        if number > 1 and (made := read_manifest(self._pairs(number)).samples) < self.min_pairs:
+            trainer.should_stop = True
+            if trainer.is_global_zero:
+                Console(stderr=True).print(
+                    f"Round {number} made {made} pairs, fewer than min_pairs ({self.min_pairs}): the run ends here."
+                )
+
+    def _pairs(self, number: int) -> Path:
+        return self.directory / str(number)
+
+    def _shards(self, number: int) -> Path:
+        """What the policy trains on in a round."""
+        return self._pairs(number) / "corrections" if self.correct else self._pairs(number)
+
+
+def _with_samples(run: FeedbackRun) -> Iterable[tuple[Sample, Sequence[Candidate]]]:
+    for place, (_, candidates) in enumerate(run.candidates()):
+        (sample,) = run.prompts.read(range(place, place + 1))
+        yield sample, candidates

@@ -1,0 +1,49 @@
+"""The ledger: what each round of a run was made of, what came out, and how long it took."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlaifv_pl.data.atomic import atomic_file
+
+LEDGER_NAME = "ledger.json"
+
+
+class Ledger:
+    """Entries by round in `<run>/rounds/ledger.json`, on disk after every change.
+
+    Round 0 is the policy as the run was given it: it has figures, but no pairs. An entry may hold `pairs`,
+    `manifest`, `drops`, `notes`, `agreement`, `figures` and `seconds` by stage.
+
+    Args:
+        rounds: directory of the rounds.
+        writes: whether this process is the one that writes; the others only read.
+    """
+
+    def __init__(self, rounds: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = rounds / LEDGER_NAME, writes
+
+    def read(self) -> dict[int, dict[str, Any]]:
+        """All entries, in the order of the rounds."""
+        if not self.path.is_file():
+            return {}
+        entries = json.loads(self.path.read_bytes())
+        return {int(number): entries[number] for number in sorted(entries, key=int)}
+
+    def note(self, number: int, **values: Any) -> None:
+        """Put values into a round's entry, in place of what stood there under the same names."""
+        if self.writes:
+            entries = self.read()
+            entries[number] = entries.get(number, {}) | values
+            self._write(entries)
+
+    def spend(self, number: int, stage: str, seconds: float) -> None:
+        """Add to the seconds of a stage of a round; work that a kill threw away counts where it was noted."""
+        spent = self.read().get(number, {}).get("seconds", {})
+        self.note(number, seconds=spent | {stage: round(spent.get(stage, 0.0) + seconds, 3)})
+
+    def _write(self, entries: Mapping[int, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(self.path) as file:
+            file.write((json.dumps(entries, indent=2) + "\n").encode())

@@ -1,0 +1,52 @@
+"""What a round is compared with, on disk, so that a killed run finds its reference again."""
+
+from pathlib import Path
+from typing import Literal
+
+from safetensors.torch import load_file, save
+
+from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.models.reference import Reference
+from rlaifv_pl.models.vlm import VLM
+
+Refresh = Literal["previous", "initial", "ema"]
+"""What a round's reference is: the policy as the round began, as the run began, or a mean of its past."""
+
+FILE_NAME = "reference.safetensors"
+
+
+class ReferenceFiles:
+    """The reference of each round, from the second on; that of the first is the model that the run was given.
+
+    Args:
+        rounds: directory of the rounds.
+        refresh: what a round's reference is.
+        keep: of `ema`, the share of the last reference that stays.
+        writes: whether this process writes the files.
+    """
+
+    def __init__(self, rounds: Path, refresh: Refresh, keep: float, *, writes: bool = True) -> None:
+        self.rounds, self.writes = rounds, writes
+        self.is_constant, self.keep = refresh == "initial", keep if refresh == "ema" else 0.0
+
+    def begin(self, number: int, reference: Reference, policy: VLM) -> None:
+        """Make the reference of a round that begins now."""
+        if self.is_constant or number == 1:
+            return
+        self.resume(number - 1, reference)
+        reference.refresh(policy, self.keep)
+        if self.writes:
+            path = self._path(number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(path) as file:
+                file.write(
+                    save({name: value.cpu().contiguous() for name, value in reference.state().items()})
+                )
+
+    def resume(self, number: int, reference: Reference) -> None:
+        """Take up the reference of a round that has begun."""
+        if not self.is_constant and number > 1:
+            reference.load_state(load_file(self._path(number)))
+
+    def _path(self, number: int) -> Path:
+        return self.rounds / str(number) / FILE_NAME

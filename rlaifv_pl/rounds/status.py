@@ -1,0 +1,49 @@
+"""`rlaifv rounds status`: how far a run is, from its files alone, while it runs or after it was killed."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rlaifv_pl.data.manifest import MANIFEST_NAME
+from rlaifv_pl.rounds.ledger import Ledger
+from rlaifv_pl.rounds.summary import rounds_table, seconds_table, summary_rows
+
+
+def status(run: str) -> None:
+    """Print the rounds of a run that are done, and how far the one under way is.
+
+    Args:
+        run: directory of the run (its trainer.default_root_dir).
+
+    Raises:
+        FileNotFoundError: no run of rounds has begun there.
+    """
+    rounds = Path(run) / "rounds"
+    if not rounds.is_dir():
+        raise FileNotFoundError(f"{rounds} is missing: expected the directory of a run of rounds.")
+    console, entries = Console(), Ledger(rounds).read()
+    if rows := summary_rows(entries):
+        console.print(rounds_table(rows), seconds_table(rows))
+    numbers = sorted(int(path.name) for path in rounds.iterdir() if path.name.isdecimal())
+    table = Table("round", "pairs", "length chosen / rejected", "parts made", title="shards")
+    for number in numbers:
+        made = (rounds / str(number) / MANIFEST_NAME).is_file()
+        entry = entries.get(number, {})
+        notes = entry.get("notes", {})
+        words = [notes.get(f"{side}_words") for side in ("chosen", "rejected")]
+        table.add_row(
+            str(number),
+            str(entry.get("pairs", "")) if made else "in the making",
+            " / ".join(f"{each:.1f}" for each in words if each is not None),
+            _parts(rounds / str(number) / "stages"),
+        )
+    console.print(table)
+
+
+def _parts(stages: Path) -> str:
+    """Finished parts by stage, in the order in which the stages began."""
+    found = sorted(
+        (path for path in stages.glob("*-*") if path.is_dir()), key=lambda path: path.stat().st_ctime
+    )
+    return ", ".join(f"{path.name.split('-')[0]} {len(list(path.glob('*.jsonl')))}" for path in found)

@@ -1,0 +1,127 @@
+"""The end of a run of rounds: a table on the screen, a picture of the curve, and all of it as JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.rounds.ledger import Ledger
+
+STAGES = ("generate", "divide", "conquer", "pair", "correct", "train", "measure")
+COLUMNS = (
+    ("instance", "instance", "{:.1%}"),
+    ("sentence", "sentence", "{:.1%}"),
+    ("recall", "recall", "{:.1%}"),
+    ("length", "words", "{:.1f}"),
+    ("pairs", "pairs", "{}"),
+    ("agreement", "labeler", "{:.1%}"),
+)
+"""Key of a summary's row, heading, format. `instance` and `sentence` are hallucination, `labeler` is the share of
+its verdicts that are true."""
+SHARES = {"instance": "instance hallucination", "sentence": "sentence hallucination", "recall": "recall"}
+
+
+def conclude(run: Path, ledger: Ledger, seed: int, seconds: float) -> None:
+    """Print the table of the rounds and write `rounds.png` and `summary.json` into the run's directory.
+
+    Args:
+        seconds: of this start of the run.
+    """
+    rows = summary_rows(ledger.read())
+    console = Console(stderr=True)
+    console.print(rounds_table(rows), seconds_table(rows))
+    summary = {"rounds": rows, "seed": seed, "seconds": round(seconds, 1)}
+    with atomic_file(run / "summary.json") as file:
+        file.write((json.dumps(summary, indent=2) + "\n").encode())
+    written = [run / "summary.json"]
+    if any("instance" in row for row in rows):
+        draw_curve(rows, run / "rounds.png")
+        written.append(run / "rounds.png")
+    console.print(f"{seconds:.0f} seconds; written to {' and '.join(map(str, written))}")
+
+
+def summary_rows(entries: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row a round: figures of the policy after it, and what it was trained on; row 0 is the policy as given.
+
+    `seconds` has one figure a stage and their sum as `all`.
+    """
+    rows = []
+    for number, entry in entries.items():
+        spent = entry.get("seconds", {})
+        if number and "train" not in spent:
+            continue  # Prepared, but not trained on.
+        seconds = {stage: spent[stage] for stage in STAGES if stage in spent}
+        rows.append(
+            {
+                "round": number,
+                **entry.get("figures", {}),
+                "pairs": entry.get("pairs", 0),
+                "agreement": entry.get("agreement"),
+                "seconds": seconds | {"all": round(sum(seconds.values()), 3)},
+            }
+        )
+    return rows
+
+
+def rounds_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line a round; where descriptions were sampled too, their figure stands behind the greedy one's."""
+    columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
+    table = Table("round", title="rounds: hallucination, greedy and sampled")
+    for _, heading, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        figures = [_both(row, key, form) for key, _, form in columns]
+        table.add_row(_name(row), *figures)
+    return table
+
+
+def seconds_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """How long each stage of each round took."""
+    stages = [stage for stage in (*STAGES, "all") if any(stage in row["seconds"] for row in rows)]
+    table = Table("round", *stages, title="seconds")
+    for row in rows:
+        table.add_row(_name(row), *(_shown(row["seconds"].get(stage), "{:.1f}") for stage in stages))
+    return table
+
+
+def draw_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Hallucination and recall over the rounds, greedy and sampled, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    made_up, kept = figure.subplots(1, 2)
+    numbers = [row["round"] for row in rows]
+    for color, (key, name) in enumerate(SHARES.items()):
+        axes = kept if key == "recall" else made_up
+        for prefix, label, style in (("", name, "o-"), ("sampled_", f"{name}, sampled", "o:")):
+            values = [row.get(prefix + key) for row in rows]
+            if any(value is not None for value in values):
+                shares = [float("nan") if value is None else 100 * value for value in values]
+                axes.plot(numbers, shares, style, color=f"C{color}", label=label)
+    for axes in (made_up, kept):
+        axes.set_xlabel("rounds of alignment")
+        axes.set_ylabel("%")
+        axes.set_xticks(numbers)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    made_up.set_ylim(bottom=0)
+    kept.set_ylim(0, 102)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row["round"]) if row["round"] else "start"
+
+
+def _both(row: Mapping[str, Any], key: str, form: str) -> str:
+    sampled = _shown(row.get(f"sampled_{key}"), form)
+    return _shown(row.get(key), form) + (f" {sampled}" if sampled else "")
+
+
+def _shown(value: Any, form: str) -> str:
+    return "" if value is None else form.format(value)

@@ -1,0 +1,52 @@
+"""What rounds do to a model of the world: it describes the same held-out scenes after each of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rlaifv_pl.data.shards import load_shards
+from rlaifv_pl.feedback.engine import Engine, Sampling
+from rlaifv_pl.feedback.generate import generate
+from rlaifv_pl.records import Candidate, Sample
+from rlaifv_pl.world.claims import is_true, scene_of
+from rlaifv_pl.world.evaluate import WorldFigures, world_figures
+
+GREEDY = Sampling(n=1, temperature=0.0, max_new_tokens=80)
+SAMPLED = Sampling(n=1, temperature=1.0, max_new_tokens=80)
+
+
+def describe(policy: Engine, prompts: Sequence[Sample], sampling: Sampling = GREEDY) -> list[str]:
+    """One description of each scene."""
+    return [candidate.text for (candidate,) in generate(policy, prompts, sampling, seed=0)]
+
+
+def measure(policy: Engine, prompts: Sequence[Sample], sampling: Sampling = GREEDY) -> WorldFigures:
+    """How true the descriptions are."""
+    return world_figures(describe(policy, prompts, sampling), [scene_of(prompt) for prompt in prompts])
+
+
+@dataclass(kw_only=True)
+class WorldProbe:
+    """Counts what a policy makes up about held-out scenes, and how often a labeler is right.
+
+    Args:
+        scenes: shard directory of held-out scenes.
+    """
+
+    scenes: str
+
+    def figures(self, policy: Engine) -> dict[str, float | None]:
+        """Of greedy descriptions; of descriptions sampled at temperature 1 under `sampled_<name>`."""
+        stored = load_shards(self.scenes)
+        prompts = [stored[index] for index in range(len(stored))]
+        sampled = measure(policy, prompts, SAMPLED).to_json()
+        return measure(policy, prompts).to_json() | {f"sampled_{name}": sampled[name] for name in sampled}
+
+    def agreement(self, judged: Iterable[tuple[Sample, Sequence[Candidate]]]) -> float | None:
+        """Share of the verdicts on candidates' claims that the scenes bear out."""
+        right = [
+            verdict.rejected != is_true(scene_of(sample), claim.question)
+            for sample, candidates in judged
+            for candidate in candidates
+            for claim, verdict in zip(candidate.claims, candidate.verdicts, strict=True)
+        ]
+        return sum(right) / len(right) if right else None
