@@ -9,8 +9,8 @@ from rlaifv_pl.data import verbs as shards
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.feedback import verbs as feedback
-from rlaifv_pl.feedback.codebook import CodebookError
-from rlaifv_pl.feedback.correct_verb import correct
+from rlaifv_pl.feedback.correct.codebook import CodebookError
+from rlaifv_pl.feedback.correct.verb import correct
 from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.models.policy import PolicyError
 from rlaifv_pl.rounds.status import status

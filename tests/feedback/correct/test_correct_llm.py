@@ -8,11 +8,11 @@ from jsonargparse import auto_cli
 
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.feedback.codebook import Codebook
-from rlaifv_pl.feedback.correct_llm import Diagnosis, DiagnosisAndScript, LLMCorrector, Script
-from rlaifv_pl.feedback.correct_verb import correct
+from rlaifv_pl.feedback.correct.codebook import Codebook
+from rlaifv_pl.feedback.correct.model import Diagnosis, DiagnosisAndScript, LLMCorrector, Script
+from rlaifv_pl.feedback.correct.turns import Corrected, TurnRule
+from rlaifv_pl.feedback.correct.verb import correct
 from rlaifv_pl.feedback.engine import Form, Request, Sampling
-from rlaifv_pl.feedback.turns import Corrected, TurnRule
 from rlaifv_pl.records import Correction, Sample
 from tests.feedback.dialogues import write
 
@@ -189,7 +189,7 @@ def test_all_that_decides_is_in_the_recipe(tmp_path, monkeypatch: pytest.MonkeyP
     mine.write_text("- {id: x, level: image, description: d, example: e}\n")
     options = [{}, {"calls": 1}, {"rule": TurnRule(turns=3)}, {"codebook": str(mine)}]
     recipes = [LLMCorrector(engine=ScriptedEngine(), **each).recipe() for each in options]
-    monkeypatch.setattr("rlaifv_pl.feedback.correct_llm.WRITE", "another text")
+    monkeypatch.setattr("rlaifv_pl.feedback.correct.model.WRITE", "another text")
     recipes.append(LLMCorrector(engine=ScriptedEngine()).recipe())
     assert len({str(recipe) for recipe in recipes}) == 5
     assert all(recipe["engine"] == "script" for recipe in recipes)

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from rlaifv_pl.feedback.codebook import LEVELS, Codebook, CodebookError
-from rlaifv_pl.feedback.diagnose import ABSENT, COLOR, COUNT, MISSED
+from rlaifv_pl.feedback.correct.codebook import LEVELS, Codebook, CodebookError
+from rlaifv_pl.feedback.correct.diagnose import ABSENT, COLOR, COUNT, MISSED
 
 ENTRY = {"id": "count", "level": "instance", "description": "A wrong number.", "example": "Two, not three."}
 

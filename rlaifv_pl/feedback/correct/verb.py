@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rlaifv_pl.data.manifest import Manifest
-from rlaifv_pl.feedback.correct import Corrector, correct_shards
-from rlaifv_pl.feedback.correct_llm import LLMCorrector
-from rlaifv_pl.feedback.correct_rules import RuleCorrector
+from rlaifv_pl.feedback.correct.model import LLMCorrector
+from rlaifv_pl.feedback.correct.rules import RuleCorrector
+from rlaifv_pl.feedback.correct.run import Corrector, correct_shards
 
 # A corrector is named on the command line by its class alone once it is imported here.
 __all__ = ["LLMCorrector", "RuleCorrector", "correct"]

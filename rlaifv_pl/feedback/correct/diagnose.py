@@ -12,7 +12,7 @@ from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
-from rlaifv_pl.feedback.turns import normal
+from rlaifv_pl.feedback.correct.turns import normal
 from rlaifv_pl.records import Sample, Verdict
 
 ABSENT, MISSED, COLOR, COUNT = "obj.absent", "obj.missed", "attr.color", "count"

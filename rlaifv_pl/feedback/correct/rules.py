@@ -6,10 +6,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rlaifv_pl.feedback.codebook import Codebook
-from rlaifv_pl.feedback.correct import Corrector
-from rlaifv_pl.feedback.diagnose import COLOR, COLORS, COUNT, NUMBERS, Diagnosis, Finding, Judged, diagnose
-from rlaifv_pl.feedback.turns import Corrected, TurnRule
+from rlaifv_pl.feedback.correct.codebook import Codebook
+from rlaifv_pl.feedback.correct.diagnose import (
+    COLOR,
+    COLORS,
+    COUNT,
+    NUMBERS,
+    Diagnosis,
+    Finding,
+    Judged,
+    diagnose,
+)
+from rlaifv_pl.feedback.correct.run import Corrector
+from rlaifv_pl.feedback.correct.turns import Corrected, TurnRule
 from rlaifv_pl.records import Correction, Sample
 from rlaifv_pl.seeds import derive
 

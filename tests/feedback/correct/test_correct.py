@@ -17,12 +17,12 @@ from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import Manifest, read_manifest
 from rlaifv_pl.data.schema import Kind
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.feedback.codebook import Codebook
-from rlaifv_pl.feedback.correct import correct_shards
-from rlaifv_pl.feedback.correct_rules import RuleCorrector, Wording
-from rlaifv_pl.feedback.correct_verb import correct
-from rlaifv_pl.feedback.diagnose import diagnose
-from rlaifv_pl.feedback.turns import TurnRule, polarity
+from rlaifv_pl.feedback.correct.codebook import Codebook
+from rlaifv_pl.feedback.correct.diagnose import diagnose
+from rlaifv_pl.feedback.correct.rules import RuleCorrector, Wording
+from rlaifv_pl.feedback.correct.run import correct_shards
+from rlaifv_pl.feedback.correct.turns import TurnRule, polarity
+from rlaifv_pl.feedback.correct.verb import correct
 from rlaifv_pl.objectives import NSFTModule
 from rlaifv_pl.records import Sample
 from rlaifv_pl.world.claims import is_true
@@ -269,8 +269,8 @@ def test_what_was_lost_is_made_again_with_the_same_bytes(tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from rlaifv_pl.feedback.correct import correct_shards
-from rlaifv_pl.feedback.correct_rules import RuleCorrector
+from rlaifv_pl.feedback.correct.run import correct_shards
+from rlaifv_pl.feedback.correct.rules import RuleCorrector
 
 own, calls = RuleCorrector.correct, []
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlaifv_pl.feedback.turns import Corrected, TurnRule, polarity
+from rlaifv_pl.feedback.correct.turns import Corrected, TurnRule, polarity
 from rlaifv_pl.records import Correction, Sample
 
 SAMPLE = Sample(key="a", prompt="What do you see?", chosen="A cup.", rejected="A ring.")

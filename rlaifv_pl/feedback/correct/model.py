@@ -12,11 +12,11 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from rlaifv_pl.data.manifest import hash_json
-from rlaifv_pl.feedback.codebook import Codebook
-from rlaifv_pl.feedback.correct import Corrector
+from rlaifv_pl.feedback.correct.codebook import Codebook
+from rlaifv_pl.feedback.correct.run import Corrector
+from rlaifv_pl.feedback.correct.turns import Corrected, TurnRule, conversation, normal
 from rlaifv_pl.feedback.engine import Engine, Form, Request
 from rlaifv_pl.feedback.prompts import DIAGNOSE, DIAGNOSE_AND_WRITE, WRITE
-from rlaifv_pl.feedback.turns import Corrected, TurnRule, conversation, normal
 from rlaifv_pl.records import Correction, Sample
 
 

@@ -18,9 +18,9 @@ from rich.progress import track
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.manifest import Manifest, read_manifest
 from rlaifv_pl.data.shards import ShardSet, ShardWriter, load_shards
+from rlaifv_pl.feedback.correct.turns import Corrected, polarity
 from rlaifv_pl.feedback.finish import is_made
 from rlaifv_pl.feedback.parts import Parts
-from rlaifv_pl.feedback.turns import Corrected, polarity
 from rlaifv_pl.records import Correction, Sample
 
 SAMPLES_PER_PART = 64
