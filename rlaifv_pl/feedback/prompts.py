@@ -57,3 +57,21 @@ WRITE = f"{_PAIR}\nWhat B says wrongly or leaves unsaid:\n{{errors}}\n\n{_WRITE}
 
 DIAGNOSE_AND_WRITE = f"{_PAIR}\nFirst: {_FIND}\nThen: {_WRITE}"
 """Both in one call (correct)."""
+
+DIVIDE = """Somebody was asked about a picture and answered. Take the answer apart into claims that a person who \
+looks at the picture can check one at a time. You do not see the picture: do not judge whether a claim is true.
+
+For each claim write:
+- quote: the words of the answer that make the claim, copied letter by letter.
+- claim: one short sentence that is understood without the answer. Name things instead of saying it, they or \
+another, say one thing only, and add nothing that the answer does not say.
+- question: the claim as a question that is answered with yes if the claim is true and with no if it is not.
+
+Several things in a list are several claims. Keep every not and no: that something is absent is a claim. Where the \
+answer is a bare yes, no, number or name, the claim says what it means as an answer to the question. Leave out \
+opinions, moods, guesses about reasons or intentions, and what cannot be seen. If nothing remains, give an empty list.
+
+Question: {prompt}
+
+Answer: {answer}"""
+"""A whole answer to be taken apart by a language model (divide)."""

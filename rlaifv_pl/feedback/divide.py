@@ -1,0 +1,134 @@
+"""Divide: a free-text answer about an image into claims that can be checked one by one."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from rlaifv_pl.feedback import lexicon
+from rlaifv_pl.feedback.clauses import finite
+from rlaifv_pl.feedback.questions import question_of, sentence_of
+from rlaifv_pl.feedback.sentences import LONGEST_SENTENCE, Token, sentences, tokens
+from rlaifv_pl.feedback.statements import Reader
+from rlaifv_pl.feedback.wording import judged, unwrapped
+from rlaifv_pl.records import Claim
+
+VERSION = 1
+"""Of the rules: another number, another division."""
+
+
+class Answered(NamedTuple):
+    """What was asked, as text, and what a candidate says."""
+
+    prompt: str
+    text: str
+
+
+class Splitter(Protocol):
+    """Divides answers into claims."""
+
+    def recipe(self) -> dict[str, Any]:
+        """All that decides the result, as JSON."""
+
+    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
+        """The claims of each answer. None where it could not be divided; an empty list where nothing in
+        it can be checked by looking."""
+
+
+_DESCRIBES = re.compile(
+    r"\bwhat(?:'s| is| are| do| does| can|) .*\b(?:see|show|shows|shown|image|picture|photo|scene|happening)\b",
+    re.IGNORECASE,
+)
+_YES_NO = re.compile(
+    r"\W*(yes|no|yeah|yep|nope)\b\W*(?:(?:it|he|she|they|there|i) (?:is|are|does|do|has|have|was|were|can)"
+    r"(?: not|n't)?)?\W*",
+    re.IGNORECASE,
+)
+LONGEST_PHRASE = 12
+"""Words of an answer without a verb that are read in the light of the question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleSplitter:
+    """Divides by rules of English, without a model: the same text always gives the same claims.
+
+    It knows long descriptions best: sentences, lists and clauses come apart, things of an enumeration become
+    one claim each, remarks and guesses are left out. What it cannot take apart stays one claim.
+
+    Args:
+        most_words: of a claim; longer ones were not understood and are left out.
+    """
+
+    most_words: int = 40
+
+    def recipe(self) -> dict[str, Any]:
+        """Its version and options."""
+        return {"splitter": "rules", "version": VERSION, "most_words": self.most_words}
+
+    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
+        """The claims of each answer; never None, for rules always come to an end.
+
+        >>> two = Answered("Describe the image.", "The image shows a cat and two dogs. It is a lovely day.")
+        >>> [claim.question for claim in RuleSplitter().split([two])[0]]
+        ['Is there a cat?', 'Are there two dogs?']
+        """
+        return [self._claims(one) for one in answered]
+
+    def _claims(self, answered: Answered) -> list[Claim]:
+        found: dict[str, Claim] = {}
+        phrase = _phrase(answered)
+        for claim in _claims(answered.text, phrase.end if phrase else 0):
+            if len(claim.text.split()) <= self.most_words:
+                found.setdefault(claim.text.lower(), claim)
+        return [phrase, *found.values()] if phrase else list(found.values())
+
+
+def _phrase(answered: Answered) -> Claim | None:
+    """The claim of an answer's first sentence, where it is one only in the light of what was asked."""
+    question = _asked(answered.prompt)
+    first = next(sentences(answered.text), None)
+    if not question or not first:
+        return None
+    start, end = first
+    said = answered.text[start:end].rstrip(" .!,")
+    decided = _YES_NO.fullmatch(said)
+    if not decided and (_DESCRIBES.search(question) or not _is_phrase(tokens(answered.text, start, end))):
+        return None
+    said = decided[1].lower() if decided else said.replace('"', "'")
+    quoted = question.replace('"', "'")
+    affirmed = said in ("yes", "yeah", "yep") and question.split()[0].lower() in lexicon.AUXILIARIES
+    weighed = f'Is "{said}" the right answer to the question "{quoted}"?'
+    return Claim(
+        text=f'The answer to the question "{quoted}" is "{said}".',
+        question=question[:1].upper() + question[1:] if affirmed else weighed,
+        start=start,
+        end=end,
+    )
+
+
+def _asked(prompt: str) -> str:
+    """The last question of a prompt; empty where there is none, or none of sane length."""
+    questions = [prompt[start:end] for start, end in sentences(prompt[-4 * LONGEST_SENTENCE :])]
+    return next((one for one in reversed(questions) if one.endswith("?")), "")
+
+
+def _is_phrase(words: Sequence[Token]) -> bool:
+    said = unwrapped(list(words))
+    return 0 < len(said) <= LONGEST_PHRASE and finite(said) is None
+
+
+def _claims(text: str, begin: int) -> Iterator[Claim]:
+    """The claims of the sentences from `begin` on, in order, equal ones too."""
+    reader = Reader()
+    for start, end in sentences(text):
+        if start < begin:
+            continue
+        for stated in reader.statements(unwrapped(tokens(text, start, end))):
+            if statement := judged(stated):
+                places = [token for token in statement.tokens if token.start >= 0]
+                yield Claim(
+                    text=sentence_of(statement),
+                    question=question_of(statement),
+                    start=min((token.start for token in places), default=start),
+                    end=max((token.end for token in places), default=end),
+                )

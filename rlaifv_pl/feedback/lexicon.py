@@ -1,0 +1,161 @@
+"""Words that the rules of `divide` know: closed classes of English, and what descriptions of images add."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ARTICLES = _words("a an")
+POSSESSIVES = _words("my our your his her its their whose")
+DEFINITE = POSSESSIVES | _words("the this that these those each every both all")
+SINGULAR = ARTICLES | _words("one 1 another each every this that either neither")
+NUMBERS = _words("two three four five six seven eight nine ten eleven twelve dozen dozens")
+PLURAL = NUMBERS | _words(
+    "several many various multiple few numerous these those both some most various more"
+)
+DETERMINERS = SINGULAR | PLURAL | DEFINITE | _words("other no any additional two-story half")
+QUANTITIES = {
+    "a few", "a couple of", "a lot of", "lots of", "a number of", "a variety of", "at least", "plenty of",
+    "a couple", "dozens of",
+}  # fmt: skip
+"""Read as one plural determiner."""
+COMPOUND_PREPOSITIONS = {
+    "next to", "in front of", "on top of", "close to", "closer to", "near to", "to the left of", "because of",
+    "to the right of", "out of", "instead of", "such as", "as well as", "along with", "in addition to",
+    "rather than", "full of", "as well", "each other", "one another", "in between",
+}  # fmt: skip
+
+PREPOSITIONS = _words(
+    "in on at of with by near beside behind under over above below between among against from to into onto through "
+    "around across along for inside outside within without during before after beneath underneath alongside atop "
+    "towards toward off down up throughout beyond past via like amidst amid surrounding upon opposite despite as than"
+)
+ATTACHING = _words("of with for like than without from")
+"""Prepositions whose phrase belongs to the noun in front of it and to no other."""
+PRONOUNS = {"he": "person", "she": "person", "it": "thing", "they": "many"}
+PLACES = _words("there here it")
+RELATIVES = _words("which who that where whom")
+SUBORDINATORS = _words("while whereas although though because since but when so if whilst yet")
+CONNECTIVES = _words(
+    "additionally also moreover furthermore overall however meanwhile lastly finally secondly first firstly besides "
+    "then therefore thus interestingly specifically notably altogether nonetheless nevertheless sure yes no well so "
+    "certainly and but actually seemingly apparently clearly too likewise similarly unfortunately lastly"
+)
+"""Openers that say nothing about the image."""
+
+AUXILIARIES = _words("is are was were has have had can could will would may might must should does do did")
+COPULAS = _words("is are was were")
+CONTRACTIONS = _words(
+    "isn't aren't wasn't weren't hasn't haven't doesn't don't didn't can't cannot couldn't won't"
+)
+NEGATIONS = _words("no not never none nobody nothing neither nor without cannot") | CONTRACTIONS
+
+
+def _third_person(base: str) -> str:
+    if base.endswith("y") and base[-2] not in "aeiou":
+        return base[:-1] + "ies"
+    return base + ("es" if base.endswith(("s", "sh", "ch", "x", "o")) else "s")
+
+
+VERBS = {
+    base: _third_person(base)
+    for base in _words(
+        "stand sit look walk ride hold wear play lie rest hang gather wait watch eat carry surround cover contain "
+        "include feature show depict portray capture display appear seem run jump lean take use make give add "
+        "create suggest convey provide occupy highlight reflect fill complement dominate demonstrate emphasize "
+        "enhance span remain cast perform bring indicate attempt try lead catch engage pass navigate cross touch "
+        "fly perch smile break point contribute continue embody evoke exude represent resemble offer prepare enjoy "
+        "pose drive travel pull push cut serve read talk sleep graze swing hit throw kick face bear adorn decorate "
+        "line extend stretch flow lay focus consist belong come go get keep work lend imply imitate stare gaze "
+        "spread swim float surf ski compete connect say tell reveal allow help ensure illustrate showcase separate "
+        "suit overlook observe drink cook grow drape know think see form boast divide receive hint "
+        "invite reach climb glide slice balance"
+    )
+}
+"""Base form to third person singular."""
+BASES = {form: base for base, form in VERBS.items()}
+CLEAR_BASES = _words("sit wear hold carry appear seem contain include surround occupy")
+"""Base forms that are hardly ever nouns."""
+
+PARTICIPLES = _words(
+    "seen worn held shown built made hung lit set spread taken parked driven drawn written stuck left caught bent "
+    "sat stood being eaten ridden visible present ready"
+)
+NOT_PARTICIPLES = _words(
+    "red bed shed sled seed speed need feed reed weed hundred naked bunk-bed sacred breed tweed flatbed "
+    "colored aged detailed well-maintained"
+)
+NOT_GERUNDS = _words(
+    "building clothing ceiling railing evening morning string king ring wing thing something nothing anything "
+    "everything during awning crossing spring painting wedding swing icing frosting topping stuffing flooring "
+    "sling dressing bedding wing earring dining living parking seating setting lighting outing string pudding "
+    "roofing bowling siding sibling duckling scaffolding skiing surfing snowboarding skateboarding"
+)
+
+LINKING = _words("appear appears seem seems looks look")
+HEDGES = _words(
+    "possibly perhaps likely probably maybe presumably potentially might may could would presumedly unlikely "
+    "unclear seemingly apparently either whether"
+)
+"""What follows them is a guess."""
+COMMENTS = _words(
+    "adding creating making giving providing showcasing indicating suggesting emphasizing highlighting contributing "
+    "portraying enhancing ensuring allowing conveying demonstrating capturing inviting implying hinting evoking "
+    "offering reflecting lending signifying making symbolizing showing enabling captivating resulting "
+    "blending bringing illustrating expressing requiring encouraging complementing helping maintaining indicative"
+)
+"""Participles that open a remark on what was described."""
+OPINIONS = _words(
+    "atmosphere ambiance ambience mood feeling feelings sense vibe vibes evoke evokes evoking suggest suggests "
+    "suggesting implies imply implying indicates indicate indicating convey conveys conveying experience experiences "
+    "adventure excitement charm beauty elegance essence emphasis emphasize emphasizes emphasizing emphasized "
+    "highlight highlights highlighting showcase showcasing contribute contributes contributing enhance enhances "
+    "enhancing enhanced demonstrate demonstrates demonstrating skill skills talent talents ability abilities "
+    "dedication passion determination enthusiasm confidence camaraderie bond memories nostalgia tranquility serenity "
+    "joy happiness fun appeal aesthetic memorable enjoyable pleasant relaxing inviting welcoming exciting thrilling "
+    "heartwarming mesmerizing delightful symbolizes embodies exudes creates create creating possibility purpose "
+    "hint hints hinting opportunity challenge challenges importance idea comfort warmth touch vibrancy feel reminder "
+    "testament juxtaposition intrigue curiosity anticipation moment moments complement complements harmony lifestyle "
+    "personality interest allure simplicity engaging captivating cozy lively serene peaceful adds adding calm "
+    "tranquil relaxed unforgettable emotion emotions spirit energy help attention possible presumably probably "
+    "likely possibly perhaps might may could"
+)
+"""No claim has any of these: what remains is a judgement or a guess, not something to look for."""
+EVALUATIONS = _words(
+    "beautiful lovely stunning elegant charming delicious impressive gorgeous delightful wonderful amazing "
+    "picturesque breathtaking magnificent interesting unique adorable cute appetizing mouth-watering nice attractive "
+    "majestic thrilling vibrant cozy lively serene peaceful tranquil inviting welcoming exciting scenic eye-catching "
+    "perfect fantastic spectacular striking pleasing idyllic enchanting captivating fascinating iconic"
+)
+"""Adjectives that a claim is better off without."""
+PRAISING = _words(
+    "beautifully perfectly skillfully elegantly happily neatly nicely wonderfully carefully gracefully proudly "
+    "confidently also too overall as-well"
+) | {"as well"}
+"""Adverbs that a claim is better off without."""
+ADJECTIVES = EVALUATIONS | _words(
+    "big small large tall short long little young old new modern vintage dry wet hot cold warm cool clear cloudy sunny "
+    "snowy sandy grassy rocky dirty clean empty full busy open closed wide narrow thick thin dark light bright "
+    "shiny colorful fluffy black white red green blue yellow orange brown gray grey pink purple golden silver blond "
+    "blonde beige tan wooden metal metallic plastic round square rectangular oval flat deep high low lush bustling "
+    "stylish simple plain fresh rustic huge giant tiny massive sharp soft smooth rough calm heavy sturdy fancy "
+    "plush curly wavy straight double single arid barren hilly crowded spacious left right upper lower front quiet"
+)
+IRREGULAR_PLURALS = {
+    "people": "person", "men": "man", "women": "woman", "children": "child", "sheep": "sheep", "mice": "mouse",
+    "geese": "goose", "feet": "foot", "teeth": "tooth", "knives": "knife", "cattle": "cow", "shelves": "shelf",
+    "scissors": "pair of scissors", "buses": "bus", "benches": "bench", "dishes": "dish", "glasses": "glass",
+    "fishermen": "fisherman", "snowmen": "snowman", "policemen": "policeman", "loaves": "loaf",
+    "leaves": "leaf", "sandwiches": "sandwich", "watches": "watch", "couches": "couch", "boxes": "box",
+    "brushes": "brush", "toothbrushes": "toothbrush", "skis": "ski", "others": "other",
+}  # fmt: skip
+PERSONS = _words(
+    "man woman boy girl person child player surfer skier snowboarder skateboarder rider batter pitcher catcher lady "
+    "guy kid baby officer player toddler individual cyclist biker chef driver umpire policeman gentleman adult"
+)
+TOGETHER = _words("together both between other while different each")
+"""Words of a predicate that holds of several things only taken together."""
+VAGUE = _words("day scene view time place setting display sight arrangement area way manner")
+"""Of these "there is one" says nothing."""
+WHOLE = _words("both each all")
+"""Words that may stand in front of what all of the things just named do."""

@@ -1,0 +1,247 @@
+"""Clauses into statements: who does what, one thing at a time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from rlaifv_pl.feedback import lexicon
+from rlaifv_pl.feedback.clauses import (
+    REMARKS,
+    Segment,
+    clauses,
+    finite,
+    first_content,
+    is_lead,
+    is_partitive,
+)
+from rlaifv_pl.feedback.phrases import (
+    THE,
+    core,
+    definite,
+    joined,
+    lowered,
+    person_with,
+    shared_tail,
+    singular,
+    slot,
+    with_article,
+    without_adverbs,
+)
+from rlaifv_pl.feedback.questions import Statement, agreeing, plural
+from rlaifv_pl.feedback.sentences import Token, is_plural
+
+THERE = Token("there", "pron")
+IS = Token("is", "aux")
+IMAGE = {"image", "picture", "photo", "photograph", "scene", "overall", "addition", "total", "caption"}
+
+
+@dataclass
+class Reader:
+    """Reads the sentences of one text in order and remembers whom pronouns stand for."""
+
+    subject: list[Token] = field(default_factory=list)
+    """Who the last clause was about."""
+    many: str = ""
+    """The last noun for more than one thing: what "one" and "another" are one of."""
+
+    def statements(self, words: Sequence[Token]) -> Iterator[Statement]:
+        """What the sentence states, remarks and guesses left out; neither spelled nor judged yet."""
+        lead: list[Token] = []
+        waiting: list[list[Segment]] = []
+        before: list[Token] = []
+        topic: list[Token] = []
+        for clause in (found := clauses(words)):
+            if is_lead(clause):
+                kind = (first_content(clause[0].tokens) or IS).kind
+                if kind == "prep":
+                    lead = _place(clause[0].tokens)
+                elif kind in ("ing", "part"):
+                    waiting.append(clause)
+                continue
+            if clause is not found[-1] and _only_names(clause):
+                self.subject = list(clause[0].tokens)
+            else:
+                yield from self._clause(clause, before, lead)
+            lead = []
+            for late in waiting:
+                yield from self._clause(late, before, [])
+            waiting = []
+            before = clause[-1].tokens if clause[0].link not in REMARKS else []
+            topic = topic or self.subject
+        self.subject = topic
+
+    def _clause(self, clause: list[Segment], before: list[Token], lead: list[Token]) -> Iterator[Statement]:
+        link, words = clause[0]
+        if link in REMARKS or not words:
+            return
+        if not is_partitive(words):
+            self._remember_many(words)
+        if link == "rel":
+            clause, words = self._with_antecedent(clause, before)
+            if not words:
+                return
+        words = self._of_them(words)
+        clause = [Segment(link, words), *clause[1:]]
+        opening = first_content(words)
+        place = next((n for n, one in enumerate(clause) if finite(one.tokens) is not None), None)
+        if place is not None and link not in ("list", "with"):
+            yield from self._finite(clause, place, lead)
+        elif opening and opening.kind in ("ing", "part") and self.subject:
+            yield from self._of_all(clause, lead)
+        elif length := is_partitive(words):
+            self_subject = self._one_of(words[:length])
+            yield from self._predicates(self_subject, agreeing(IS, self_subject), _tail(clause, length), lead)
+        elif opening and opening.kind in ("det", "word") and link != "while":
+            yield from self._existential(clause, IS, lead)
+
+    def _with_antecedent(
+        self, clause: list[Segment], before: list[Token]
+    ) -> tuple[list[Segment], list[Token]]:
+        link, words = clause[0]
+        rest = words[1:]
+        if words[0].low == "where" or finite(rest) != 0:
+            keep = rest if words[0].low == "where" else []
+        else:
+            start = next((n for n in range(len(before) - 1, -1, -1) if before[n].kind == "det"), None)
+            keep = [*definite(core(before[start:])), *rest] if start is not None else []
+        return [Segment(link, keep), *clause[1:]], keep
+
+    def _finite(self, clause: list[Segment], place: int, lead: list[Token]) -> Iterator[Statement]:
+        words = clause[place].tokens
+        at = finite(words)
+        verb, rest = words[at], list(words[at + 1 :])
+        tail = [Segment("", rest), *clause[place + 1 :]]
+        there = next((n for n, token in enumerate(words[:at]) if token.low == "there"), None)
+        inverted = at and words[0].kind == "prep" and verb.low in lexicon.COPULAS and not clause[:place]
+        if inverted and not any(token.kind in ("ing", "part") for token in rest[:2]):
+            yield from self._existential(tail, verb, lowered(list(words[:at])))
+            return
+        if there is not None and verb.kind == "aux":
+            yield from self._existential(tail, verb, [*lead, *_place(words[:there])])
+            return
+        subjects = [one.tokens for one in clause[:place]] + ([list(words[:at])] if at else [])
+        subjects = [self._resolved(subject) for subject in subjects if subject] or [self.subject]
+        if not subjects[0] or subjects[0][0].kind in ("ing", "part"):
+            return
+        together = verb.kind != "aux" or any(token.low in lexicon.TOGETHER for token in rest)
+        whole = joined(subjects)
+        for subject in [whole] if together or len(subjects) == 1 else subjects:
+            yield from self._predicates(subject, agreeing(verb, subject), tail, lead)
+        self.subject = definite(core(whole))
+
+    def _predicates(
+        self, subject: list[Token], verb: Token, tail: list[Segment], lead: list[Token]
+    ) -> Iterator[Statement]:
+        first, items = tail[0].tokens, [one.tokens for one in tail[1:]]
+        yield Statement(tuple(subject), verb, (*first, *lead))
+        for item in items:
+            prefix = first[: slot(first, item)]
+            yield Statement(tuple(subject), verb, (*prefix, *item))
+
+    def _existential(self, tail: list[Segment], verb: Token, lead: list[Token]) -> Iterator[Statement]:
+        things = [without_adverbs(one.tokens) for one in tail]
+        things = [thing for thing in things if thing and not _is_place(thing)]
+        if not things:
+            return
+        shared = shared_tail(things)
+        for number, thing in enumerate(things):
+            self._remember_many(thing)
+            thing = with_article(lowered(thing) if thing[0].kind == "det" else thing, things[0])
+            around = [*(shared if number < len(things) - 1 else []), *lead]
+            if thing[0].low in lexicon.DEFINITE - {"both", "these", "each", "every", "all"}:
+                yield _about_definite(thing)
+            else:
+                yield Statement((THERE,), agreeing(verb, core(thing)), (*thing, *around))
+        heads = [definite(core(thing)) for thing in things]
+        alone = len(heads) == 1 or any(token.low == "with" for token in things[0])
+        if alone and (person := person_with(things[0])):
+            heads = [person]
+        self.subject = heads[0] if alone else joined(heads) if len(heads) == 2 and all(heads) else []
+
+    def _resolved(self, subject: list[Token]) -> list[Token]:
+        """The subject with a pronoun, or a noun left out, replaced by what it stands for if that is plain."""
+        if len(subject) == 1 and (wanted := lexicon.PRONOUNS.get(subject[0].low)):
+            known = self.subject and len(self.subject) <= 5
+            return _instead(self.subject, subject) if known and _fits(self.subject, wanted) else subject
+        if is_partitive([*subject, IS]) == len(subject):
+            return self._one_of(subject)
+        return subject
+
+    def _of_all(self, clause: list[Segment], lead: list[Token]) -> Iterator[Statement]:
+        """What the subject does by a participle; of "each holding one" nothing that can be said of it whole."""
+        words = clause[0].tokens
+        whole = words[0].low in lexicon.WHOLE
+        if whole and (words[0].low == "each" or not plural(self.subject)):
+            return
+        yield from self._predicates(self.subject, agreeing(IS, self.subject), _tail(clause, int(whole)), lead)
+
+    def _of_them(self, words: list[Token]) -> list[Token]:
+        """ "one of the chairs" for "one of which"."""
+        for place, token in enumerate(words[1:4], start=1):
+            if token.kind == "rel" and words[place - 1].low == "of":
+                return [*words[:place], *_instead(self.subject, [token]), *words[place + 1 :]]
+        return words
+
+    def _one_of(self, words: Sequence[Token]) -> list[Token]:
+        if not self.many:
+            return list(words)
+        last = words[-1]
+        if last.low == "others":
+            return [*words[:-1], last._replace(text="other"), Token(self.many, "word", last.start, last.end)]
+        many = last.low in lexicon.PLURAL
+        noun = self.many if many else singular(self.many)
+        return [*words, Token(noun, "word", last.start, last.end)]
+
+    def _remember_many(self, words: Sequence[Token]) -> None:
+        for token, after in zip(words, [*words[1:], IS], strict=True):
+            if (
+                token.kind == "word"
+                and is_plural(token.low)
+                and after.kind != "word"
+                and token.low != "others"
+            ):
+                self.many = token.low
+                return
+
+
+def _only_names(clause: Sequence[Segment]) -> bool:
+    """Whether it is "The ball," in front of an aside."""
+    words = clause[0].tokens
+    return (
+        len(clause) == 1
+        and words[0].low in lexicon.DEFINITE
+        and finite(words) is None
+        and core(words) == words
+    )
+
+
+def _about_definite(thing: list[Token]) -> Statement:
+    """What "there is the ..." would say in English."""
+    head = core(thing)
+    if 0 < len(head) < len(thing) and thing[len(head)].kind in ("ing", "part"):
+        return Statement(tuple(head), agreeing(IS, head), tuple(thing[len(head) :]))
+    return Statement((THE, Token("image", "word")), Token("shows", "verb"), tuple(thing))
+
+
+def _fits(subject: Sequence[Token], wanted: str) -> bool:
+    many = plural(subject)
+    person = subject[-1].low in lexicon.PERSONS
+    return {"many": many, "person": person and not many, "thing": not person and not many}[wanted]
+
+
+def _instead(words: Sequence[Token], pronoun: Sequence[Token]) -> list[Token]:
+    """The words at the place of the pronoun, so that the claim's source is where the pronoun is."""
+    return [word._replace(start=pronoun[0].start, end=pronoun[0].end) for word in words]
+
+
+def _tail(clause: Sequence[Segment], length: int) -> list[Segment]:
+    return [Segment("", clause[0].tokens[length:]), *clause[1:]]
+
+
+def _place(words: Sequence[Token]) -> list[Token]:
+    """An opening phrase, unless it only says that this is an image or opens the sentence."""
+    known = words and words[0].kind == "prep" and words[-1].low not in IMAGE
+    return lowered(list(words)) if known else []
+
+
+def _is_place(words: Sequence[Token]) -> bool:
+    return first_content(words).kind == "prep" if first_content(words) else True
