@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     named = list(sys.argv[1:] if arguments is None else arguments)
     if named[:1] == ["feedback"] and not {*named[1:2]} & {"run", "correct", "--help", "-h"}:
         named.insert(1, "run")  # `rlaifv feedback --config FILE` is what one means by feedback.
+    # Feedback is made of parts that configs name, so that all it takes is an option.
+    positional = named[:1] != ["feedback"]
     try:
-        auto_cli(VERBS, args=named, parser_class=Parser, allow_abbrev=False)
+        auto_cli(VERBS, args=named, parser_class=Parser, allow_abbrev=False, as_positional=positional)
     except EXPLAINED as error:
         sys.exit(f"error: {error}")
