@@ -102,6 +102,8 @@ def _cut(words: Sequence[Token], place: int) -> tuple[str | None, bool]:
         return "rel", False
     if token.low == "with" and previous and previous.kind == "comma":
         return "with", True
+    if token.low == "as" and after and after[0].low in ("indicated", "evidenced", "suggested", "if"):
+        return "remark", False
     if (
         token.low in lexicon.COMMENTS
         and token.kind in ("ing", "word")

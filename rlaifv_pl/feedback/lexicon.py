@@ -22,7 +22,7 @@ QUANTITIES = {
 COMPOUND_PREPOSITIONS = {
     "next to", "in front of", "on top of", "close to", "closer to", "near to", "to the left of", "because of",
     "to the right of", "out of", "instead of", "such as", "as well as", "along with", "in addition to",
-    "rather than", "full of", "as well", "each other", "one another", "in between",
+    "rather than", "full of", "as well", "each other", "one another", "in between", "most likely",
 }  # fmt: skip
 
 PREPOSITIONS = _words(
@@ -69,7 +69,7 @@ VERBS = {
         "line extend stretch flow lay focus consist belong come go get keep work lend imply imitate stare gaze "
         "spread swim float surf ski compete connect say tell reveal allow help ensure illustrate showcase separate "
         "suit overlook observe drink cook grow drape know think see form boast divide receive hint "
-        "invite reach climb glide slice balance"
+        "invite reach climb glide wind balance"
     )
 }
 """Base form to third person singular."""
@@ -89,14 +89,14 @@ NOT_GERUNDS = _words(
     "building clothing ceiling railing evening morning string king ring wing thing something nothing anything "
     "everything during awning crossing spring painting wedding swing icing frosting topping stuffing flooring "
     "sling dressing bedding wing earring dining living parking seating setting lighting outing string pudding "
-    "roofing bowling siding sibling duckling scaffolding skiing surfing snowboarding skateboarding"
+    "roofing bowling siding sibling duckling scaffolding"
 )
 
 LINKING = _words("appear appears seem seems looks look")
 HEDGES = _words(
     "possibly perhaps likely probably maybe presumably potentially might may could would presumedly unlikely "
     "unclear seemingly apparently either whether"
-)
+) | {"most likely"}
 """What follows them is a guess."""
 COMMENTS = _words(
     "adding creating making giving providing showcasing indicating suggesting emphasizing highlighting contributing "
@@ -155,7 +155,9 @@ PERSONS = _words(
 )
 TOGETHER = _words("together both between other while different each")
 """Words of a predicate that holds of several things only taken together."""
-VAGUE = _words("day scene view time place setting display sight arrangement area way manner")
+VAGUE = _words("element elements day scene view time place setting display sight arrangement area way manner")
 """Of these "there is one" says nothing."""
 WHOLE = _words("both each all")
 """Words that may stand in front of what all of the things just named do."""
+SPREAD = _words("scattered spread arranged dispersed")
+"""What only several things can be."""

@@ -11,6 +11,7 @@ AND = Token("and", "conj")
 
 
 def singular(noun: str) -> str:
+    """The noun for one of the things."""
     if noun in lexicon.IRREGULAR_PLURALS:
         return lexicon.IRREGULAR_PLURALS[noun]
     return noun[:-3] + "y" if noun.endswith("ies") else noun[:-1]
@@ -46,6 +47,7 @@ def definite(words: Sequence[Token]) -> list[Token]:
 
 
 def lowered(words: list[Token]) -> list[Token]:
+    """The words with the first one in lower case."""
     return (
         [words[0]._replace(text=words[0].text[:1].lower() + words[0].text[1:]), *words[1:]] if words else []
     )
@@ -66,6 +68,7 @@ def with_article(thing: list[Token], first: Sequence[Token]) -> list[Token]:
 
 
 def joined(phrases: Sequence[Sequence[Token]]) -> list[Token]:
+    """Several phrases as one: "a, b and c"."""
     *others, last = phrases
     if not others:
         return list(last)
@@ -95,6 +98,7 @@ def _first_place(words: Sequence[Token]) -> int | None:
 
 
 def without_adverbs(words: Sequence[Token]) -> list[Token]:
+    """The words behind the adverbs that they open with."""
     start = next((number for number, token in enumerate(words) if token.kind != "adv"), len(words))
     return list(words[start:])
 

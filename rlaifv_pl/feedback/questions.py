@@ -119,7 +119,8 @@ def plural(words: Sequence[Token]) -> bool:
     end = next(
         (n for n, token in enumerate(words) if n and token.kind not in ("word", "det", "adv")), len(words)
     )
-    return is_plural(words[end - 1].low)
+    nouns = [token.low for token in words[:end] if token.kind == "word"]
+    return bool(nouns) and is_plural(nouns[-1])
 
 
 def agreeing(verb: Token, subject: Sequence[Token]) -> Token:

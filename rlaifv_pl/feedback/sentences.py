@@ -89,7 +89,7 @@ _CLOSED = [
     ("aux", lexicon.AUXILIARIES | lexicon.CONTRACTIONS),
     ("list", {"such as", "including"}),
     ("conj", {"and", "or", "&", "nor", "as well as", "along with", "in addition to"}),
-    ("adv", {"as well"}),
+    ("adv", {"as well", "most likely"}),
     ("word", {"each other", "one another"}),
     ("sub", lexicon.SUBORDINATORS),
     ("rel", lexicon.RELATIVES),

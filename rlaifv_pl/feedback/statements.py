@@ -172,6 +172,8 @@ class Reader:
         whole = words[0].low in lexicon.WHOLE
         if whole and (words[0].low == "each" or not plural(self.subject)):
             return
+        if words[0].low in lexicon.SPREAD and not plural(self.subject):
+            return
         yield from self._predicates(self.subject, agreeing(IS, self.subject), _tail(clause, int(whole)), lead)
 
     def _of_them(self, words: list[Token]) -> list[Token]:
