@@ -96,7 +96,7 @@ class Sample:
     rejected_images: tuple[bytes, ...] = ()
     """Images of the rejected side where they differ from `images`; as many."""
     evidence: Mapping[str, Any] = field(default_factory=dict)
-    """`{chosen|rejected: {score, claims: [{text, question, yes, no}]}}`."""
+    """`{chosen|rejected: {score, seed, claims: [{text, question, start, end, yes, no}]}}`."""
     spans: tuple[Mapping[str, Any], ...] = ()
     """`{side, start, end, weight}`: weights of character ranges of a completion."""
     provenance: Mapping[str, Any] = field(default_factory=dict)

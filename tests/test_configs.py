@@ -1,15 +1,24 @@
 """Every config builds what it says, and opens with the command that runs it."""
 
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from lightning.pytorch import Trainer
 
+from rlaifv_pl import verbs
 from rlaifv_pl.cli import main
+from rlaifv_pl.feedback.run import FeedbackRun
+from rlaifv_pl.rounds import Rounds
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-LAYERS = {"lora.yaml": ["--config", "configs/dpo.yaml"]}
+FEEDBACK = ROOT / "configs" / "feedback.yaml"
+CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {FEEDBACK})
+LAYERS = {
+    "lora.yaml": ["--config", "configs/dpo.yaml"],
+    "rounds_nsft.yaml": ["--config", "configs/rounds.yaml"],
+}
 """What a config that is no run by itself is stacked on."""
 
 
@@ -30,7 +39,30 @@ def test_each_config_builds_its_module_data_and_trainer(config, monkeypatch, tmp
     )
     ((trainer, module, options),) = started
     assert type(module).__module__.startswith("rlaifv_pl.objectives")
-    assert options["datamodule"].train and str(trainer.default_root_dir) == str(tmp_path)
+    (rounds,) = (callback for callback in trainer.callbacks if isinstance(callback, Rounds))
+    assert (options["datamodule"].train is None) == (rounds.prompts is not None)
+    assert str(trainer.default_root_dir) == str(tmp_path)
+
+
+def test_the_feedback_config_builds_policy_and_feedback(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    made = []
+    monkeypatch.setattr(FeedbackRun, "make", lambda run: made.append(run) or sys.exit(0))
+    monkeypatch.setattr("rlaifv_pl.feedback.verbs.load_shards", lambda _: [])
+    with pytest.raises(SystemExit):
+        verbs.main(["feedback", "--config", str(FEEDBACK), "--prompts", "here", "--out", "there"])
+    assert made[0].policy.path == "llava-hf/llava-1.5-7b-hf" and made[0].feedback.generate.n == 10
+
+
+def test_rounds_are_the_papers_recipe(monkeypatch):
+    """4 rounds of 4,000 instructions, 10 candidates at 0.7, DPO with beta 0.1, lr 5e-7, batch 8, 4 epochs."""
+    config = yaml.safe_load((ROOT / "configs" / "rounds.yaml").read_text())
+    rounds, model, trainer = config["rounds"], config["model"]["init_args"], config["trainer"]
+    assert trainer["max_epochs"] / rounds["epochs"] == 4 == rounds["epochs"]
+    assert rounds["prompts_per_round"] == 4000 and rounds["feedback"]["generate"]["n"] == 10
+    assert rounds["feedback"]["generate"]["temperature"] == 0.7
+    assert model["losses"][0]["init_args"]["beta"] == 0.1 and model["optimizer"]["init_args"]["lr"] == 5e-7
+    assert config["data"]["batch_size"] * trainer["accumulate_grad_batches"] == 8
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from rlaifv_pl import cli, verbs
-from rlaifv_pl.data.shards import ShardWriter
 from rlaifv_pl.world import shipped
 from tests import coco
 
@@ -18,22 +17,37 @@ COMMANDS = re.findall(
     r"^    (?:.*&& )?((?:python train\.py|rlaifv) .*)$", (ROOT / "README.md").read_text(), re.MULTILINE
 )
 SMALL = (
-    " --trainer.max_steps 2 --trainer.max_epochs 1 --trainer.accelerator cpu --trainer.precision 32-true"
-    " --trainer.enable_progress_bar false --trainer.accumulate_grad_batches 1"
+    " --trainer.limit_train_batches 2 --trainer.max_epochs 1 --trainer.accelerator cpu"
+    " --trainer.precision 32-true --trainer.enable_progress_bar false --trainer.accumulate_grad_batches 1"
 )
+SHORT = (
+    ".generate.n 4 --{0}.generate.temperature 2.0 --{0}.generate.max_new_tokens 20"
+    " --{0}.conquer.engine.dtype float32"
+)
+
+
+def in_small(command: str) -> str:
+    """What a test adds to a command of the README: fewer steps, and a CPU instead of a GPU."""
+    added = ""
+    if "train.py" in command:
+        added += SMALL
+    if "rounds.yaml" in command:
+        added += " --rounds.epochs 1 --trainer.max_epochs 2 --rounds.feedback" + SHORT.format(
+            "rounds.feedback"
+        )
+    if command.startswith("rlaifv feedback --config"):
+        added += " --limit 24 --policy.dtype float32 --feedback" + SHORT.format("feedback")
+    return command + added
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A directory with the repository's configs, a source file, correction shards and a small model."""
+    """A directory with the repository's configs, a source file and a small model."""
     home = tmp_path_factory.mktemp("home")
     for name in ("configs", "train.py", "rlaifv_pl"):
         (home / name).symlink_to(ROOT / name)
     (home / "DIR").symlink_to(shipped("base"))
     coco.write_trl(home).rename(home / "my_pairs.parquet")
-    with ShardWriter(home / "shards" / "corrections", recipe={"photos": "corrections"}) as writer:
-        for sample in coco.nsft_samples():
-            writer.write(sample)
     return home
 
 
@@ -52,16 +66,19 @@ def test_the_commands_of_the_readme_run_in_their_order(home, monkeypatch):
     few = (
         (home / "configs" / "quickstart.yaml")
         .read_text()
-        .replace("count: 400", "count: 12")
+        .replace("count: 600", "count: 24")
         .replace("count: 500", "count: 12")
     )
     (home / "few.yaml").write_text(few)
-    run(f"{quickstart} --config few.yaml{SMALL}", monkeypatch)
+    run(f"{quickstart} --config few.yaml{SMALL} --trainer.max_epochs 4", monkeypatch)
     summary = json.loads((home / "runs" / "quickstart" / "summary.json").read_text())
-    assert set(summary) == {"before", "after", "seconds", "seed"}
-    assert {"instance", "sentence", "recall", "length"} <= set(summary["before"])
+    assert [row["round"] for row in summary["rounds"]] == [0, 1, 2] and summary["seed"] == 0
+    assert all(
+        {"instance", "sentence", "recall", "length", "pairs", "agreement", "seconds"} <= set(row)
+        for row in summary["rounds"]
+    )
     for command in others:
-        run(command + (SMALL if "train.py" in command else ""), monkeypatch)
+        run(in_small(command), monkeypatch)
     assert (home / "my-model" / "model.safetensors").is_file() and (home / "mine.png").stat().st_size > 10_000
 
 
