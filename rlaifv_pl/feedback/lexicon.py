@@ -35,7 +35,7 @@ ATTACHING = _words("of with for like than without from")
 PRONOUNS = {"he": "person", "she": "person", "it": "thing", "they": "many"}
 PLACES = _words("there here it")
 RELATIVES = _words("which who that where whom")
-SUBORDINATORS = _words("while whereas although though because since but when so if whilst yet")
+SUBORDINATORS = _words("while whereas although though because since but when so whilst yet")
 CONNECTIVES = _words(
     "additionally also moreover furthermore overall however meanwhile lastly finally secondly first firstly besides "
     "then therefore thus interestingly specifically notably altogether nonetheless nevertheless sure yes no well so "
@@ -67,7 +67,7 @@ VERBS = {
         "fly perch smile break point contribute continue embody evoke exude represent resemble offer prepare enjoy "
         "pose drive travel pull push cut serve read talk sleep graze swing hit throw kick face bear adorn decorate "
         "line extend stretch flow lay focus consist belong come go get keep work lend imply imitate stare gaze "
-        "spread swim float surf ski compete connect say tell reveal allow help ensure illustrate showcase separate "
+        "spread swim float surf compete connect say tell reveal allow help ensure illustrate showcase separate "
         "suit overlook observe drink cook grow drape know think see form boast divide receive hint "
         "invite reach climb glide wind balance"
     )
@@ -95,7 +95,7 @@ NOT_GERUNDS = _words(
 LINKING = _words("appear appears seem seems looks look")
 HEDGES = _words(
     "possibly perhaps likely probably maybe presumably potentially might may could would presumedly unlikely "
-    "unclear seemingly apparently either whether"
+    "unclear seemingly apparently either whether if"
 ) | {"most likely"}
 """What follows them is a guess."""
 COMMENTS = _words(
@@ -139,7 +139,8 @@ ADJECTIVES = EVALUATIONS | _words(
     "shiny colorful fluffy black white red green blue yellow orange brown gray grey pink purple golden silver blond "
     "blonde beige tan wooden metal metallic plastic round square rectangular oval flat deep high low lush bustling "
     "stylish simple plain fresh rustic huge giant tiny massive sharp soft smooth rough calm heavy sturdy fancy "
-    "plush curly wavy straight double single arid barren hilly crowded spacious left right upper lower front quiet"
+    "plush curly wavy straight double single arid barren hilly crowded spacious left right upper lower front quiet "
+    "casual social fun healthy formal"
 )
 IRREGULAR_PLURALS = {
     "people": "person", "men": "man", "women": "woman", "children": "child", "sheep": "sheep", "mice": "mouse",
@@ -155,7 +156,9 @@ PERSONS = _words(
 )
 TOGETHER = _words("together both between other while different each")
 """Words of a predicate that holds of several things only taken together."""
-VAGUE = _words("element elements day scene view time place setting display sight arrangement area way manner")
+VAGUE = _words(
+    "element elements casual social fun formal day scene view time place setting display sight arrangement area way manner"
+)
 """Of these "there is one" says nothing."""
 WHOLE = _words("both each all")
 """Words that may stand in front of what all of the things just named do."""

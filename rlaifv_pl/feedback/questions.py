@@ -114,7 +114,7 @@ def plural(words: Sequence[Token]) -> bool:
     if first in lexicon.SINGULAR:
         return False
     counted = first.isdigit() and "old" not in low
-    if counted or first in lexicon.PLURAL | lexicon.QUANTITIES | {"they"}:
+    if counted or first in lexicon.PLURAL | lexicon.QUANTITIES | {"they", "all"}:
         return True
     end = next(
         (n for n, token in enumerate(words) if n and token.kind not in ("word", "det", "adv")), len(words)

@@ -153,7 +153,8 @@ def _like_an_adverb(word: str) -> bool:
 def _open_class(word: str, before: Token | None, following: str) -> str:
     previous = before.kind if before else ""
     closed = following in _KINDS or following in _ADVERBS or _like_an_adverb(following)
-    noun_follows = not closed and following[:1].isalpha() and word != "being"
+    acted = following.endswith("ing") and following not in lexicon.NOT_GERUNDS
+    noun_follows = not closed and not acted and following[:1].isalpha() and word != "being"
     if word in lexicon.BASES:
         return "word" if previous in ("det", "prep") or before is None else "verb"
     if word in lexicon.VERBS and _acts(word, before, noun_follows):

@@ -31,6 +31,8 @@ from rlaifv_pl.feedback.sentences import Token, is_plural
 
 THERE = Token("there", "pron")
 IS = Token("is", "aux")
+SUBJECTS = {"det", "word", "pron", "conj", "prep"}
+"""Kinds of tokens that a subject begins with."""
 IMAGE = {"image", "picture", "photo", "photograph", "scene", "overall", "addition", "total", "caption"}
 
 
@@ -120,7 +122,7 @@ class Reader:
             return
         subjects = [one.tokens for one in clause[:place]] + ([list(words[:at])] if at else [])
         subjects = [self._resolved(subject) for subject in subjects if subject] or [self.subject]
-        if not subjects[0] or subjects[0][0].kind in ("ing", "part"):
+        if not subjects[0] or (first_content(subjects[0]) or IS).kind not in SUBJECTS:
             return
         together = verb.kind != "aux" or any(token.low in lexicon.TOGETHER for token in rest)
         whole = joined(subjects)
