@@ -5,6 +5,7 @@ has no file; several processes share the slices out between them and leave the s
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ class Share:
 
     rank: int = 0
     of: int = 1
+
+    @classmethod
+    def of_launcher(cls) -> "Share":
+        """As torchrun and its like tell each of the processes that they start; all of it without one."""
+        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 
 class Parts:

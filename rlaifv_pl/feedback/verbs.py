@@ -8,6 +8,7 @@ from rich.table import Table
 from rlaifv_pl.data.manifest import Manifest
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.engine import Engine
+from rlaifv_pl.feedback.parts import Share
 from rlaifv_pl.feedback.run import FeedbackRun
 from rlaifv_pl.feedback.settings import Feedback, Prompts
 
@@ -22,7 +23,8 @@ def make(
 ) -> Manifest:
     """Let a policy answer prompts, judge the answers claim by claim, and pair them.
 
-    Killed anywhere, the same command goes on where it was.
+    Killed anywhere, the same command goes on where it was. Several processes share the work when a launcher
+    starts them: `torchrun --nproc-per-node 8 --no-python rlaifv feedback ...`.
 
     Args:
         prompts: shard directory, or several; of each sample only the prompt and the images count.
@@ -41,10 +43,12 @@ def make(
         prompts=Prompts(shards, numbers),
         out=Path(out),
         seed=seed,
+        share=Share.of_launcher(),
         clock=seconds.__setitem__,
     )
     manifest = run.make()
-    Console(stderr=True).print(_table(manifest, seconds, out))
+    if run.share.rank == 0:
+        Console(stderr=True).print(_table(manifest, seconds, out))
     return manifest
 
 

@@ -1,6 +1,7 @@
 """A model in this process."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ class TransformersEngine:
         attention: attention implementation of transformers.
         chat_template: path to a Jinja file, for a checkpoint that has none.
         trust_remote_code: run code that comes with the checkpoint.
-        device: such as cuda:1; the first GPU, or the CPU where there is none, unless given.
+        device: such as cuda:1; this process's GPU, or the CPU where there is none, unless given.
         batch_size: rows at a time.
         fill_tokens: longest filled-in form.
         fill_tries: drafts of a form; the first is greedy.
@@ -222,8 +223,8 @@ class TransformersEngine:
             chat_template=self.chat_template,
             trust_remote_code=self.trust_remote_code,
         )
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model = VLM(load_model(spec)).requires_grad_(False).eval().to(device)
+        own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        model = VLM(load_model(spec)).requires_grad_(False).eval().to(self.device or own)
         return LiveEngine(
             model, Chat(load_processor(spec)), self.batch_size, self.fill_tokens, self.fill_tries
         )
