@@ -65,21 +65,21 @@ VERBS = {
         "create suggest convey provide occupy highlight reflect fill complement dominate demonstrate emphasize "
         "enhance span remain cast perform bring indicate attempt try lead catch engage pass navigate cross touch "
         "fly perch smile break point contribute continue embody evoke exude represent resemble offer prepare enjoy "
-        "pose drive travel pull push cut serve read talk sleep graze swing hit throw kick face bear adorn decorate "
-        "line extend stretch flow lay focus consist belong come go get keep work lend imply imitate stare gaze "
+        "pose drive travel pull push serve read talk sleep graze hit throw kick face adorn decorate "
+        "extend stretch flow lay focus consist belong come go get keep work lend imply imitate stare gaze "
         "spread swim float surf compete connect say tell reveal allow help ensure illustrate showcase separate "
-        "suit overlook observe drink cook grow drape know think see form boast divide receive hint "
-        "invite reach climb glide wind balance"
+        "suit overlook observe drink cook grow drape know think see boast divide receive hint "
+        "invite reach climb glide wind feed balance"
     )
 }
-"""Base form to third person singular."""
+"""Base to third person singular."""
 BASES = {form: base for base, form in VERBS.items()}
 CLEAR_BASES = _words("sit wear hold carry appear seem contain include surround occupy")
 """Base forms that are hardly ever nouns."""
 
 PARTICIPLES = _words(
     "seen worn held shown built made hung lit set spread taken parked driven drawn written stuck left caught bent "
-    "sat stood being eaten ridden visible present ready"
+    "sat stood being eaten ridden visible present ready cut"
 )
 NOT_PARTICIPLES = _words(
     "red bed shed sled seed speed need feed reed weed hundred naked bunk-bed sacred breed tweed flatbed "
@@ -102,7 +102,7 @@ COMMENTS = _words(
     "adding creating making giving providing showcasing indicating suggesting emphasizing highlighting contributing "
     "portraying enhancing ensuring allowing conveying demonstrating capturing inviting implying hinting evoking "
     "offering reflecting lending signifying making symbolizing showing enabling captivating resulting "
-    "blending bringing illustrating expressing requiring encouraging complementing helping maintaining indicative"
+    "blending bringing illustrating expressing requiring encouraging complementing maintaining indicative"
 )
 """Participles that open a remark on what was described."""
 OPINIONS = _words(
@@ -157,7 +157,8 @@ PERSONS = _words(
 TOGETHER = _words("together both between other while different each")
 """Words of a predicate that holds of several things only taken together."""
 VAGUE = _words(
-    "element elements casual social fun formal day scene view time place setting display sight arrangement area way manner"
+    "element elements casual social fun formal day scene view time place setting display sight arrangement area way "
+    "manner"
 )
 """Of these "there is one" says nothing."""
 WHOLE = _words("both each all")

@@ -7,7 +7,18 @@ from rlaifv_pl.feedback.clauses import finite
 from rlaifv_pl.feedback.questions import Statement
 from rlaifv_pl.feedback.sentences import Token
 
-IMAGES = {"image", "picture", "photo", "photograph", "scene", "shot", "view", "snapshot", "close-up"}
+IMAGES = {
+    "image",
+    "picture",
+    "photo",
+    "photograph",
+    "scene",
+    "shot",
+    "view",
+    "snapshot",
+    "painting",
+    "close-up",
+}
 FRAMES = {"presents", "feature", "show", "depict", "portray", "capture", "display", "contain", "include", "present",
           "showcase", "illustrate"}  # fmt: skip
 MOMENTS = {"moment", "glimpse", "instance"}
