@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from rlaifv_pl.feedback import lexicon
-from rlaifv_pl.feedback.clauses import finite
-from rlaifv_pl.feedback.questions import question_of, sentence_of
-from rlaifv_pl.feedback.sentences import LONGEST_SENTENCE, Token, sentences, tokens
-from rlaifv_pl.feedback.statements import Reader
-from rlaifv_pl.feedback.wording import judged, unwrapped
+from rlaifv_pl.feedback.english import lexicon
+from rlaifv_pl.feedback.english.clauses import finite
+from rlaifv_pl.feedback.english.questions import question_of, sentence_of
+from rlaifv_pl.feedback.english.sentences import LONGEST_SENTENCE, Token, sentences, tokens
+from rlaifv_pl.feedback.english.statements import Reader
+from rlaifv_pl.feedback.english.wording import judged, unwrapped
 from rlaifv_pl.records import Claim
 
 VERSION = 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlaifv_pl.feedback.divide import Answered, RuleSplitter
-from rlaifv_pl.feedback.sentences import LONGEST_SENTENCE, sentences
+from rlaifv_pl.feedback.english.sentences import LONGEST_SENTENCE, sentences
 from rlaifv_pl.records import Claim
 
 DESCRIBE = "Describe the image."

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rlaifv_pl.feedback import lexicon
-from rlaifv_pl.feedback.sentences import Token, is_plural
+from rlaifv_pl.feedback.english import lexicon
+from rlaifv_pl.feedback.english.sentences import Token, is_plural
 
 _CLOSED = re.compile(r"[.!?][\"\u201d]?$")
 LONGEST_SUBJECT = 8

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rlaifv_pl.feedback import lexicon
+from rlaifv_pl.feedback.english import lexicon
 
 _MARK = re.compile(r"[ \t]*(?:(?:[-*+\u2022\u2023\u25aa]|#{1,6}|>|\(?\d{1,3}[.)]|[a-z]\))[ \t]+)*")
 """What opens a line of a list, a heading or a quote; a minus sign or number glued to a word is text."""

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from rlaifv_pl.feedback import lexicon
-from rlaifv_pl.feedback.clauses import (
+from rlaifv_pl.feedback.english import lexicon
+from rlaifv_pl.feedback.english.clauses import (
     REMARKS,
     Segment,
     clauses,
@@ -13,7 +13,7 @@ from rlaifv_pl.feedback.clauses import (
     is_lead,
     is_partitive,
 )
-from rlaifv_pl.feedback.phrases import (
+from rlaifv_pl.feedback.english.phrases import (
     THE,
     core,
     definite,
@@ -26,8 +26,8 @@ from rlaifv_pl.feedback.phrases import (
     with_article,
     without_adverbs,
 )
-from rlaifv_pl.feedback.questions import Statement, agreeing, plural
-from rlaifv_pl.feedback.sentences import Token, is_plural
+from rlaifv_pl.feedback.english.questions import Statement, agreeing, plural
+from rlaifv_pl.feedback.english.sentences import Token, is_plural
 
 THERE = Token("there", "pron")
 IS = Token("is", "aux")

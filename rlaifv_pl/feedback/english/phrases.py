@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from rlaifv_pl.feedback import lexicon
-from rlaifv_pl.feedback.clauses import last_phrase
-from rlaifv_pl.feedback.sentences import Token, is_plural
+from rlaifv_pl.feedback.english import lexicon
+from rlaifv_pl.feedback.english.clauses import last_phrase
+from rlaifv_pl.feedback.english.sentences import Token, is_plural
 
 THE = Token("the", "det")
 AND = Token("and", "conj")

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from rlaifv_pl.feedback import lexicon
-from rlaifv_pl.feedback.sentences import Token, is_plural
+from rlaifv_pl.feedback.english import lexicon
+from rlaifv_pl.feedback.english.sentences import Token, is_plural
 
 REMARKS = {"remark", "guess"}
 STRONG = REMARKS | {"while", "rel", "with", "list", ";"}

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from rlaifv_pl.feedback import lexicon
-from rlaifv_pl.feedback.clauses import finite
-from rlaifv_pl.feedback.questions import Statement
-from rlaifv_pl.feedback.sentences import Token
+from rlaifv_pl.feedback.english import lexicon
+from rlaifv_pl.feedback.english.clauses import finite
+from rlaifv_pl.feedback.english.questions import Statement
+from rlaifv_pl.feedback.english.sentences import Token
 
 IMAGES = {
     "image",
