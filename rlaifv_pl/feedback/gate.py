@@ -4,9 +4,9 @@ Feedback of a labeler near chance makes every round worse than the last, and not
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.conquer import Labeler
@@ -15,6 +15,14 @@ from rlaifv_pl.models.chat import question_of
 from rlaifv_pl.records import Sample
 
 ANSWERS = ("no", "yes")
+
+
+class Known(NamedTuple):
+    """A question whose answer is known."""
+
+    sample: Sample
+    question: str
+    answer: str
 
 
 @dataclass(kw_only=True)
@@ -39,22 +47,27 @@ class Gate:
         """The questions."""
         return {"gate": [manifest.hash for manifest in load_shards(self.shards).manifests]}
 
-    def accuracy(self, labeler: Labeler, policy: Engine) -> float:
-        """Balanced accuracy on the known questions.
+    def known(self) -> list[Known]:
+        """The questions with their answers.
 
         Raises:
             EngineError: the shards lack questions with either answer.
         """
         known = list(self._known())
-        samples, questions, answers = zip(*known, strict=True) if known else ((), (), ())
+        answers = sorted({one.answer for one in known})
+        if len(answers) < len(ANSWERS):
+            raise EngineError(
+                f"gate: {self.shards} holds {len(known)} yes/no questions with the answers {answers}; expected "
+                "SFT samples of both answers, whose completion begins with yes or no."
+            )
+        return known
+
+    def accuracy(self, known: Sequence[Known], labeler: Labeler, policy: Engine) -> float:
+        """Balanced accuracy on known questions of both answers."""
+        samples, questions, answers = zip(*known, strict=True)
         right: dict[str, list[bool]] = defaultdict(list)
         for answer, verdict in zip(answers, labeler.verdicts(samples, questions, policy), strict=True):
             right[answer].append(verdict.rejected == (answer == "no"))
-        if len(right) < len(ANSWERS):
-            raise EngineError(
-                f"gate: {self.shards} holds {len(known)} yes/no questions with the answers {sorted(right)}; expected "
-                "SFT samples of both answers, whose completion begins with yes or no."
-            )
         return sum(sum(hits) / len(hits) for hits in right.values()) / len(right)
 
     def check(self, accuracy: float) -> None:
@@ -70,11 +83,11 @@ class Gate:
                 "policy worse: use a better labeler, check the wording of its question, or lower the bar."
             )
 
-    def _known(self) -> Iterator[tuple[Sample, str, str]]:
+    def _known(self) -> Iterator[Known]:
         stored = load_shards(self.shards)
         for index in range(len(stored)):
             sample = stored[index]
             words = (sample.completion or "").split()
             answer = words[0].strip(".,!").casefold() if words else ""
             if answer in ANSWERS:
-                yield sample, question_of(sample), answer
+                yield Known(sample, question_of(sample), answer)

@@ -69,9 +69,10 @@ class FeedbackRun:
             self._timed(parts.stage, partial(self._go_through, parts, before, stage))
             self.policy.release()
         self.feedback.conquer.release()
-        recipe = self._recipe()
+        recipe = self.recipe()
         if not is_made(self.out, recipe):
-            self._judged.wait(PATIENCE_SECONDS)
+            for parts, _ in self._stages:  # The last stage's come only after the earlier ones'.
+                parts.wait(PATIENCE_SECONDS)
             if self.share.rank == 0:
                 self._timed("pair", partial(self._write, recipe))
             wait_for(lambda: is_made(self.out, recipe), f"the manifest in {self.out}")
@@ -110,7 +111,8 @@ class FeedbackRun:
             "pair": how.pairing(),
         }
 
-    def _recipe(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, Any]:
+        """All that decides the shards, the policy included."""
         return {"policy": self.policy.identity, "settings": self.settings(), "judged": self._judged.hash}
 
     def _go_through(self, parts: Parts, before: Parts | None, stage: Stage) -> None:
@@ -170,7 +172,11 @@ class FeedbackRun:
             return
         recipe = gate.recipe() | labeler.recipe(self.policy.identity)
         asked = Parts(self.out / "stages", "gate", recipe, 1, 1)
-        list(asked.make(lambda _: [{"accuracy": gate.accuracy(labeler, self.policy)}]))
+        if not asked.is_made(0):
+            known = gate.known()
+            list(asked.make(lambda _: [{"accuracy": gate.accuracy(known, labeler, self.policy)}], self.share))
+            labeler.release()
+            asked.wait(PATIENCE_SECONDS)
         gate.check(asked.read(0)[0]["accuracy"])
 
     def _timed(self, stage: str, work: Callable[[], Any]) -> None:
