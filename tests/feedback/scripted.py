@@ -1,0 +1,145 @@
+"""Feedback without a model: an engine that makes its answers up from seeds and hashes, and counts what it is asked.
+
+As a program it is one of several processes that make feedback together, with the shipped models:
+`python -m tests.feedback.scripted OUT PROMPTS KNOWN RANK OF`.
+"""
+
+import random
+import re
+import sys
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from rlaifv_pl.data.shards import load_shards
+from rlaifv_pl.feedback.conquer import ModelLabeler
+from rlaifv_pl.feedback.divide import Answered
+from rlaifv_pl.feedback.engine import EngineError, Request, Sampling
+from rlaifv_pl.feedback.engines.transformers import TransformersEngine
+from rlaifv_pl.feedback.gate import Gate
+from rlaifv_pl.feedback.parts import Share
+from rlaifv_pl.feedback.run import FeedbackRun
+from rlaifv_pl.feedback.settings import Feedback, Prompts
+from rlaifv_pl.records import Claim, Sample
+from rlaifv_pl.seeds import derive
+from rlaifv_pl.world import shipped
+from rlaifv_pl.world.claims import SceneSplitter
+
+THINGS = ("a red cup", "a blue ring", "a green moon", "a white star")
+
+
+class Script:
+    """An engine whose answers are fixed by seeds and texts.
+
+    Args:
+        identity: another one, other answers.
+        breaks_at: call of `sample` or `choose`, counted from 1, at which the server goes away.
+    """
+
+    def __init__(self, identity: str = "script", breaks_at: int | None = None) -> None:
+        self.identity, self.breaks_at = identity, breaks_at
+        self.sampled: list[str] = []
+        self.chosen: list[Request] = []
+        self.calls, self.released = 0, 0
+
+    def sample(
+        self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[str]]:
+        self._call()
+        self.sampled += [sample.key for sample in samples]
+        return [[self._said(seed) for seed in own] for own in seeds]
+
+    def choose(self, requests: Sequence[Request], words: Sequence[str]) -> list[list[float]]:
+        self._call()
+        self.chosen += requests
+        return [self._shares(request, len(words)) for request in requests]
+
+    def release(self) -> None:
+        self.released += 1
+
+    def _call(self) -> None:
+        self.calls += 1
+        if self.calls == self.breaks_at:
+            raise EngineError("the server went away")
+
+    def _said(self, seed: int) -> str:
+        rng = random.Random(derive(self.identity, seed))
+        things = rng.choices(THINGS, k=rng.randint(0, 3))
+        return f"there is {' and '.join(things)} here." if things else "it is nice."
+
+    def _shares(self, request: Request, many: int) -> list[float]:
+        rng = random.Random(derive(self.identity, request.text, *map(_hash, request.images)))
+        weights, mass = [rng.random() for _ in range(many)], rng.choice((0.25, 0.75, 1.0))
+        return [mass * weight / sum(weights) for weight in weights]
+
+
+def _hash(data: bytes) -> str:
+    return sha256(data).hexdigest()
+
+
+class Mentions:
+    """Divides a scripted answer: every thing is a claim as often as it is named."""
+
+    def recipe(self) -> dict:
+        return {"splitter": "mentions"}
+
+    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
+        return [
+            [
+                Claim(text=found[0], question=f"is there {found[0]}?", start=found.start(), end=found.end())
+                for found in re.finditer("|".join(THINGS), text)
+            ]
+            for _, text in answered
+        ]
+
+
+def scripted_run(
+    out: Path, prompts: str | Path, policy: Script, labeler: Script | None, *, seed: int = 1, **how
+) -> FeedbackRun:
+    """A pass of feedback by scripts; `how` replaces settings of `Feedback`."""
+    settings = {
+        "divide": Mentions(),
+        "conquer": ModelLabeler(engine=labeler, question="{question}"),
+        "generate": Sampling(n=8),
+        "prompts_per_part": 4,
+    }
+    return real_run(out, prompts, policy, Feedback(**settings | how), seed=seed)
+
+
+def real_run(
+    out: Path, prompts: str | Path, policy, feedback: Feedback, *, seed: int = 1, share: Share | None = None
+) -> FeedbackRun:
+    """A pass of feedback over all prompts of some shards."""
+    shards = load_shards(prompts)
+    return FeedbackRun(
+        feedback=feedback,
+        policy=policy,
+        prompts=Prompts(shards, range(len(shards))),
+        out=out,
+        seed=seed,
+        round=2,
+        share=share or Share(),
+    )
+
+
+def world_feedback(known: str | Path) -> Feedback:
+    """The miniature world's feedback, with its models."""
+    labeler = TransformersEngine(path=str(shipped("labeler")), batch_size=64)
+    return Feedback(
+        divide=SceneSplitter(),
+        conquer=ModelLabeler(engine=labeler, question="{question}"),
+        generate=Sampling(n=4, temperature=1.0, max_new_tokens=60),
+        gate=Gate(shards=str(known), min_accuracy=0.8),
+        prompts_per_part=2,
+    )
+
+
+def world_policy() -> TransformersEngine:
+    """The policy that the miniature world begins with."""
+    return TransformersEngine(path=str(shipped("base")), batch_size=64)
+
+
+if __name__ == "__main__":
+    out, prompts, known, rank, of = sys.argv[1:]
+    share = Share(int(rank), int(of))
+    real_run(Path(out), prompts, world_policy(), world_feedback(known), share=share).make()
