@@ -7,8 +7,8 @@ import pytest
 from rlaifv_pl.objectives.base import AlignmentModule
 
 
-def planned(epochs: int, steps: int, limit: float, accumulate: int) -> int:
-    """Of a run with these settings of the trainer, when an epoch has 10 batches."""
+def planned(epochs: int, steps: int, limit: float, accumulate: int, a_round: int | None = None) -> int:
+    """Of a run with these settings of the trainer, when an epoch has 10 batches and a round so many epochs."""
     trainer = SimpleNamespace(
         datamodule=SimpleNamespace(batches_per_epoch=lambda: 10),
         max_epochs=epochs,
@@ -16,7 +16,7 @@ def planned(epochs: int, steps: int, limit: float, accumulate: int) -> int:
         limit_train_batches=limit,
         accumulate_grad_batches=accumulate,
     )
-    return AlignmentModule.total_steps(SimpleNamespace(trainer=trainer))
+    return AlignmentModule.total_steps(SimpleNamespace(trainer=trainer, schedule_epochs=a_round))
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,7 @@ def planned(epochs: int, steps: int, limit: float, accumulate: int) -> int:
         ((3, -1, 4, 1), 12),
         ((3, -1, 40, 1), 30),
         ((3, -1, 0.5, 2), 9),
+        ((6, -1, 1.0, 1, 2), 20),
     ],
 )
 def test_the_schedule_spans_the_updates_that_the_run_will_make(settings, updates):
