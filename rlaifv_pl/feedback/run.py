@@ -17,7 +17,7 @@ from rich.progress import track
 
 from rlaifv_pl.data.manifest import Manifest, hash_json, read_manifest
 from rlaifv_pl.data.shards import ShardWriter
-from rlaifv_pl.feedback.conquer import conquer
+from rlaifv_pl.feedback.conquer import LOW_MASS, conquer
 from rlaifv_pl.feedback.divide import Answered
 from rlaifv_pl.feedback.engine import Engine
 from rlaifv_pl.feedback.finish import find_pairs, is_made, samples, scored
@@ -27,6 +27,9 @@ from rlaifv_pl.feedback.rows import decode_candidates, encode_candidates
 from rlaifv_pl.feedback.settings import Feedback, Prompts
 from rlaifv_pl.models.chat import question_of
 from rlaifv_pl.records import Candidate, Sample
+
+MANY_LOW = 0.1
+"""Share of verdicts with low mass that is worth a warning."""
 
 Judged = list[list[Candidate]]
 Stage = Callable[[Sequence[Sample], Judged], Judged]
@@ -151,6 +154,11 @@ class FeedbackRun:
 
     def _write(self, recipe: Mapping[str, Any]) -> None:
         outcome = find_pairs(self.candidates(), self.feedback, self.seed)
+        if outcome.notes["low_mass"] > MANY_LOW:
+            Console(stderr=True).print(
+                f"warning: {outcome.notes['low_mass']:.0%} of the verdicts have P(yes) + P(no) below {LOW_MASS}: the "
+                "labeler wanted to say something else. Check the wording of its question."
+            )
         provenance = {"round": self.round, "feedback": hash_json(recipe), "seed": self.seed}
         with ShardWriter(
             self.out, recipe=recipe, round=self.round, parents=self.prompts.parents(), overwrite=True

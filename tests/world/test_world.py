@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.records import Sample
+from rlaifv_pl.records import Candidate, Sample, Verdict
 from rlaifv_pl.world import shipped
-from rlaifv_pl.world.claims import ExactLabeler, divide, is_true
+from rlaifv_pl.world.claims import ExactLabeler, divide, is_true, scene_of
 from rlaifv_pl.world.evaluate import world_figures
 from rlaifv_pl.world.language import caption, phrase, question, reading
 from rlaifv_pl.world.model import build_processor
+from rlaifv_pl.world.probe import WorldProbe
 from rlaifv_pl.world.scenes import CELL, COLORS, SHAPES, THEMES, Scene, Thing, draw_scene, render
 from rlaifv_pl.world.shards import Lessons, Scenes, draw_scenes
 
@@ -105,13 +106,55 @@ def test_questions_have_true_answers_and_yes_and_no_are_even():
 )
 def test_the_exact_labeler_knows_the_room(text, true):
     sample = Sample(key="room", prompt="describe the picture.", extra={"scene": ROOM.to_json()})
-    (verdict,) = ExactLabeler().verdicts(sample, [text])
+    (verdict,) = ExactLabeler().verdicts([sample], [text], None)
     assert (verdict.yes, verdict.no) == ((1.0, 0.0) if true else (0.0, 1.0))
+
+
+def test_judged_descriptions_are_yes_where_all_of_them_is_true():
+    """The words of the question, read as a description, against the scene that was drawn."""
+    answers = []
+    for sample, (scene, _) in zip(
+        Lessons(out="", judge=60).samples(), draw_scenes("train", 0, 60), strict=True
+    ):
+        text = sample.prompt[0]["content"][0]["text"]
+        claims = divide(text.removesuffix("?") + ".")
+        assert text.endswith("?") and claims
+        truth = all(is_true(scene, claim.question) for claim in claims)
+        assert sample.completion == ("yes" if truth else "no")
+        answers.append(sample.completion)
+    assert 10 < answers.count("yes") < 50
+
+
+def test_a_probe_measures_greedy_and_sampled_descriptions_and_the_labeler(tmp_path):
+    scenes = Scenes(out=str(tmp_path), split="tune", count=6, seed=2).ensure()
+    probe = WorldProbe(scenes=str(scenes))
+
+    class Liar:
+        """Says that there is a red cup and a blue ring; when sampled, a red cup alone."""
+
+        def sample(self, samples, seeds, sampling):
+            ring = " and a blue ring" if sampling.temperature == 0 else ""
+            return [[f"there is a red cup{ring}."] for _ in samples]
+
+    figures = probe.figures(Liar())
+    stored = load_shards(scenes)
+    contents = [scene_of(stored[index]).contents for index in range(6)]
+    lies = sum(("red", "cup") not in there for there in contents)
+    rings = sum(("blue", "ring") not in there for there in contents)
+    assert figures["instance"] == (lies + rings) / 12 and figures["sampled_instance"] == lies / 6
+    assert figures["length"] == 9 and figures["sampled_length"] == 5
+
+    claims = tuple(divide("there is a red cup and a blue ring."))
+    verdicts = (Verdict(yes=1.0, no=0.0),) * 2
+    judged = [Candidate(text="", seed=0, claims=claims, verdicts=verdicts)]
+    agreement = probe.agreement([(stored[index], judged) for index in range(6)])
+    assert agreement == 1 - (lies + rings) / 12
+    assert probe.agreement([]) is None
 
 
 def test_the_exact_labeler_refuses_what_it_cannot_know():
     with pytest.raises(ValueError, match="carries no scene"):
-        ExactLabeler().verdicts(Sample(key="photo", prompt="what is it?"), ["is there a red cup?"])
+        ExactLabeler().verdicts([Sample(key="photo", prompt="what is it?")], ["is there a red cup?"], None)
     with pytest.raises(ValueError, match="no question of the miniature world"):
         is_true(ROOM, "is there a dog?")
 
