@@ -148,7 +148,7 @@ def test_a_probe_measures_greedy_and_sampled_descriptions_and_the_labeler(tmp_pa
     verdicts = (Verdict(yes=1.0, no=0.0),) * 2
     judged = [Candidate(text="", seed=0, claims=claims, verdicts=verdicts)]
     agreement = probe.agreement([(stored[index], judged) for index in range(6)])
-    assert agreement == 1 - (lies + rings) / 12
+    assert agreement == pytest.approx(1 - (lies + rings) / 12)
     assert probe.agreement([]) is None
 
 
