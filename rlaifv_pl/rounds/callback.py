@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from rich.console import Console
 
 from rlaifv_pl.data.datamodule import Shards
-from rlaifv_pl.data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from rlaifv_pl.data.manifest import MANIFEST_NAME, Manifest, ManifestError, hash_json, read_manifest
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.correct.run import Corrector, correct_shards
 from rlaifv_pl.feedback.engines.transformers import LiveEngine
@@ -49,7 +49,8 @@ class Rounds(Checkpoint):
         ema_keep: of `ema`, the share of the last round's reference that stays.
         restart: begin every round with a fresh optimiser and schedule; else both span the whole run.
         replay: earlier rounds whose shards are trained on again.
-        min_pairs: a later round with fewer of them is not trained on, and ends the run.
+        min_pairs: a later round with fewer of them (that have corrections, with `correct`) is not trained on, and
+            ends the run.
         correct: makes corrective dialogues of the pairs, for nSFT.
         probe: measures policy and labeler between the rounds.
         batch_size: candidates that are drawn at a time.
@@ -108,6 +109,7 @@ class Rounds(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         if self.prompts is None:
             return
+        self._epoch_started = time.monotonic()
         pl_module.schedule_start = self._schedule_start
         self._stop_without_pairs(trainer, trainer.current_epoch)
 
@@ -163,32 +165,43 @@ class Rounds(Checkpoint):
     def _begin(self, number: int) -> None:
         if self._module.reference is not None:
             self._references.begin(number, self._module.reference, self._module.policy)
-        self._measure(number - 1)
         run = self._feedback(number)
+        self.ledger.begin(number, hash_json(run.recipe()))
+        self._measure(number - 1)
         manifest = run.make()
         if self.correct is not None:
             self._make_corrections(number)
         self._note(number, manifest, run)
-        if number == 1 and manifest.samples < self.min_pairs:
+        made = read_manifest(self._shards(number))
+        if number == 1 and made.samples < self.min_pairs:
             raise RunError(
-                f"Round 1 made {manifest.samples} pairs of {len(run.prompts.numbers)} prompts, fewer than min_pairs "
-                f"({self.min_pairs}); left out were {dict(manifest.drops)}. Sample more candidates, at a higher "
+                f"Round 1 made {made.samples} {self._kind} of {len(run.prompts.numbers)} prompts, fewer than min_pairs "
+                f"({self.min_pairs}); left out were {manifest.drops | made.drops}. Sample more candidates, at a higher "
                 "temperature, or loosen feedback.pair."
             )
         self._trainer.strategy.barrier()
 
     def _resume(self, number: int) -> None:
         """Take up a round in whose midst the run was killed; the policy has been trained since it began."""
-        out = self._pairs(number)
-        made = read_manifest(out).recipe["settings"] if (out / MANIFEST_NAME).is_file() else None
-        if made != self._feedback(number).settings():
+        if not self._is_as_configured(number):
             raise RunError(
-                f"{out} was made with other settings of feedback, prompts or seed, or is missing, and the policy "
-                "that this run goes on with has been trained since. Resume with the settings of the run's config.yaml, "
-                "or start a new run in another trainer.default_root_dir."
+                f"{self._pairs(number)} was made with other settings of feedback, prompts, corrections or seed, or is "
+                "missing, and the policy that this run goes on with has been trained since. Resume with the settings "
+                "of the run's config.yaml, or start a new run in another trainer.default_root_dir."
             )
+        self.ledger.go_on(number)
         if self._module.reference is not None:
             self._references.resume(number, self._module.reference)
+
+    def _is_as_configured(self, number: int) -> bool:
+        wanted = {self._pairs(number): ("settings", self._feedback(number).settings())}
+        if self.correct is not None:
+            wanted[self._shards(number)] = ("correct", self.correct.recipe())
+        return all(
+            (out / MANIFEST_NAME).is_file()
+            and hash_json(read_manifest(out).recipe.get(name)) == hash_json(value)
+            for out, (name, value) in wanted.items()
+        )
 
     def _feedback(self, number: int) -> FeedbackRun:
         trainer = self._trainer
@@ -224,11 +237,11 @@ class Rounds(Checkpoint):
         out = self._shards(number)
         if self._trainer.is_global_zero:
             started = time.monotonic()
-            correct_shards(
-                [str(self._pairs(number))], out, self.correct, derive(run_seed(), "correct", number)
-            )
+            seed = derive(run_seed(), "correct", number)
+            correct_shards([str(self._pairs(number))], out, self.correct, seed, overwrite=True)
             self.ledger.spend(number, "correct", time.monotonic() - started)
-        wait_for((out / MANIFEST_NAME).is_file, f"the corrections in {out}")
+        parents = (read_manifest(self._pairs(number)).hash,)
+        wait_for(lambda: _parents(out) == parents, f"the corrections in {out}")
 
     def _measure(self, number: int) -> None:
         """Figures of the policy after that many rounds."""
@@ -245,16 +258,22 @@ class Rounds(Checkpoint):
         self.ledger.note(number, **entry)
 
     def _stop_without_pairs(self, trainer: Trainer, epoch: int) -> None:
-        if epoch >= trainer.max_epochs or epoch % self.epochs:
+        is_over = epoch >= trainer.max_epochs or 0 <= trainer.max_steps <= trainer.global_step
+        if is_over or epoch % self.epochs:
             return
         self.shards_of_epoch(epoch)
         number = epoch // self.epochs + 1
-        if number > 1 and (made := read_manifest(self._pairs(number)).samples) < self.min_pairs:
+        if number > 1 and (made := read_manifest(self._shards(number)).samples) < self.min_pairs:
             trainer.should_stop = True
             if trainer.is_global_zero:
                 Console(stderr=True).print(
-                    f"Round {number} made {made} pairs, fewer than min_pairs ({self.min_pairs}): the run ends here."
+                    f"Round {number} made {made} {self._kind}, fewer than min_pairs ({self.min_pairs}): "
+                    "the run ends here."
                 )
+
+    @property
+    def _kind(self) -> str:
+        return "pairs with corrections" if self.correct else "pairs"
 
     def _pairs(self, number: int) -> Path:
         return self.directory / str(number)
@@ -262,6 +281,14 @@ class Rounds(Checkpoint):
     def _shards(self, number: int) -> Path:
         """What the policy trains on in a round."""
         return self._pairs(number) / "corrections" if self.correct else self._pairs(number)
+
+
+def _parents(shards: Path) -> tuple[str, ...]:
+    """What finished shards were made from; nothing where there are none."""
+    try:
+        return read_manifest(shards).parents
+    except ManifestError:
+        return ()
 
 
 def _with_samples(run: FeedbackRun) -> Iterable[tuple[Sample, Sequence[Candidate]]]:

@@ -14,7 +14,7 @@ class Ledger:
     """Entries by round in `<run>/rounds/ledger.json`, on disk after every change.
 
     Round 0 is the policy as the run was given it: it has figures, but no pairs. An entry may hold `pairs`,
-    `manifest`, `drops`, `notes`, `agreement`, `figures` and `seconds` by stage.
+    `recipe`, `manifest`, `drops`, `notes`, `agreement`, `figures` and `seconds` by stage.
 
     Args:
         rounds: directory of the rounds.
@@ -30,6 +30,28 @@ class Ledger:
             return {}
         entries = json.loads(self.path.read_bytes())
         return {int(number): entries[number] for number in sorted(entries, key=int)}
+
+    def begin(self, number: int, recipe: str) -> None:
+        """Note that a round begins.
+
+        What stands there of it from another recipe is another run's, and goes, with round 0 if it is the first
+        round's. What stands there of later rounds, or of training in this one, was never done on the way here.
+        """
+        if self.writes:
+            entries = self.read()
+            own = entries.get(number, {})
+            is_same = own.get("recipe") == recipe
+            spent = own.get("seconds", {}) if is_same else {}
+            seconds = {stage: value for stage, value in spent.items() if stage not in ("train", "measure")}
+            earlier = {each: entries[each] for each in entries if each < number and (is_same or number > 1)}
+            self._write({**earlier, number: {"recipe": recipe, "seconds": seconds}})
+
+    def go_on(self, number: int) -> None:
+        """Note that training goes on in the midst of a round: it has no figures yet, and none is after it."""
+        if self.writes:
+            entries = {each: entry for each, entry in self.read().items() if each <= number}
+            entries.get(number, {}).pop("figures", None)
+            self._write(entries)
 
     def note(self, number: int, **values: Any) -> None:
         """Put values into a round's entry, in place of what stood there under the same names."""

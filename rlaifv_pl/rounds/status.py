@@ -5,7 +5,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rlaifv_pl.data.manifest import MANIFEST_NAME
 from rlaifv_pl.rounds.ledger import Ledger
 from rlaifv_pl.rounds.summary import rounds_table, seconds_table, summary_rows
 
@@ -25,16 +24,14 @@ def status(run: str) -> None:
     console, entries = Console(), Ledger(rounds).read()
     if rows := summary_rows(entries):
         console.print(rounds_table(rows), seconds_table(rows))
-    numbers = sorted(int(path.name) for path in rounds.iterdir() if path.name.isdecimal())
     table = Table("round", "pairs", "length chosen / rejected", "parts made", title="shards")
-    for number in numbers:
-        made = (rounds / str(number) / MANIFEST_NAME).is_file()
-        entry = entries.get(number, {})
+    for number in filter(None, entries):
+        entry = entries[number]
         notes = entry.get("notes", {})
         words = [notes.get(f"{side}_words") for side in ("chosen", "rejected")]
         table.add_row(
             str(number),
-            str(entry.get("pairs", "")) if made else "in the making",
+            str(entry.get("pairs", "in the making")),
             " / ".join(f"{each:.1f}" for each in words if each is not None),
             _parts(rounds / str(number) / "stages"),
         )

@@ -50,6 +50,7 @@ def correct_shards(
     corrector: Corrector,
     seed: int = 0,
     samples_per_shard: int = 1000,
+    overwrite: bool = False,
 ) -> Manifest:
     """Write corrections to preference samples; what is made already is not made again.
 
@@ -64,6 +65,7 @@ def correct_shards(
         corrector: writes the corrections.
         seed: decides all draws, together with the samples' keys.
         samples_per_shard: size of every shard but the last.
+        overwrite: replace shards of another recipe.
 
     Raises:
         BadSample: a sample is no preference sample, or lacks what the corrector reads.
@@ -77,7 +79,7 @@ def correct_shards(
         return read_manifest(out)
     parts = Parts(out / "stages", "correct", asked, len(source), SAMPLES_PER_PART)
     # What lies there beside parts of this very recipe is an earlier attempt's.
-    overwrite = parts.directory.is_dir()
+    overwrite = overwrite or parts.directory.is_dir()
     with ShardWriter(
         out, recipe=recipe, samples_per_shard=samples_per_shard, parents=parents, overwrite=overwrite
     ) as writer:
