@@ -14,7 +14,6 @@ from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import ShardWriter, load_shards
 from rlaifv_pl.feedback import run as run_module
 from rlaifv_pl.feedback.combine import minus_expected_rejected, minus_rejected_share
-from rlaifv_pl.feedback.conquer import ModelLabeler
 from rlaifv_pl.feedback.engine import EngineError, Sampling
 from rlaifv_pl.feedback.gate import Gate
 from rlaifv_pl.feedback.pair import PairRule
@@ -340,7 +339,7 @@ def test_a_gate_without_both_answers_is_refused_before_anybody_is_asked(prompts,
         with pytest.raises(EngineError, match=f"with the answers {list(keep)}".replace("[", r"\[")):
             scripted_run(tmp_path / "out", prompts, policy, labeler, gate=gate).make()
         assert policy.calls == labeler.calls == 0
-    with pytest.raises(ValueError, match="expected 0.5"):
+    with pytest.raises(ValueError, match=r"expected 0\.5"):
         Gate(shards="known", min_accuracy=0.4)
 
 
