@@ -21,7 +21,8 @@ class WholeAnswer:
     """Does not divide: a candidate is one claim.
 
     Args:
-        question: what is asked about it, with `{answer}` and, if it matters, `{prompt}` in it.
+        question: what is asked about it, with `{answer}` in it, or with `{statement}`, the answer without its last
+            full stop; and with `{prompt}` if it matters.
     """
 
     question: str = RATE
@@ -35,7 +36,8 @@ class WholeAnswer:
         return [self._claim(prompt, text) if text else [] for prompt, text in answered]
 
     def _claim(self, prompt: str, text: str) -> list[Claim]:
-        question = self.question.format(prompt=prompt, answer=text)
+        statement = text.strip().removesuffix(".")
+        question = self.question.format(prompt=prompt, answer=text, statement=statement)
         return [Claim(text=text, question=question, start=0, end=len(text))]
 
 

@@ -161,7 +161,7 @@ class Chat:
         return pieces
 
     @cached_property
-    def _markers(self) -> set[str]:
+    def markers(self) -> set[str]:
         """What stands for an image in the template's text, and in the text that the model reads."""
         return {
             self.processor.image_token,
@@ -172,10 +172,10 @@ class Chat:
         placed = sum(
             block["type"] == "image" for message in dialogue.messages for block in message["content"]
         )
-        before, *behind = (sum(map(piece.text.count, self._markers)) for piece in pieces)
+        before, *behind = (sum(map(piece.text.count, self.markers)) for piece in pieces)
         if before != placed or any(behind):
             raise ChatError(
-                f"The image marker {' or '.join(sorted(self._markers))} must stand once for each of the {placed} image "
+                f"The image marker {' or '.join(sorted(self.markers))} must stand once for each of the {placed} image "
                 f"blocks, and before the first answer to learn; found {before} there and {sum(behind)} behind. "
                 "Remove it from texts, and place images early."
             )

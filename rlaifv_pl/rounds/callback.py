@@ -19,7 +19,7 @@ from rlaifv_pl.data.datamodule import Shards
 from rlaifv_pl.data.manifest import MANIFEST_NAME, Manifest, ManifestError, hash_json, read_manifest
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.correct.run import Corrector, correct_shards
-from rlaifv_pl.feedback.engines.transformers import LiveEngine
+from rlaifv_pl.feedback.engines.live import LiveEngine
 from rlaifv_pl.feedback.parts import Share, wait_for
 from rlaifv_pl.feedback.run import FeedbackRun
 from rlaifv_pl.feedback.settings import Feedback, Prompts

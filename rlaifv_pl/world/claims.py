@@ -87,15 +87,24 @@ def scene_of(sample: Sample) -> Scene:
 
 
 def is_true(scene: Scene, question: str) -> bool:
-    """The answer to a question in the words of `language`.
+    """The answer to a question in the words of `language`; of a whole description, whether all of it is true.
 
     Raises:
         ValueError: the question is none of the world's.
     """
+    answer = truth(scene, question)
+    if answer is None:
+        raise ValueError(
+            f"{question!r} is no question of the miniature world: see world/language.py for its grammar."
+        )
+    return answer
+
+
+def truth(scene: Scene, question: str) -> bool | None:
+    """As `is_true`; None of a question that is none of the world's."""
     if match := re.fullmatch(rf"is there a ({_NAME})\?", question):
         return tuple(match[1].split()) in scene.contents
     if match := re.fullmatch(rf"are there ({'|'.join(NUMBERS)}) objects\?", question):
         return NUMBERS.index(match[1]) == len(scene.things)
-    raise ValueError(
-        f"{question!r} is no question of the miniature world: see world/language.py for its grammar."
-    )
+    claims = divide(question.replace("?", "."))
+    return all(is_true(scene, claim.question) for claim in claims) if claims else None

@@ -7,7 +7,7 @@ from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.engine import Engine, Sampling
 from rlaifv_pl.feedback.generate import generate
 from rlaifv_pl.records import Candidate, Sample
-from rlaifv_pl.world.claims import is_true, scene_of
+from rlaifv_pl.world.claims import scene_of, truth
 from rlaifv_pl.world.evaluate import WorldFigures, world_figures
 
 GREEDY = Sampling(n=1, temperature=0.0, max_new_tokens=80)
@@ -42,11 +42,12 @@ class WorldProbe:
         return measure(policy, prompts).to_json() | {f"sampled_{name}": sampled[name] for name in sampled}
 
     def agreement(self, judged: Iterable[tuple[Sample, Sequence[Candidate]]]) -> float | None:
-        """Share of the verdicts on candidates' claims that the scenes bear out."""
-        right = [
-            verdict.rejected != is_true(scene_of(sample), claim.question)
+        """Share of the verdicts that the scenes bear out, of those on the world's own questions."""
+        judged_truths = [
+            (truth(scene_of(sample), claim.question), verdict)
             for sample, candidates in judged
             for candidate in candidates
             for claim, verdict in zip(candidate.claims, candidate.verdicts, strict=True)
         ]
+        right = [verdict.rejected != true for true, verdict in judged_truths if true is not None]
         return sum(right) / len(right) if right else None

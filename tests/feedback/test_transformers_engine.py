@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from rlaifv_pl.feedback.conquer import ModelLabeler, conquer, low_mass
 from rlaifv_pl.feedback.engine import Request, Sampling
 from rlaifv_pl.feedback.engines.draw import SeededDraw
-from rlaifv_pl.feedback.engines.transformers import LiveEngine, TransformersEngine
+from rlaifv_pl.feedback.engines.live import LiveEngine
+from rlaifv_pl.feedback.engines.transformers import TransformersEngine
 from rlaifv_pl.feedback.engines.words import word_tokens
 from rlaifv_pl.feedback.generate import generate
 from rlaifv_pl.feedback.self_reward import RatingLabeler, WholeAnswer

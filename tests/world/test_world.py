@@ -102,6 +102,8 @@ def test_questions_have_true_answers_and_yes_and_no_are_even():
         ("is there a blue cup?", False),
         ("are there two objects?", True),
         ("are there three objects?", False),
+        ("there is a red cup. there are two objects?", True),
+        ("there is a red cup. there are three objects?", False),
     ],
 )
 def test_the_exact_labeler_knows_the_room(text, true):

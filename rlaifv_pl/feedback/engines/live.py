@@ -1,0 +1,230 @@
+"""A model that is in memory already, asked in this process."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import groupby
+from typing import Any
+
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from torch import Tensor
+from transformers import BatchFeature, PreTrainedModel
+
+from rlaifv_pl.data.images import open_image
+from rlaifv_pl.data.manifest import hash_json
+from rlaifv_pl.feedback.engine import Form, Request, Sampling
+from rlaifv_pl.feedback.engines.draw import SeededDraw
+from rlaifv_pl.feedback.engines.prefix import (
+    Asked,
+    Faith,
+    fork,
+    hand_on,
+    next_logits,
+    plain_inputs,
+    without_last,
+)
+from rlaifv_pl.feedback.engines.words import word_tokens
+from rlaifv_pl.feedback.prompts import FILL
+from rlaifv_pl.models.chat import Chat, about_images, prompt_messages
+from rlaifv_pl.models.identity import fingerprint
+from rlaifv_pl.models.policy import plain_model
+from rlaifv_pl.models.vlm import VLM
+from rlaifv_pl.records import Sample
+from rlaifv_pl.seeds import derive
+
+
+class LiveEngine:
+    """A model that is in memory already, such as the policy in training.
+
+    Args:
+        model: to ask; its mode and its weights are left as they are.
+        chat: of its processor.
+        batch_size: rows at a time.
+        fill_tokens: longest filled-in form.
+        fill_tries: drafts of a form; the first is greedy.
+        context: entered around every forward, for instance a trainer's precision.
+    """
+
+    def __init__(
+        self,
+        model: VLM,
+        chat: Chat,
+        batch_size: int = 16,
+        fill_tokens: int = 1024,
+        fill_tries: int = 3,
+        context: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
+        self.model, self.chat, self.batch_size = model, chat, batch_size
+        self.fill_tokens, self.fill_tries, self.context = fill_tokens, fill_tries, context
+        self._tokens: dict[tuple[str, ...], list[list[int]]] = {}
+        self._faith = Faith()
+
+    @property
+    def identity(self) -> str:
+        """Hash of the weights as they are now, the chat template and the image processing."""
+        processor = self.chat.processor
+        images = processor.image_processor.to_dict()
+        return hash_json(
+            [fingerprint(self.model, adapters=True), processor.chat_template, json.dumps(images, default=str)]
+        )
+
+    def sample(
+        self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[str]]:
+        """As `Engine.sample`, `sampling.n` for each; a row is drawn with its own seed, whoever shares its batch."""
+        at_once = max(1, self.batch_size // sampling.n)
+        groups = _batches(list(zip(samples, seeds, strict=True)), at_once)
+        return [texts for group in groups for texts in self._drawn(group, sampling)]
+
+    def choose(self, requests: Sequence[Request], words: Sequence[str]) -> list[list[float]]:
+        """As `Engine.choose`, from the first token's distribution; an image is read once for its requests.
+
+        Raises:
+            ValueError: two of the words begin with the same token of this model.
+        """
+        tokens = self._word_tokens(tuple(words))
+        return [row for batch in self._about_images(requests) for row in self._first(batch, tokens)]
+
+    def fill(self, requests: Sequence[Request], form: type[Form]) -> list[Form | None]:
+        """As `Engine.fill`: the greedy draft, then drawn ones until one holds."""
+        schema = json.dumps(form.model_json_schema())
+        return [self._fill(request, form, schema) for request in requests]
+
+    def release(self) -> None:
+        """Nothing: the model is somebody else's."""
+
+    def _fill(self, request: Request, form: type[Form], schema: str) -> Form | None:
+        asked = Sample(
+            key="form", prompt=FILL.format(text=request.text, schema=schema), images=request.images
+        )
+        for draft in range(self.fill_tries):
+            sampling = Sampling(n=1, temperature=0.7 * (draft > 0), max_new_tokens=self.fill_tokens)
+            ((text,),) = self.sample([asked], [[derive("fill", request.text, draft)]], sampling)
+            try:
+                return form.model_validate_json(text[text.find("{") : text.rfind("}") + 1])
+            except ValidationError:
+                continue
+        return None
+
+    def _drawn(self, group: Sequence[tuple[Sample, Sequence[int]]], sampling: Sampling) -> list[list[str]]:
+        """More candidates than a batch holds come in several batches of one prompt."""
+        found: list[list[str]] = [[] for _ in group]
+        for first in range(0, sampling.n, self.batch_size):
+            some = [(sample, seeds[first : first + self.batch_size]) for sample, seeds in group]
+            for texts, more in zip(found, self._draw(some, sampling), strict=True):
+                texts += more
+        return found
+
+    @torch.inference_mode()
+    def _draw(self, group: Sequence[tuple[Sample, Sequence[int]]], sampling: Sampling) -> list[list[str]]:
+        samples, seeds = zip(*group, strict=True)
+        texts = [self.chat.render(prompt_messages(sample), ask=True) for sample in samples]
+        inputs = self._inputs(
+            [Asked(_open(sample), [text]) for sample, text in zip(samples, texts, strict=True)]
+        )
+        with self._asked() as model:
+            out = model.generate(
+                **self._copied(model, inputs, len(seeds[0])),
+                **_how(sampling, [seed for own in seeds for seed in own]),
+                # An image token in an answer would have no image when the answer is scored.
+                suppress_tokens=sorted(
+                    {
+                        *(model.generation_config.suppress_tokens or ()),
+                        *self.chat.processor.image_token_ids,
+                    }
+                ),
+            )
+        answers = out[:, inputs["input_ids"].shape[1] :]
+        drawn = [text.strip() for text in self.chat.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        n = len(seeds[0])
+        return [drawn[first : first + n] for first in range(0, len(drawn), n)]
+
+    def _copied(self, model: PreTrainedModel, inputs: BatchFeature, n: int) -> Mapping[str, Any]:
+        """What n candidates of each prompt are generated from."""
+        if n == 1:
+            return inputs
+        if "candidates" not in self._faith:
+            head, last = without_last(inputs)
+            every = torch.arange(len(last), device=last.device)
+            shared = next_logits(model, hand_on(model, head, every, last.tolist()))
+            self._faith.compare("candidates", shared, next_logits(model, inputs), model.dtype)
+        if not self._faith.holds("candidates"):
+            return {**inputs, "num_return_sequences": n}
+        head, last = without_last(inputs)
+        rows = torch.arange(len(last), device=last.device).repeat_interleave(n)
+        return hand_on(model, head, rows, last[rows].tolist())
+
+    @torch.inference_mode()
+    def _first(self, batch: Sequence[Asked], tokens: Sequence[list[int]]) -> list[list[float]]:
+        with self._asked() as model:
+            logits = self._shared_logits(model, batch) if self._faith.holds("questions") else None
+            if logits is None or "questions" not in self._faith:
+                plain = next_logits(model, self._inputs(batch))
+                if logits is not None:
+                    self._faith.compare("questions", logits, plain, model.dtype)
+                logits = plain
+        share = logits.softmax(-1)
+        return torch.stack([share[:, ids].sum(-1) for ids in tokens], dim=1).tolist()
+
+    def _shared_logits(self, model: PreTrainedModel, batch: Sequence[Asked]) -> Tensor | None:
+        forks = [fork(self.chat, one) for one in batch]
+        if None in forks:
+            return None
+        heads = self._inputs([Asked(one.images, [at.prefix]) for one, at in zip(batch, forks, strict=True)])
+        counts = torch.tensor([len(at.suffixes) for at in forks], device=model.device)
+        rows = torch.arange(len(batch), device=model.device).repeat_interleave(counts)
+        suffixes = [suffix for at in forks for suffix in at.suffixes]
+        return next_logits(model, hand_on(model, heads, rows, suffixes))
+
+    def _about_images(self, requests: Sequence[Request]) -> Iterator[list[Asked]]:
+        """Consecutive requests about the same images together, `batch_size` requests at a time."""
+        batch: list[Asked] = []
+        for _, group in groupby(requests, key=lambda request: request.images):
+            for some in _batches(list(group), self.batch_size):
+                texts = [
+                    self.chat.render([about_images(one.text, len(one.images))], ask=True) for one in some
+                ]
+                if sum(len(one.texts) for one in batch) + len(texts) > self.batch_size:
+                    yield batch
+                    batch = []
+                batch.append(Asked(_open(some[0]), texts))
+        if batch:
+            yield batch
+
+    def _inputs(self, asked: Sequence[Asked]) -> BatchFeature:
+        return plain_inputs(self.chat, asked).to(plain_model(self.model.model).device)
+
+    @contextmanager
+    def _asked(self) -> Iterator[Any]:
+        """The model without dropout; as it was afterwards."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with self.context():
+                yield plain_model(self.model.model)
+        finally:
+            self.model.train(training)
+
+    def _word_tokens(self, words: tuple[str, ...]) -> list[list[int]]:
+        if words not in self._tokens:
+            self._tokens[words] = word_tokens(self.chat, words)
+        return self._tokens[words]
+
+
+def _open(about: Sample | Request) -> list[Image.Image]:
+    where = f"sample {about.key}" if isinstance(about, Sample) else about.where
+    return [open_image(data, where) for data in about.images]
+
+
+def _how(sampling: Sampling, seeds: Sequence[int]) -> dict[str, Any]:
+    limit = {"max_new_tokens": sampling.max_new_tokens}
+    if sampling.temperature == 0:
+        return {**limit, "do_sample": False}
+    draw = SeededDraw(seeds, sampling.temperature)
+    return {**limit, "do_sample": True, "top_k": 0, "top_p": 1.0, "logits_processor": [draw]}
+
+
+def _batches(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (rows[first : first + size] for first in range(0, len(rows), size))

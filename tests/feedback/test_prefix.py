@@ -1,0 +1,136 @@
+"""One prefix, many continuations: equal to reading each text with its image by itself, in every family."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rlaifv_pl.data.images import open_image
+from rlaifv_pl.feedback.engine import Request, Sampling
+from rlaifv_pl.feedback.engines import live, prefix
+from rlaifv_pl.feedback.engines.live import LiveEngine
+from rlaifv_pl.feedback.engines.prefix import Asked, fork
+from rlaifv_pl.feedback.generate import generate
+from rlaifv_pl.models.chat import Chat, about_images
+from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor, vision_tower
+from rlaifv_pl.models.vlm import VLM
+from rlaifv_pl.records import Sample
+from tests.families import FAMILIES
+
+QUESTIONS = (
+    "is there a cat?",
+    "is there a red circle left of the blue square?",
+    "two?",
+    "is there a cat left of it?",
+)
+UNFAITHFUL = {"gemma3"}
+"""Its sliding window does not bear padding behind a cached prefix."""
+
+
+def picture(seed: int, size: int = 40) -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size + 8 * seed, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def engine(family: str, family_dir, batch_size: int = 64) -> LiveEngine:
+    spec = PolicySpec(path=str(family_dir(family)))
+    return LiveEngine(VLM(load_model(spec)), Chat(load_processor(spec)), batch_size)
+
+
+def requests() -> list[Request]:
+    """Four questions about one picture, two about another, one without any."""
+    first, second = picture(0), picture(1)
+    asked = [Request(text, (first,)) for text in QUESTIONS] + [
+        Request(text, (second,)) for text in QUESTIONS[:2]
+    ]
+    return [*asked, Request(QUESTIONS[0])]
+
+
+@torch.no_grad()
+def alone(asked: LiveEngine, request: Request, words: list[list[int]]) -> list[float]:
+    """The plain way: one text, its image, one forward, the last position's softmax."""
+    text = asked.chat.render([about_images(request.text, len(request.images))], ask=True)
+    images = [open_image(data, "") for data in request.images]
+    share = asked.model.model.eval()(**asked.chat.prompt_tensors([text], [images])).logits[0, -1].softmax(-1)
+    return [share[ids].sum().item() for ids in words]
+
+
+@pytest.mark.parametrize("batch_size", [64, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_questions_that_share_an_image_get_the_answers_of_each_alone(family, family_dir, batch_size, capsys):
+    asked = engine(family, family_dir, batch_size)
+    found = asked.choose(requests(), ("yes", "no"))
+    again = asked.choose(requests(), ("yes", "no"))
+    expected = [alone(asked, request, asked._word_tokens(("yes", "no"))) for request in requests()]
+    assert torch.allclose(torch.tensor(found), torch.tensor(expected), atol=1e-5)
+    assert torch.allclose(torch.tensor(again), torch.tensor(expected), atol=1e-5)
+    assert asked._faith.holds("questions") == (family not in UNFAITHFUL)
+    assert ("reads the image again" in capsys.readouterr().err) == (family in UNFAITHFUL)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_candidates_that_share_a_prompt_are_those_drawn_from_the_whole_text(family, family_dir, monkeypatch):
+    asked = engine(family, family_dir)
+    prompts = [Sample(key=f"p{n}", prompt=text, images=(picture(n),)) for n, text in enumerate(QUESTIONS[:2])]
+    sampling = Sampling(n=3, temperature=1.0, max_new_tokens=8)
+    shared = generate(asked, prompts, sampling, seed=0)
+    assert asked._faith.holds("candidates")
+    plain = engine(family, family_dir)
+    monkeypatch.setattr(plain._faith, "_known", {"candidates": False})
+    assert generate(plain, prompts, sampling, seed=0) == shared
+    assert len({one.text for drawn in shared for one in drawn}) == 6
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_an_image_is_encoded_once_for_all_its_questions_and_all_its_candidates(family, family_dir):
+    asked = engine(family, family_dir)
+    asked.choose(requests()[:2], ("yes", "no"))  # The first time the plain way is taken as well.
+    prompt = [Sample(key="p", prompt=QUESTIONS[0], images=(picture(0),))]
+    sampling = Sampling(n=5, temperature=1.0, max_new_tokens=3)
+    generate(asked, prompt, sampling, seed=0)
+    seen = []
+    vision_tower(asked.model.model).register_forward_hook(lambda *_: seen.append(1))
+    asked.choose(requests()[:4], ("yes", "no"))
+    assert len(seen) == 1
+    generate(asked, prompt, sampling, seed=0)
+    assert len(seen) == 2
+
+
+def test_a_model_that_does_not_share_faithfully_is_noticed_and_read_the_plain_way(
+    family_dir, monkeypatch, capsys
+):
+    honest = prefix.hand_on
+
+    def forgetful(model, prefixes, rows, suffixes):
+        inputs = honest(model, prefixes, rows, suffixes)
+        for layer in inputs["past_key_values"].layers:
+            layer.keys[1:] = layer.keys[1:].flip(2)
+        return inputs
+
+    monkeypatch.setattr(live, "hand_on", forgetful)
+    asked = engine("llava", family_dir)
+    found = asked.choose(requests(), ("yes", "no"))
+    expected = [alone(asked, request, asked._word_tokens(("yes", "no"))) for request in requests()]
+    assert torch.allclose(torch.tensor(found), torch.tensor(expected), atol=1e-5)
+    assert not asked._faith.holds("questions") and "reads the image again" in capsys.readouterr().err
+
+
+def test_texts_part_behind_their_images_and_before_their_last_token(family_dir):
+    chat = engine("llava", family_dir).chat
+    images = [open_image(picture(0), "")]
+    texts = [chat.render([about_images(text, 1)], ask=True) for text in QUESTIONS]
+    parted = fork(chat, Asked(images, texts))
+    assert chat.processor.image_token in parted.prefix and all(parted.suffixes)
+    whole = [chat.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    begun = chat.tokenizer(parted.prefix, add_special_tokens=False)["input_ids"]
+    assert [begun + suffix for suffix in parted.suffixes] == whole
+    (alone_,) = fork(chat, Asked(images, texts[:1])).suffixes
+    assert len(alone_) == 1
+    twin = fork(chat, Asked(images, [texts[0], texts[0]]))
+    assert [len(suffix) for suffix in twin.suffixes] == [1, 1]
+    late = [text.replace(chat.processor.image_token, "") + chat.processor.image_token for text in texts[:2]]
+    assert fork(chat, Asked(images, late)) is None
