@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.rounds.test_rounds import nsft
 from tests.rounds.world_run import config, outcome, write
 from tests.run.tiny import REPOSITORY, environment
 
@@ -59,3 +60,25 @@ def test_a_run_killed_in_every_stage_leaves_what_an_unkilled_one_leaves(tmp_path
     for row in (*rows[0], *rows[1]):
         del row["seconds"]  # How long it took is all that a kill may change.
     assert rows[0] == rows[1] and [row["round"] for row in rows[0]] == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_a_run_of_nsft_killed_around_its_corrections_ends_as_one_that_is_not(tmp_path):
+    for name, moments in {
+        "whole": (),
+        "killed": (
+            "before:rounds/1/corrections/manifest.json",
+            "after:rounds/2/corrections/stages/correct-[0-9a-f]*/part-000000",
+            "after:rounds/2/corrections/manifest.json",
+        ),
+    }.items():
+        path = write(tmp_path / f"{name}.yaml", nsft(tmp_path / name))
+        for moment in moments:
+            done = start(moment, path)
+            assert done.returncode == -signal.SIGKILL, (moment, done.stderr[-3000:])
+        done = start("never:", path)
+        assert done.returncode == 0, done.stderr[-3000:]
+    expected, found = (outcome(tmp_path / name) for name in ("whole", "killed"))
+    assert list(found) == list(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert sum("corrections/shard" in name for name in expected) == 2
