@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -35,6 +36,7 @@ from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive
 
 
+@dataclass(eq=False)
 class LiveEngine:
     """A model that is in memory already, such as the policy in training.
 
@@ -45,21 +47,20 @@ class LiveEngine:
         fill_tokens: longest filled-in form.
         fill_tries: drafts of a form; the first is greedy.
         context: entered around every forward, for instance a trainer's precision.
+        shares_prefix: read an image once for all that is asked about it, if the model bears it.
     """
 
-    def __init__(
-        self,
-        model: VLM,
-        chat: Chat,
-        batch_size: int = 16,
-        fill_tokens: int = 1024,
-        fill_tries: int = 3,
-        context: Callable[[], AbstractContextManager] = nullcontext,
-    ) -> None:
-        self.model, self.chat, self.batch_size = model, chat, batch_size
-        self.fill_tokens, self.fill_tries, self.context = fill_tokens, fill_tries, context
+    model: VLM
+    chat: Chat
+    batch_size: int = 16
+    fill_tokens: int = 1024
+    fill_tries: int = 3
+    context: Callable[[], AbstractContextManager] = nullcontext
+    shares_prefix: bool = True
+
+    def __post_init__(self) -> None:
         self._tokens: dict[tuple[str, ...], list[list[int]]] = {}
-        self._faith = Faith()
+        self._faith = Faith() if self.shares_prefix else Faith(questions=False, candidates=False)
 
     @property
     def identity(self) -> str:

@@ -101,10 +101,14 @@ def next_logits(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor:
 
 
 class Faith:
-    """Whether a model continues a shared prefix as it continues the whole text, by kind of use."""
+    """Whether a model continues a shared prefix as it continues the whole text, by kind of use.
 
-    def __init__(self) -> None:
-        self._known: dict[str, bool] = {}
+    Args:
+        known: what is known, or decided, beforehand.
+    """
+
+    def __init__(self, **known: bool) -> None:
+        self._known = known
 
     def __contains__(self, kind: str) -> bool:
         return kind in self._known
