@@ -238,8 +238,10 @@ def test_another_policy_seed_or_sampling_draws_anew(prompts, tmp_path):
         scripted_run(tmp_path, prompts, policy, Script("labeler"), **changes).make()
         assert len(policy.sampled) == number * PROMPTS
     other = Script("another policy")
-    scripted_run(tmp_path, prompts, other, Script("labeler")).make()
-    assert len(other.sampled) == PROMPTS
+    for out in (tmp_path, tmp_path / "fresh"):
+        scripted_run(out, prompts, other, Script("labeler")).make()
+    assert len(other.sampled) == 2 * PROMPTS
+    assert stored(tmp_path) == stored(tmp_path / "fresh") != []
 
 
 @pytest.mark.parametrize("size", [1, 5, 100])
