@@ -106,7 +106,14 @@ class CLI(LightningCLI):
         if options["logger"] is None or options["logger"] is True:
             # Validation alone prints its table; in the run's logs it would count as step 0.
             kwargs["logger"] = self.subcommand == "fit" and default_loggers(options["default_root_dir"])
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        # `rounds:` may be left out, and then there are none.
+        trainer.callbacks = [
+            callback
+            for callback in trainer.callbacks
+            if not (isinstance(callback, Rounds) and callback.prompts is None)
+        ]
+        return trainer
 
     def instantiate_classes(self) -> None:
         try:

@@ -40,7 +40,8 @@ class Rounds(Checkpoint):
     `<run>/rounds/<number>`, counted from 1.
 
     Args:
-        prompts: shards of the prompts that the policy answers; each round gets its own. No rounds without it.
+        prompts: shards of the prompts that the policy answers; each round gets its own. A config without
+            it has no rounds.
         feedback: how answers become pairs; needed with `prompts`.
         epochs: of training in a round.
         prompts_per_round: how many are answered in a round; as many as are there, in equal shares, unless given.
@@ -85,7 +86,7 @@ class Rounds(Checkpoint):
         self._schedule_start = 0
 
     def setup(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
-        if stage != "fit" or self.prompts is None:
+        if stage != "fit":
             return
         self._check(trainer, pl_module)
         self._started, self._ready = time.monotonic(), 0
@@ -107,8 +108,6 @@ class Rounds(Checkpoint):
         return [str(self._shards(earlier)) for earlier in range(max(1, number - self.replay), number + 1)]
 
     def on_train_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
-        if self.prompts is None:
-            return
         self._epoch_started = time.monotonic()
         pl_module.schedule_start = self._schedule_start
         self._stop_without_pairs(trainer, trainer.current_epoch)
@@ -116,21 +115,17 @@ class Rounds(Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         self._epoch_started = time.monotonic()
         # Not called for an epoch that a resumed run finds half done.
-        if self.prompts and self.restart and trainer.current_epoch % self.epochs == 0:
+        if self.restart and trainer.current_epoch % self.epochs == 0:
             self._schedule_start = pl_module.schedule_start = trainer.global_step
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
-        if self.prompts is None:
-            return
         number = trainer.current_epoch // self.epochs + 1
         self.ledger.spend(number, "train", time.monotonic() - self._epoch_started)
         self._stop_without_pairs(trainer, trainer.current_epoch + 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
-        if self.prompts is None:
-            return
         done = trainer.current_epoch // self.epochs
         self._measure(done)
         if trainer.is_global_zero:
