@@ -34,6 +34,9 @@ class Splitter(Protocol):
         """The claims of each answer. None where it could not be divided; an empty list where nothing in
         it can be checked by looking."""
 
+    def release(self) -> None:
+        """Free what it holds in memory."""
+
 
 _DESCRIBES = re.compile(
     r"\bwhat(?:'s| is| are| do| does| can|) .*\b(?:see|show|shows|shown|image|picture|photo|scene|happening)\b",
@@ -73,6 +76,9 @@ class RuleSplitter:
         ['Is there a cat?', 'Are there two dogs?']
         """
         return [self._claims(one) for one in answered]
+
+    def release(self) -> None:
+        """Nothing."""
 
     def _claims(self, answered: Answered) -> list[Claim]:
         found: dict[str, Claim] = {}

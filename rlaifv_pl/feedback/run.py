@@ -71,6 +71,7 @@ class FeedbackRun:
             before = self._stages[number - 1][0] if number else None
             self._timed(parts.stage, partial(self._go_through, parts, before, stage))
             self.policy.release()
+            self.feedback.divide.release()
         self.feedback.conquer.release()
         recipe = self.recipe()
         if not is_made(self.out, recipe):

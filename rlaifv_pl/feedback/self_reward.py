@@ -35,6 +35,9 @@ class WholeAnswer:
         """One claim each; none of an empty text."""
         return [self._claim(prompt, text) if text else [] for prompt, text in answered]
 
+    def release(self) -> None:
+        """Nothing."""
+
     def _claim(self, prompt: str, text: str) -> list[Claim]:
         statement = text.strip().removesuffix(".")
         question = self.question.format(prompt=prompt, answer=text, statement=statement)

@@ -78,6 +78,10 @@ class LLMSplitter:
         forms = self.engine.fill(requests, Division)
         return [self._checked(one.text, form) for one, form in zip(answered, forms, strict=True)]
 
+    def release(self) -> None:
+        """Drop the model's weights."""
+        self.engine.release()
+
     def _checked(self, text: str, form: Division | None) -> list[Claim] | None:
         if form is None:
             self.dropped["no form"] += 1

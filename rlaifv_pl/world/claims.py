@@ -50,6 +50,9 @@ class SceneSplitter:
         """The claims of each description."""
         return [divide(text) for _, text in answered]
 
+    def release(self) -> None:
+        """Nothing."""
+
 
 class ExactLabeler:
     """Answers questions about a scene from the scene itself, which its sample carries."""

@@ -92,6 +92,8 @@ class Mentions:
             for _, text in answered
         ]
 
+    def release(self) -> None: ...
+
 
 def scripted_run(
     out: Path, prompts: str | Path, policy: Script, labeler: Script | None, *, seed: int = 1, **how
