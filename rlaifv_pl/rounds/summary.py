@@ -12,16 +12,16 @@ from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.rounds.ledger import Ledger
 
 STAGES = ("generate", "divide", "conquer", "pair", "correct", "train", "measure")
-COLUMNS = (
-    ("instance", "instance", "{:.1%}"),
-    ("sentence", "sentence", "{:.1%}"),
-    ("recall", "recall", "{:.1%}"),
-    ("length", "words", "{:.1f}"),
-    ("pairs", "pairs", "{}"),
-    ("agreement", "labeler", "{:.1%}"),
-)
-"""Key of a summary's row, heading, format. `instance` and `sentence` are hallucination, `labeler` is the share of
-its verdicts that are true."""
+COLUMNS = {
+    "instance": ("instance", 100, "{:.1f}"),
+    "sentence": ("sentence", 100, "{:.1f}"),
+    "recall": ("recall", 100, "{:.1f}"),
+    "length": ("words", 1, "{:.1f}"),
+    "pairs": ("pairs", 1, "{}"),
+    "agreement": ("labeler", 100, "{:.1f}"),
+}
+"""Key of a summary's row: heading, factor, format. `instance` and `sentence` are hallucination, `labeler` is the
+share of its verdicts that are true."""
 SHARES = {"instance": "instance hallucination", "sentence": "sentence hallucination", "recall": "recall"}
 
 
@@ -69,13 +69,12 @@ def summary_rows(entries: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any
 
 def rounds_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A line a round; where descriptions were sampled too, their figure stands behind the greedy one's."""
-    columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
-    table = Table("round", title="rounds: hallucination, greedy and sampled")
-    for _, heading, _ in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
+    shown = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
+    table = Table("round", title="rounds: hallucination and recall in %, greedy and sampled")
+    for key in shown:
+        table.add_column(COLUMNS[key][0], justify="right", no_wrap=True)
     for row in rows:
-        figures = [_both(row, key, form) for key, _, form in columns]
-        table.add_row(_name(row), *figures)
+        table.add_row(_name(row), *(_greedy_and_sampled(row, key) for key in shown))
     return table
 
 
@@ -118,9 +117,10 @@ def _name(row: Mapping[str, Any]) -> str:
     return str(row["round"]) if row["round"] else "start"
 
 
-def _both(row: Mapping[str, Any], key: str, form: str) -> str:
-    sampled = _shown(row.get(f"sampled_{key}"), form)
-    return _shown(row.get(key), form) + (f" {sampled}" if sampled else "")
+def _greedy_and_sampled(row: Mapping[str, Any], key: str) -> str:
+    _, factor, form = COLUMNS[key]
+    values = [row.get(key), row.get(f"sampled_{key}")]
+    return " ".join(form.format(factor * value) for value in values if value is not None)
 
 
 def _shown(value: Any, form: str) -> str:
