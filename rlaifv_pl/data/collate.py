@@ -12,6 +12,7 @@ from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.schema import check_sample
 from rlaifv_pl.models.chat import Chat, ChatError, Dialogue, Piece, Row
+from rlaifv_pl.models.prefix_tree import Branch, grow
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
 
@@ -72,7 +73,7 @@ class Collator:
                 return self._batch([read.key for read in reads], rows, images, copies, dropped)
             reads = fitting
         nothing = torch.zeros(0, dtype=torch.long)
-        return Batch([], {}, {}, nothing, nothing, nothing, 1, self.parts, dropped)
+        return Batch([], {}, {}, nothing, nothing, nothing, 1, self.parts, dropped=dropped)
 
     def _sift(self, items: Sequence, convert: Callable, dropped: list[tuple[str, str]]) -> list:
         kept = []
@@ -160,7 +161,17 @@ class Collator:
             if part is not None
         ]
         source, target, group = torch.tensor(found, dtype=torch.long).T.contiguous()
-        return Batch(keys, images, inputs, source, target, group, copies, self.parts, dropped)
+        branches = self._branches(rows, len(keys)) if copies > 1 else None
+        return Batch(keys, images, inputs, source, target, group, copies, self.parts, branches, dropped)
+
+    def _branches(self, rows: list[Row], samples: int) -> list[Branch] | None:
+        """None if images would have to stand in a tree more than once."""
+        branches = grow([row.ids for row in rows], samples)
+        images = set(self.chat.processor.image_token_ids)
+        behind = (
+            row.ids[branch.start :] for row, branch in zip(rows[samples:], branches[samples:], strict=True)
+        )
+        return None if any(not images.isdisjoint(ids) for ids in behind) else branches
 
 
 def _padded(rows: list[list[int]], fill: int, width: int) -> Tensor:

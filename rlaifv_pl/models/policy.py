@@ -10,6 +10,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
+SHARING = ("auto", "split", "dense", "flex", "flash", "rows")
+"""Values of `PolicySpec.attention` under which attention itself is transformers' SDPA."""
+
 
 class PolicyError(ValueError):
     """A policy that cannot be loaded or trained as configured; the message says what to change."""
@@ -39,7 +42,9 @@ class PolicySpec:
         revision: of a hub model.
         dtype: of the weights. With LoRA the frozen weights may be bfloat16; full fine-tuning keeps
             float32 masters and computes in `trainer.precision`.
-        attention: attention implementation of transformers.
+        attention: `auto` computes what the answers of a sample share once, by the best of `split`, `flash`
+            (a GPU with flash-attn), `flex` (a GPU) and `dense` (a mask), or one of these by name. `rows`
+            computes each answer with a prefix of its own; so does any attention implementation of transformers.
         freeze_vision: keep the vision tower as it is.
         freeze_projector: keep what lies between tower and language model as it is.
         freeze: further parameters to keep, as glob patterns of their names.
@@ -52,7 +57,7 @@ class PolicySpec:
     path: str
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention: str = "sdpa"
+    attention: str = "auto"
     freeze_vision: bool = True
     freeze_projector: bool = False
     freeze: list[str] = field(default_factory=list)
@@ -84,7 +89,7 @@ def load_model(spec: PolicySpec) -> nn.Module:
         AutoModelForImageTextToText.from_pretrained,
         spec,
         dtype=getattr(torch, spec.dtype),
-        attn_implementation=spec.attention,
+        attn_implementation="sdpa" if spec.attention in SHARING else spec.attention,
     )
     _check_head(model)
     if spec.gradient_checkpointing:

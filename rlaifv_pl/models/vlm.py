@@ -4,12 +4,17 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from rlaifv_pl.models.attention import choose, over_forest
 from rlaifv_pl.models.logps import target_logps
 from rlaifv_pl.models.policy import plain_model, vision_tower
+from rlaifv_pl.models.prefix_tree import Branch, Forest, lay_out
 
 
 @dataclass
@@ -34,6 +39,8 @@ class Batch:
     """(M,) group of each target."""
     copies: int
     parts: int
+    branches: list[Branch] | None = None
+    """What each row adds to the earlier rows of its sample; None where none shares its images' tokens."""
     dropped: list[tuple[str, str]] = field(default_factory=list)
     """(where it lies, reason) of each sample that was left out."""
 
@@ -48,11 +55,20 @@ class VLM(nn.Module):
 
     This is the module that parallel strategies wrap, so that the image features, the language
     model and the head are all reached through one forward.
+
+    Args:
+        model: of transformers, or a PEFT model around one.
+        attention: a backend of `rlaifv_pl.models.attention`, `auto` or `rows`.
+
+    Raises:
+        PolicyError: the model cannot do what is asked for; `auto` makes do with rows.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, attention: str = "auto") -> None:
         super().__init__()
         self.model = model
+        self.attention, self.reason = choose(plain_model(model), attention)
+        """The backend that shares prefixes, or `rows`; and why it is rows if another was asked for."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "VLM":
         # Rotary frequencies are buffers and stay in float32, as transformers loads them: a strategy that
@@ -68,19 +84,45 @@ class VLM(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """(M,) log-ps of the batch's targets, in nats."""
         model = plain_model(self.model)
-        inputs = dict(batch.rows)
+        # Positions of the Qwen families need each row's grid; pixels are used up by the features.
+        grids = {
+            name: value.repeat(batch.copies, 1)
+            for name, value in batch.images.items()
+            if name == "image_grid_thw"
+        }
+        shares = batch.branches is not None and self.attention != "rows"
+        inputs, source = self._columns(batch, grids) if shares else (batch.rows | grids, batch.source)
         if batch.images:
             features = model.get_image_features(**batch.images, return_dict=True)
-            inputs["mm_encoder_outputs"] = {"image": repeat_features(features, batch.copies)}
-            # Positions of the Qwen families need each row's grid; pixels are used up by now.
-            inputs |= {
-                name: value.repeat(batch.copies, 1)
-                for name, value in batch.images.items()
-                if name == "image_grid_thw"
+            inputs["mm_encoder_outputs"] = {
+                "image": features if shares else repeat_features(features, batch.copies)
             }
         hidden = model.model(**inputs, use_cache=False).last_hidden_state
-        wanted = hidden.flatten(0, 1)[batch.source]
+        wanted = hidden.flatten(0, 1)[source]
         return target_logps(wanted, model.get_output_embeddings().weight, batch.target)
+
+    def _columns(self, batch: Batch, grids: dict[str, Tensor]) -> tuple[dict[str, Any], Tensor]:
+        """Inputs of the language model in which each shared prefix stands once, and where they predict targets."""
+        model, rows = plain_model(self.model), batch.rows
+        ids = rows["input_ids"]
+        make = partial(lay_out, batch.branches, len(batch.keys), ids.shape[1], device=ids.device)
+        forest, attention = over_forest(self.attention, model, rows, make)
+        inputs = {name: forest.take(value) for name, value in rows.items()}
+        inputs["position_ids"] = positions(model, rows | grids, forest)
+        return inputs | attention, forest.place[batch.source]
+
+
+def positions(model: PreTrainedModel, inputs: dict[str, Tensor], forest: Forest) -> Tensor:
+    """Position ids of the columns: those of their tokens in the plain rows."""
+    if "image_grid_thw" not in inputs:
+        return forest.offset
+    plain, _ = model.model.get_rope_index(
+        **{
+            name: inputs[name]
+            for name in ("input_ids", "image_grid_thw", "attention_mask", "mm_token_type_ids")
+        }
+    )
+    return forest.take(plain)
 
 
 def repeat_features(features, copies: int):

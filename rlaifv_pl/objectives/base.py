@@ -100,7 +100,7 @@ class AlignmentModule(L.LightningModule):
 
     def configure_model(self) -> None:
         if self.policy is None:
-            self.policy = VLM(load_model(self.policy_spec)).train()
+            self.policy = VLM(load_model(self.policy_spec), self.policy_spec.attention).train()
             self.base_weights = fingerprint(self.policy)
             if self.reference_mode != "none":
                 self.__dict__["reference"] = Reference(self.policy, self.reference_mode)

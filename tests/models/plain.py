@@ -6,6 +6,7 @@ tokens are those that the processor adds when the answer is appended to the text
 
 import io
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,20 @@ def answer_logps(
         encode(processor, "".join(texts[:n]), images)["input_ids"].shape[1] for n in range(1, len(texts) + 1)
     ]
     return [logps[start - 1 : end - 1] for start, end in zip(lengths[::2], lengths[1::2], strict=True)]
+
+
+def keep_wide(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with norms that compute in the type of what they get; stock RMSNorms round through float32."""
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = partial(_rms_norm, module)
+    return model
+
+
+def _rms_norm(norm: torch.nn.Module, x: Tensor) -> Tensor:
+    eps = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
+    gain = 1 + norm.weight if type(norm).__name__.startswith("Gemma3") else norm.weight
+    return gain * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
 
 
 def asked(processor: Any, messages: Sequence[dict[str, Any]]) -> str:

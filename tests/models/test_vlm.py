@@ -17,7 +17,7 @@ from rlaifv_pl.models.reference import Reference
 from rlaifv_pl.models.vlm import VLM, Batch, copy_frozen
 from rlaifv_pl.records import Sample
 from tests.families import FAMILIES
-from tests.models.plain import PAIRS, TEXT_ONLY, completion_logps, encode, photo, user
+from tests.models.plain import PAIRS, TEXT_ONLY, completion_logps, encode, keep_wide, photo, user
 
 MIXED = [*PAIRS, TEXT_ONLY]
 WIDE = {torch.float32: 1e-4, torch.float64: 1e-10}
@@ -80,7 +80,7 @@ def case(request: pytest.FixtureRequest, family_dir: Callable[[str], Path]) -> C
 @pytest.fixture(scope="module")
 def llava(family_dir: Callable[[str], Path]) -> Case:
     path = family_dir("llava")
-    policy = load(path, torch.float64, freeze_vision=False)
+    policy = keep_wide(load(path, torch.float64, freeze_vision=False))
     return Case("llava", path, policy, load_processor(PolicySpec(path=str(path))))
 
 
