@@ -105,13 +105,10 @@ def flex(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
     from transformers.integrations.flex_attention import flex_attention_forward
 
     forest = make(packed=True)
-    lines, width = forest.token.shape
+    width = forest.token.shape[1]
 
-    def block_mask(mask: Tensor | None):
-        def sees(line: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return forest.sees(line, query, key, mask)
-
-        return create_block_mask(sees, lines, None, width, width, device=forest.token.device)
+    def block_mask(mask: Tensor | None) -> Any:
+        return create_block_mask(_block_rule(forest, mask), 1, None, width, width, device=forest.token.device)
 
     return forest, {"attention_mask": _for_layers(masks, block_mask), TREE: flex_attention_forward}
 
@@ -198,6 +195,11 @@ def _visible(forest: Forest, mask: Tensor | None) -> Tensor:
     lines, width = forest.token.shape
     line, column = (torch.arange(size, device=forest.token.device) for size in (lines, width))
     return forest.sees(line[:, None, None], column[:, None], column, mask)[:, None]
+
+
+def _block_rule(forest: Forest, mask: Tensor | None) -> Callable[..., Tensor]:
+    """The same, column by column."""
+    return lambda line, _head, query, key: forest.sees(line, query, key, mask)
 
 
 def _by_offset(forest: Forest, mask: Tensor | None) -> Tensor:
