@@ -175,12 +175,13 @@ def over_forest(
 
 
 def _best(model: PreTrainedModel, masks: Masks) -> str:
-    half = _compute_type(model.dtype, model.device) in (torch.bfloat16, torch.float16)
+    half = compute_type(model.dtype, model.device) in (torch.bfloat16, torch.float16)
     can_flash = half and model.device.type == "cuda" and is_flash_attn_2_available()
     return "flash" if can_flash and is_causal(masks) else "split"
 
 
-def _compute_type(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+def compute_type(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type in which weights of `dtype` are multiplied here and now."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
 
 
@@ -270,7 +271,7 @@ class _Flash:
     def __call__(
         self, _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _mask: Tensor, **options: Any
     ) -> tuple[Tensor, None]:
-        dtype = _compute_type(query.dtype, query.device)
+        dtype = compute_type(query.dtype, query.device)
         # (1, heads, columns, size) to (columns, heads, size)
         q, k, v = (states[0].transpose(0, 1).to(dtype) for states in (query, key, value))
         attended = self.attend(

@@ -90,7 +90,7 @@ class VLM(nn.Module):
             for name, value in batch.images.items()
             if name == "image_grid_thw"
         }
-        shares = batch.branches is not None and self.attention != "rows"
+        shares = self.shares(batch)
         inputs, source = self._columns(batch, grids) if shares else (batch.rows | grids, batch.source)
         if batch.images:
             features = model.get_image_features(**batch.images, return_dict=True)
@@ -100,6 +100,10 @@ class VLM(nn.Module):
         hidden = model.model(**inputs, use_cache=False).last_hidden_state
         wanted = hidden.flatten(0, 1)[source]
         return target_logps(wanted, model.get_output_embeddings().weight, batch.target)
+
+    def shares(self, batch: Batch) -> bool:
+        """Whether the batch is read as a forest."""
+        return batch.branches is not None and self.attention != "rows"
 
     def _columns(self, batch: Batch, grids: dict[str, Tensor]) -> tuple[dict[str, Any], Tensor]:
         """Inputs of the language model in which each shared prefix stands once, and where they predict targets."""

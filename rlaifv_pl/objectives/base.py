@@ -19,6 +19,7 @@ from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.logps import group_sums
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
 from rlaifv_pl.models.reference import Reference, ReferenceMode
+from rlaifv_pl.models.self_check import tree_error
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives.schedule import Schedule, rate
 from rlaifv_pl.records import Sample
@@ -80,7 +81,7 @@ class AlignmentModule(L.LightningModule):
         # Outside the module tree: neither trained, nor saved, nor counted.
         self.__dict__["reference"] = None
         self.dropped: Counter[str] = Counter()
-        self._gradients_are_checked = False
+        self._tree_is_checked = self._gradients_are_checked = False
         self.schedule_epochs: int | None = None
         """Epochs that the schedule spans from `schedule_start` on; the whole run unless set."""
         self.schedule_start = 0
@@ -134,7 +135,19 @@ class AlignmentModule(L.LightningModule):
         self.dropped.update(reason for _, reason in batch.dropped)
         if not batch.keys:
             return self._without_samples(batch)
+        if self.policy.shares(batch) and not self._tree_is_checked:
+            self._check_tree(batch)
+            self._tree_is_checked = True
         return self._log(batch, "train").loss
+
+    def _check_tree(self, batch: Batch) -> None:
+        error, allowed = tree_error(self.policy, batch)
+        if not error <= allowed:
+            raise RunError(
+                f"Log-ps of the first batch differ by {error:.2g} nats a token between {self.policy.attention} "
+                f"attention over shared prefixes and rows computed one by one; {allowed:.2g} is what rounding "
+                "explains. Training would be wrong. Set policy.attention: rows."
+            )
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         if batch.keys:

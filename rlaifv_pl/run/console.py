@@ -35,6 +35,8 @@ class Tell(Callback):
         for part, total, trainable in parameter_table(pl_module.policy.model):
             table.add_row(part, f"{total:,}", f"{trainable:,}" if trainable else "frozen")
         Console(stderr=True).print(table)
+        if reason := pl_module.policy.reason:
+            Console(stderr=True).print(f"attention: rows, each with a prefix of its own, since {reason}")
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.models import vlm
 from rlaifv_pl.models.policy import LoRA, PolicySpec
+from rlaifv_pl.models.prefix_tree import Forest
 from rlaifv_pl.objectives import DPOModule, NSFTModule, SFTModule
-from rlaifv_pl.objectives.base import AlignmentModule
+from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.objectives.schedule import rate
 from rlaifv_pl.objectives.terms import BCO, NLL, Sigmoid, SimPO
 from rlaifv_pl.records import Correction, Sample
@@ -509,3 +511,78 @@ def test_a_loaded_checkpoint_goes_on_with_the_reference_of_the_start(llava: Path
     expected = first.objective(batch).loss
     assert abs(expected.item() - math.log(2)) > 1e-3
     torch.testing.assert_close(second.objective(batch).loss, expected, rtol=0, atol=1e-6)
+
+
+# --- prefixes that are shared -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("merge", ["append", "separate", "corrections_only"])
+def test_dialogues_about_one_image_share_their_opening(path: Path, merge: str):
+    """Up to the first word in which prompt and first question differ; one dialogue has nothing to share."""
+    batch = make(NSFTModule, path, merge=merge).collator("raise")(CORRECTED)
+    assert (batch.branches is None) == (merge != "separate")
+    if merge == "separate":
+        for row in (2, 3):
+            parent, start, _ = batch.branches[row]
+            one, other = batch.rows["input_ids"][parent], batch.rows["input_ids"][row]
+            assert parent == row - 2 and start > 3
+            assert torch.equal(one[:start], other[:start]) and one[start] != other[start]
+
+
+def test_an_image_behind_the_shared_opening_keeps_rows(llava: Path):
+    """The prompt shows it in its second turn, the corrections in their first: it would be needed twice."""
+    shown = [{"type": "image"}, {"type": "text", "text": "What is this?"}]
+    prompt = [
+        {"role": "user", "content": "Can you see?"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": shown},
+    ]
+    sample = replace(CORRECTED[1], prompt=prompt)
+    module = make(NSFTModule, llava, merge="separate")
+    assert module.collator("raise")([sample]).branches is None
+    assert module.collator("raise")([sample, CORRECTED[0]]).branches is None
+
+
+def test_continual_sft_has_nothing_to_share(llava: Path):
+    assert make(SFTModule, llava).collator("raise")(MIXED).branches is None
+
+
+@pytest.mark.parametrize("attention", ["dense", "split", "rows"])
+def test_the_attention_changes_no_loss_and_no_weight(llava: Path, tmp_path: Path, attention: str):
+    """Three steps, the adapters' dropout left out; the first layout is checked against rows on the way."""
+    lora = {"lora": LoRA(rank=4, dropout=0.0)}
+    one, other = (make(DPOModule, llava, {**lora, "attention": kind}) for kind in (attention, "rows"))
+    other.load_state_dict(one.state_dict())
+    for module in (one, other):
+        fit(module, Batches(PAIRS, MIXED, PAIRS), tmp_path)
+    for (name, mine), theirs in zip(one.policy.named_parameters(), other.policy.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5, msg=name)
+    assert one._tree_is_checked == (attention != "rows")
+
+
+@pytest.mark.parametrize("mistake", ["sees", "positions"])
+def test_a_layout_that_gives_other_log_ps_is_not_trained_on(
+    llava: Path, tmp_path: Path, mistake: str, monkeypatch: pytest.MonkeyPatch
+):
+    module = make(DPOModule, llava, {"attention": "dense"})
+    if mistake == "sees":
+        monkeypatch.setattr(
+            Forest, "sees", lambda _self, line, query, key, _mask: (key <= query) & (line >= 0)
+        )
+    else:
+        monkeypatch.setattr(
+            vlm, "positions", lambda _m, _i, forest: torch.arange(forest.token.numel()).view_as(forest.token)
+        )
+    before = [parameter.clone() for parameter in module.policy.parameters()]
+    with pytest.raises(RunError, match=r"differ by \d.* nats .*0\.001 is what .* policy\.attention: rows"):
+        fit(module, Batches(PAIRS), tmp_path)
+    assert all(torch.equal(*both) for both in zip(before, module.policy.parameters(), strict=True))
+
+
+def test_the_check_of_the_layout_draws_no_random_number(llava: Path):
+    """So that a run gives the same with and without it, and a resumed one goes on the same."""
+    module = make(DPOModule, llava, {"lora": LoRA(rank=4, dropout=0.5)})
+    batch, state = module.collator("raise")(MIXED), torch.get_rng_state()
+    module._check_tree(batch)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert module.policy.training

@@ -1,0 +1,40 @@
+"""Whether a tree of rows gives what its rows give: every known mistake in one is silent."""
+
+from dataclasses import replace
+
+import torch
+
+from rlaifv_pl.models.attention import compute_type
+from rlaifv_pl.models.logps import group_sums
+from rlaifv_pl.models.policy import plain_model
+from rlaifv_pl.models.vlm import VLM, Batch
+
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}
+"""Nats, mean over the tokens of an answer. Ten times what tiny models of all families differ by in the type,
+or more; mistakes in masks and positions move them by 0.2 and more."""
+
+
+@torch.no_grad()
+def tree_error(policy: VLM, batch: Batch) -> tuple[float, float]:
+    """How far log-ps out of the batch's tree are from those of its plain rows, and how far they may be.
+
+    Returns:
+        the largest mean over the tokens of an answer, and the tolerance of the type, in nats.
+    """
+    training = policy.training
+    policy.eval()  # Dropout would be another on other rows; and no random number is drawn.
+    try:
+        difference = (policy(batch) - policy(replace(batch, branches=None))).abs()
+    finally:
+        policy.train(training)
+    counts = group_sums(torch.ones_like(difference), batch.group, batch.num_groups)
+    means = group_sums(difference, batch.group, batch.num_groups) / counts.clamp(min=1)
+    return means.max().item(), TOLERANCE[_precision(policy)]
+
+
+def _precision(policy: VLM) -> torch.dtype:
+    model = plain_model(policy.model)
+    dtype = compute_type(model.dtype, model.device)
+    # TensorFloat-32 has the mantissa of float16.
+    rounds = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    return torch.float16 if rounds and model.device.type == "cuda" else dtype
