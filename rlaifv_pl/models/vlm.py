@@ -40,7 +40,7 @@ class Batch:
     copies: int
     parts: int
     branches: list[Branch] | None = None
-    """What each row adds to the earlier rows of its sample; None where none shares its images' tokens."""
+    """What each row adds to the earlier rows of its sample; None where a sample's rows share no images."""
     dropped: list[tuple[str, str]] = field(default_factory=list)
     """(where it lies, reason) of each sample that was left out."""
 

@@ -11,6 +11,13 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import (
+    Lfm2Config,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    MistralConfig,
+    PreTrainedConfig,
+)  # fmt: skip
 
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models import attention, vlm
@@ -408,14 +415,36 @@ def test_an_attention_of_transformers_keeps_rows(llava: Case):
     assert policy.model.config.text_config._attn_implementation == "eager"
 
 
-@pytest.mark.parametrize("layers", [["full_attention", "linear_attention"], ["conv", "full_attention"]])
-def test_a_state_from_token_to_token_keeps_rows_and_says_so(llava: Case, layers: list[str]):
-    model = load_model(PolicySpec(path=str(llava.path)))
-    model.config.text_config.layer_types = layers
-    policy = VLM(model, "auto")
-    assert policy.attention == "rows" and "carry a state" in policy.reason
+def with_decoder(case: Case, text: PreTrainedConfig) -> VLM:
+    """A LLaVA with another language model of the same sizes, drawn at random."""
+    own = case.policy.model.config
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    for name in (*sizes, "num_key_value_heads"):
+        setattr(text, name, getattr(own.text_config, name))
+    config = LlavaConfig(**own.to_dict() | {"vision_config": own.vision_config, "text_config": text})
+    torch.manual_seed(0)
+    return VLM(keep_wide(LlavaForConditionalGeneration(config)).double())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_windows_of_any_decoder_are_counted_along_the_path(llava: Case, backend: str):
+    """Shorter than a prompt, so that a window counted in columns, or none, would show."""
+    policy, batch = with_decoder(llava, MistralConfig(sliding_window=5)), llava.batch(SAMPLES)
+    found = errors(outcome(policy, batch, backend), outcome(policy, batch, "rows"))
+    assert max(found) < 1e-10, found
+    policy.model.config.text_config.sliding_window = 500
+    with torch.no_grad():
+        wide = policy(batch)
+    policy.model.config.text_config.sliding_window = 5
+    assert (policy(batch) - wide).abs().max() > 1e-3
+
+
+def test_a_state_from_token_to_token_keeps_rows_and_says_so(llava: Case):
+    """LFM2 convolves over tokens."""
+    policy = with_decoder(llava, Lfm2Config(full_attn_idxs=[1]))
+    assert policy.attention == "rows" and "carry a state from token to token (conv)" in policy.reason
     with pytest.raises(PolicyError, match="Choose auto or rows"):
-        VLM(model, "split")
+        VLM(policy.model, "split")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it could run here")
