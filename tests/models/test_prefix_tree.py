@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
+from shutil import which
 from types import ModuleType
 from typing import NamedTuple
 
@@ -405,6 +406,23 @@ def test_the_block_mask_is_the_dense_mask(case: Case):
     for mask in masks.values() if isinstance(masks, dict) else [masks]:
         made = create_mask(attention._block_rule(forest, mask), 1, None, width, width, device="cpu")
         assert torch.equal(made, attention._visible(forest, mask))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(which("c++") is None, reason="FlexAttention is compiled")
+def test_flex_reads_its_block_mask(family_dir: Callable[[str], Path]):
+    """Forward only: on a CPU it has no gradient."""
+    path = family_dir("gemma3")
+    policy = load(path).float().eval()
+    batch = Collator(Chat(load_processor(PolicySpec(path=str(path)))), sides, parts=2)(SAMPLES)
+    with torch.no_grad():
+        found, plain = (_under(policy, batch, backend) for backend in ("flex", "rows"))
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-4)
+
+
+def _under(policy: VLM, batch: Batch, backend: str) -> Tensor:
+    with attending(policy, backend):
+        return policy(batch)
 
 
 # --- what cannot share ----------------------------------------------------------------------------------
