@@ -127,6 +127,10 @@ def flash(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
 BACKENDS = {"dense": dense, "split": split, "flex": flex, "flash": flash}
 """Each lays out a forest and says how a decoder attends over it."""
 
+AUTO = "split"
+"""Exact and fast on any device. The kernels of flex and flash have not been run on one yet: they are taken when
+they are asked for."""
+
 
 def choose(model: PreTrainedModel, attention: str) -> tuple[str, str]:
     """What `attention` comes to, and why it is `rows` where that was not asked for; makes the model ready for it.
@@ -164,20 +168,14 @@ def over_forest(
     """The forest of a batch, and the arguments with which the model attends over it.
 
     Args:
-        attention: name of a backend, or `auto`: flash where it can run, split elsewhere.
+        attention: name of a backend, or `auto` for `AUTO`.
         model: of transformers.
         rows: the plain rows.
         make: lays out their branches.
     """
     masks = row_masks(model, rows)
-    backend = BACKENDS[_best(model, masks) if attention == "auto" else attention]
+    backend = BACKENDS[AUTO if attention == "auto" else attention]
     return backend(make, masks)
-
-
-def _best(model: PreTrainedModel, masks: Masks) -> str:
-    half = compute_type(model.dtype, model.device) in (torch.bfloat16, torch.float16)
-    can_flash = half and model.device.type == "cuda" and is_flash_attn_2_available()
-    return "flash" if can_flash and is_causal(masks) else "split"
 
 
 def compute_type(dtype: torch.dtype, device: torch.device) -> torch.dtype:

@@ -42,9 +42,9 @@ class PolicySpec:
         revision: of a hub model.
         dtype: of the weights. With LoRA the frozen weights may be bfloat16; full fine-tuning keeps
             float32 masters and computes in `trainer.precision`.
-        attention: `auto` computes what the answers of a sample share once, by the best of `split`, `flash`
-            (a GPU with flash-attn), `flex` (a GPU) and `dense` (a mask), or one of these by name. `rows`
-            computes each answer with a prefix of its own; so does any attention implementation of transformers.
+        attention: `auto`, which is `split`, computes what the answers of a sample share once; so do `dense` (a
+            mask), `flex` (a GPU) and `flash` (a GPU with flash-attn). `rows` computes each answer with a prefix
+            of its own; so does any attention implementation of transformers.
         freeze_vision: keep the vision tower as it is.
         freeze_projector: keep what lies between tower and language model as it is.
         freeze: further parameters to keep, as glob patterns of their names.
