@@ -146,13 +146,8 @@ class Collator:
         copies: int,
         dropped: list[tuple[str, str]],
     ) -> Batch:
-        pad = self.chat.tokenizer.pad_token_id or 0
-        width = max(len(row.ids) for row in rows)
-        inputs = {
-            "input_ids": _padded([row.ids for row in rows], pad, width),
-            "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0, width),
-        }
-        inputs |= {name: _padded([row.extras[name] for row in rows], 0, width) for name in rows[0].extras}
+        inputs = pad_rows(rows, self.chat.tokenizer.pad_token_id or 0)
+        width = inputs["input_ids"].shape[1]
         # The hidden state of token t predicts token t + 1.
         found = [
             (index * width + at - 1, row.ids[at], part * len(keys) + index % len(keys))
@@ -172,6 +167,16 @@ class Collator:
             row.ids[branch.start :] for row, branch in zip(rows[samples:], branches[samples:], strict=True)
         )
         return None if any(not images.isdisjoint(ids) for ids in behind) else branches
+
+
+def pad_rows(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
+    """`input_ids`, `attention_mask` and the rows' extras, each (rows, T), padded right."""
+    width = max(len(row.ids) for row in rows)
+    inputs = {
+        "input_ids": _padded([row.ids for row in rows], pad, width),
+        "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0, width),
+    }
+    return inputs | {name: _padded([row.extras[name] for row in rows], 0, width) for name in rows[0].extras}
 
 
 def _padded(rows: list[list[int]], fill: int, width: int) -> Tensor:

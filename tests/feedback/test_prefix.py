@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 
 from rlaifv_pl.data.images import open_image
-from rlaifv_pl.feedback.engine import Request, Sampling
+from rlaifv_pl.feedback.engine import EngineError, Request, Sampling
 from rlaifv_pl.feedback.engines import live, prefix
 from rlaifv_pl.feedback.engines.live import LiveEngine
-from rlaifv_pl.feedback.engines.prefix import Asked, fork
+from rlaifv_pl.feedback.engines.questions import Asked, fork
 from rlaifv_pl.feedback.generate import generate
 from rlaifv_pl.models.chat import Chat, about_images
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor, vision_tower
+from rlaifv_pl.models.prefix_tree import Forest
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.records import Sample
 from tests.families import FAMILIES
@@ -25,8 +26,6 @@ QUESTIONS = (
     "two?",
     "is there a cat left of it?",
 )
-UNFAITHFUL = {"gemma3"}
-"""Its sliding window does not bear padding behind a cached prefix."""
 
 
 def picture(seed: int, size: int = 40) -> bytes:
@@ -68,19 +67,18 @@ def test_questions_that_share_an_image_get_the_answers_of_each_alone(family, fam
     expected = [alone(asked, request, asked._word_tokens(("yes", "no"))) for request in requests()]
     assert torch.allclose(torch.tensor(found), torch.tensor(expected), atol=1e-5)
     assert torch.allclose(torch.tensor(again), torch.tensor(expected), atol=1e-5)
-    assert asked._faith.holds("questions") == (family not in UNFAITHFUL)
-    assert ("reads the image again" in capsys.readouterr().err) == (family in UNFAITHFUL)
+    assert asked._faithful["questions"] and "again" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_candidates_that_share_a_prompt_are_those_drawn_from_the_whole_text(family, family_dir, monkeypatch):
+def test_candidates_that_share_a_prompt_are_those_drawn_from_the_whole_text(family, family_dir):
     asked = engine(family, family_dir)
     prompts = [Sample(key=f"p{n}", prompt=text, images=(picture(n),)) for n, text in enumerate(QUESTIONS[:2])]
     sampling = Sampling(n=3, temperature=1.0, max_new_tokens=8)
     shared = generate(asked, prompts, sampling, seed=0)
-    assert asked._faith.holds("candidates")
+    assert asked._faithful["candidates"]
     plain = engine(family, family_dir)
-    monkeypatch.setattr(plain._faith, "_known", {"candidates": False})
+    plain.shares_prefix = False
     assert generate(plain, prompts, sampling, seed=0) == shared
     assert len({one.text for drawn in shared for one in drawn}) == 6
 
@@ -103,34 +101,49 @@ def test_an_image_is_encoded_once_for_all_its_questions_and_all_its_candidates(f
 def test_a_model_that_does_not_share_faithfully_is_noticed_and_read_the_plain_way(
     family_dir, monkeypatch, capsys
 ):
-    honest = prefix.hand_on
-
-    def forgetful(model, prefixes, rows, suffixes):
-        inputs = honest(model, prefixes, rows, suffixes)
-        for layer in inputs["past_key_values"].layers:
-            layer.keys[1:] = layer.keys[1:].flip(2)
-        return inputs
-
-    monkeypatch.setattr(live, "hand_on", forgetful)
+    """Questions with masks that let all see all; candidates with a cache whose keys are turned around."""
+    monkeypatch.setattr(Forest, "sees", lambda _self, line, query, key, mask=None: (query >= 0) & (key >= 0))
     asked = engine("llava", family_dir)
+    asked.model.attention = "dense"
     found = asked.choose(requests(), ("yes", "no"))
     expected = [alone(asked, request, asked._word_tokens(("yes", "no"))) for request in requests()]
     assert torch.allclose(torch.tensor(found), torch.tensor(expected), atol=1e-5)
-    assert not asked._faith.holds("questions") and "reads the image again" in capsys.readouterr().err
+    assert not asked._faithful["questions"] and "reads the image again" in capsys.readouterr().err
+
+    honest = live.hand_on
+
+    def forgetful(model, inputs, copies):
+        handed = honest(model, inputs, copies)
+        for layer in handed["past_key_values"].layers:
+            layer.keys = layer.keys.flip(2)
+        return handed
+
+    monkeypatch.setattr(prefix, "hand_on", forgetful)
+    monkeypatch.setattr(live, "hand_on", forgetful)
+    prompt = [Sample(key="p", prompt=QUESTIONS[0], images=(picture(0),))]
+    sampling = Sampling(n=3, temperature=1.0, max_new_tokens=5)
+    drawn = generate(asked, prompt, sampling, seed=0)
+    plain = engine("llava", family_dir)
+    plain.shares_prefix = False
+    assert drawn == generate(plain, prompt, sampling, seed=0)
+    assert not asked._faithful["candidates"] and "reads the image again" in capsys.readouterr().err
 
 
 def test_texts_part_behind_their_images_and_before_their_last_token(family_dir):
     chat = engine("llava", family_dir).chat
     images = [open_image(picture(0), "")]
     texts = [chat.render([about_images(text, 1)], ask=True) for text in QUESTIONS]
-    parted = fork(chat, Asked(images, texts))
+    (parted,) = fork(chat, Asked(images, texts))
     assert chat.processor.image_token in parted.prefix and all(parted.suffixes)
     whole = [chat.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     begun = chat.tokenizer(parted.prefix, add_special_tokens=False)["input_ids"]
     assert [begun + suffix for suffix in parted.suffixes] == whole
-    (alone_,) = fork(chat, Asked(images, texts[:1])).suffixes
-    assert len(alone_) == 1
-    twin = fork(chat, Asked(images, [texts[0], texts[0]]))
+    (single,) = fork(chat, Asked(images, texts[:1]))
+    assert [len(suffix) for suffix in single.suffixes] == [1]
+    (twin,) = fork(chat, Asked(images, [texts[0], texts[0]]))
     assert [len(suffix) for suffix in twin.suffixes] == [1, 1]
-    late = [text.replace(chat.processor.image_token, "") + chat.processor.image_token for text in texts[:2]]
-    assert fork(chat, Asked(images, late)) is None
+    mark = chat.processor.image_token
+    late = [f"{question} {mark} so?" for question in QUESTIONS[:2]]
+    assert [len(one.suffixes) for one in fork(chat, Asked(images, late))] == [1, 1]
+    with pytest.raises(EngineError, match="at the end"):
+        fork(chat, Asked(images, [f"what is it? {mark}"]))

@@ -1,36 +1,32 @@
 """A model that is in memory already, asked in this process."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from PIL import Image
 from pydantic import ValidationError
-from torch import Tensor
+from rich.console import Console
 from transformers import BatchFeature, PreTrainedModel
 
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.feedback.engine import Form, Request, Sampling
 from rlaifv_pl.feedback.engines.draw import SeededDraw
-from rlaifv_pl.feedback.engines.prefix import (
-    Asked,
-    Faith,
-    fork,
-    hand_on,
-    next_logits,
-    plain_inputs,
-    without_last,
-)
+from rlaifv_pl.feedback.engines.prefix import hand_on, hand_on_error
+from rlaifv_pl.feedback.engines.questions import Asked, fork, tree
 from rlaifv_pl.feedback.engines.words import word_tokens
 from rlaifv_pl.feedback.prompts import FILL
 from rlaifv_pl.models.chat import Chat, about_images, prompt_messages
 from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.policy import plain_model
+from rlaifv_pl.models.self_check import tree_error
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive
@@ -60,7 +56,7 @@ class LiveEngine:
 
     def __post_init__(self) -> None:
         self._tokens: dict[tuple[str, ...], list[list[int]]] = {}
-        self._faith = Faith() if self.shares_prefix else Faith(questions=False, candidates=False)
+        self._faithful: dict[str, bool] = {}
 
     @property
     def identity(self) -> str:
@@ -122,10 +118,8 @@ class LiveEngine:
     def _draw(self, group: Sequence[tuple[Sample, Sequence[int]]], sampling: Sampling) -> list[list[str]]:
         samples, seeds = zip(*group, strict=True)
         texts = [self.chat.render(prompt_messages(sample), ask=True) for sample in samples]
-        inputs = self._inputs(
-            [Asked(_open(sample), [text]) for sample, text in zip(samples, texts, strict=True)]
-        )
         with self._asked() as model:
+            inputs = self.chat.prompt_tensors(texts, [_open(sample) for sample in samples]).to(model.device)
             out = model.generate(
                 **self._copied(model, inputs, len(seeds[0])),
                 **_how(sampling, [seed for own in seeds for seed in own]),
@@ -146,40 +140,35 @@ class LiveEngine:
         """What n candidates of each prompt are generated from."""
         if n == 1:
             return inputs
-        if "candidates" not in self._faith:
-            head, last = without_last(inputs)
-            every = torch.arange(len(last), device=last.device)
-            shared = next_logits(model, hand_on(model, head, every, last.tolist()))
-            self._faith.compare("candidates", shared, next_logits(model, inputs), model.dtype)
-        if not self._faith.holds("candidates"):
-            return {**inputs, "num_return_sequences": n}
-        head, last = without_last(inputs)
-        rows = torch.arange(len(last), device=last.device).repeat_interleave(n)
-        return hand_on(model, head, rows, last[rows].tolist())
+        if self._bears("candidates", lambda: hand_on_error(model, inputs)):
+            return hand_on(model, inputs, n)
+        return {**inputs, "num_return_sequences": n}
 
     @torch.inference_mode()
-    def _first(self, batch: Sequence[Asked], tokens: Sequence[list[int]]) -> list[list[float]]:
+    def _first(self, batch: Sequence[Asked], words: Sequence[list[int]]) -> list[list[float]]:
+        """Probability of each word, as the sum over its tokens, behind each text of a batch."""
+        tokens = [token for ids in words for token in ids]
+        forks = [parted for asked in batch for parted in fork(self.chat, asked)]
         with self._asked() as model:
-            logits = self._shared_logits(model, batch) if self._faith.holds("questions") else None
-            if logits is None or "questions" not in self._faith:
-                plain = next_logits(model, self._inputs(batch))
-                if logits is not None:
-                    self._faith.compare("questions", logits, plain, model.dtype)
-                # What is compared is not taken by itself: the first answers must not differ in their last digits.
-                if logits is None or not self._faith.holds("questions"):
-                    logits = plain
-        share = logits.softmax(-1)
-        return torch.stack([share[:, ids].sum(-1) for ids in tokens], dim=1).tolist()
+            asked = move_data_to_device(tree(self.chat, forks, tokens), model.device)
+            if not self._bears("questions", lambda: tree_error(self.model, asked)):
+                asked = replace(asked, branches=None)
+            shares = self.model(asked).exp().view(-1, len(tokens))
+        return torch.stack(
+            [part.sum(-1) for part in shares.split([len(ids) for ids in words], 1)], 1
+        ).tolist()
 
-    def _shared_logits(self, model: PreTrainedModel, batch: Sequence[Asked]) -> Tensor | None:
-        forks = [fork(self.chat, one) for one in batch]
-        if None in forks:
-            return None
-        heads = self._inputs([Asked(one.images, [at.prefix]) for one, at in zip(batch, forks, strict=True)])
-        counts = torch.tensor([len(at.suffixes) for at in forks], device=model.device)
-        rows = torch.arange(len(batch), device=model.device).repeat_interleave(counts)
-        suffixes = [suffix for at in forks for suffix in at.suffixes]
-        return next_logits(model, hand_on(model, heads, rows, suffixes))
+    def _bears(self, use: str, error: Callable[[], tuple[float, float]]) -> bool:
+        """Whether the model shares a prefix faithfully: seen once, on the first that it is asked."""
+        if use not in self._faithful:
+            off, limit = error() if self.shares_prefix else (math.inf, 0.0)
+            self._faithful[use] = off <= limit
+            if self.shares_prefix and not self._faithful[use]:
+                Console(stderr=True).print(
+                    f"This model cannot share what it has read of an image among {use}: it would be off by {off:.2g}, "
+                    f"more than {limit:g}. It reads the image again for each."
+                )
+        return self._faithful[use]
 
     def _about_images(self, requests: Sequence[Request]) -> Iterator[list[Asked]]:
         """Consecutive requests about the same images together, `batch_size` requests at a time."""
@@ -195,9 +184,6 @@ class LiveEngine:
                 batch.append(Asked(_open(some[0]), texts))
         if batch:
             yield batch
-
-    def _inputs(self, asked: Sequence[Asked]) -> BatchFeature:
-        return plain_inputs(self.chat, asked).to(plain_model(self.model.model).device)
 
     @contextmanager
     def _asked(self) -> Iterator[Any]:

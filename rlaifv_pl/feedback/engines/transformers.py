@@ -27,7 +27,7 @@ class TransformersEngine:
         path: local directory or hub name.
         revision: of a hub model.
         dtype: of the weights.
-        attention: attention implementation of transformers.
+        attention: as of a policy: `auto` reads an image once for all questions about it.
         chat_template: path to a Jinja file, for a checkpoint that has none.
         trust_remote_code: run code that comes with the checkpoint.
         device: such as cuda:1; this process's GPU, or the CPU where there is none, unless given.
@@ -39,7 +39,7 @@ class TransformersEngine:
     path: str
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention: str = "sdpa"
+    attention: str = "auto"
     chat_template: str | None = None
     trust_remote_code: bool = False
     device: str | None = None
@@ -82,7 +82,7 @@ class TransformersEngine:
             trust_remote_code=self.trust_remote_code,
         )
         own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-        model = VLM(load_model(spec)).requires_grad_(False).eval().to(self.device or own)
+        model = VLM(load_model(spec), spec.attention).requires_grad_(False).eval().to(self.device or own)
         return LiveEngine(
             model, Chat(load_processor(spec)), self.batch_size, self.fill_tokens, self.fill_tries
         )
