@@ -30,8 +30,11 @@ objectives and feedback meet in the shards."""
 WITHOUT_LIGHTNING = {
     "records.py",
     "models/logps.py",
+    "models/prefix_tree.py",
     "objectives/losses.py",
     "objectives/terms.py",
+    "feedback/balance.py",
+    "feedback/combine.py",
     "feedback/pair.py",
 }
 
