@@ -1,9 +1,12 @@
 """Random models with the geometry of LLaVA-1.5: 576 image tokens, and language models of three shapes."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     CLIPImageProcessorPil,
@@ -63,6 +66,13 @@ def words(count: int, seed: int, vocabulary: int) -> str:
     """A text of that many tokens."""
     drawn = torch.randint(len(SPECIALS), vocabulary, (count,), generator=torch.Generator().manual_seed(seed))
     return " ".join(f"w{number}" for number in drawn.tolist())
+
+
+def picture(rng: np.random.Generator) -> bytes:
+    """A photo's worth of noise."""
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (360, 480, 3), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
 
 
 def _processor(shape: Shape) -> LlavaProcessor:

@@ -1,15 +1,95 @@
 """The benchmarks run, and what they time is equal work; the figures themselves are nobody's test."""
 
 import json
+from functools import partial
 
-from benchmarks import feedback
+import pytest
+import torch
+
+pytest.importorskip("trl")
+
+from benchmarks import dpo_step, feedback, run
 
 
-def test_feedback_is_timed_against_its_peers(tmp_path):
-    file = tmp_path / "feedback.json"
-    feedback.main(shape="toy", repeats=1, claims=[3], candidates=[2], new_tokens=4, json_file=file)
-    results = json.loads(file.read_text())["results"]
-    assert list(results) == ["conquer, 3 claims", "generate, n=2"]
-    for ways in results.values():
-        first, *_, ours = ways.values()
-        assert first["ratio"] == 1.0 and ours["seconds"] > 0
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmarks")
+    small = {
+        "feedback": partial(feedback.measure, claims=[3], candidates=[2], new_tokens=4),
+        "dpo_step": partial(dpo_step.measure, pairs=2),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "BENCHMARKS", small)
+        run.main(shape="toy", repeats=2, json=folder / "results.json")
+    return folder
+
+
+def test_all_ways_are_timed_against_their_peer(results):
+    found = json.loads((results / "results.json").read_text())
+    races = [race for name in run.BENCHMARKS for race in found[name]["races"]]
+    assert [len(race["ways"]) for race in races] == [3, 3, 4, 4]
+    for race in races:
+        assert race["ways"][race["peer"]]["ratio"] == 1.0
+        assert all(way["seconds"] > 0 for way in race["ways"].values())
+
+
+def test_the_report_says_where_and_what(results):
+    text = (results / "RESULTS.md").read_text()
+    assert f"torch {torch.__version__}" in text and "trl 1.16.0" in text
+    assert text.count("| TRL |") == 2 and text.count("| shared prefix |") == 2
+
+
+def test_one_benchmark_alone_keeps_what_another_found(results, monkeypatch):
+    file = results / "results.json"
+    before = json.loads(file.read_text())
+    monkeypatch.setattr(run, "BENCHMARKS", {"feedback": lambda shape, repeats: []})
+    run.main(only="feedback", json=file)
+    after = json.loads(file.read_text())
+    assert after["dpo_step"] == before["dpo_step"] and after["feedback"]["races"] == []
+
+
+@pytest.fixture
+def batches(tmp_path):
+    """The same pairs, as both sides read them."""
+    path = dpo_step.build("toy", tmp_path / "toy")
+    pairs = dpo_step.draw_pairs(2, 0, dpo_step.SHAPES["toy"].vocabulary)
+    ours = dpo_step.OurSide(path, None)
+    theirs = dpo_step.TRLSide(path, pairs, None, dpo_step.RATE, tmp_path / "trl")
+    return ours, theirs, ours.collate(pairs), theirs.collate(pairs)
+
+
+def test_unequal_work_is_not_timed(batches):
+    ours, theirs, mine, other = batches
+    dpo_step.check_inputs(mine, other)
+    with pytest.raises(AssertionError, match="ln 2"):
+        dpo_step.check_steps(ours, theirs, mine, other)
+    dpo_step.move(ours, theirs)
+    before = dpo_step.check_steps(ours, theirs, mine, other)
+    ours.step(mine, "split")
+    theirs.step(other, answers_only=True)
+    assert dpo_step.check_steps(ours, theirs, mine, other) < before - 1e-3
+    other["input_ids"][0, -1 - int((other["attention_mask"][0] == 0).sum())] += 1
+    with pytest.raises(AssertionError, match="tokens of row 0"):
+        dpo_step.check_inputs(mine, other)
+    with pytest.raises(AssertionError, match="differ"):
+        dpo_step.check_steps(ours, theirs, mine, other)
+
+
+def test_the_head_on_answers_only_is_trls_own_computation_on_fewer_rows(batches, monkeypatch):
+    """Counts rows of the head, so that the peer is what it is said to be."""
+    _, theirs, mine, other = batches
+    from trl.trainer import utils
+
+    rows, apply = [], utils._ChunkedLogProbFunction.apply
+
+    class Counted:
+        @staticmethod
+        def apply(hidden, *inputs):
+            rows.append(len(hidden))
+            return apply(hidden, *inputs)
+
+    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", Counted)
+    for answers_only in (True, False):
+        theirs.backward(other, answers_only)
+    ids = other["input_ids"]
+    assert rows == [len(mine.target)] * 2 + [ids.shape[0] * (ids.shape[1] - 1)] * 2
