@@ -60,7 +60,11 @@ def _measure(trained: str, path: Path, drawn: list[list[Sample]], folder: Path) 
         "ours, a row for each answer": lambda repeat: ours.step(mine[repeat], "rows"),
         "ours, answers share their prefix": lambda repeat: ours.step(mine[repeat], "split"),
     }
-    what = f"A step of DPO, {trained}, {len(drawn[0])} pairs, {token_ratio(mine):.2f} times as many tokens in rows"
+    tokens, padded = token_ratios(mine)
+    what = (
+        f"A step of DPO, {trained}, {len(drawn[0])} pairs; rows have {tokens:.2f} times as many tokens as trees, "
+        f"{padded:.2f} times with padding"
+    )
     checked = (
         f"token ids and pixels; losses ({loss:.6f}) to {LOSS_TOLERANCE:g}, norms of gradients to {NORM_TOLERANCE:g} "
         "of themselves"
@@ -117,10 +121,12 @@ def draw_pairs(count: int, seed: int, vocabulary: int) -> list[Sample]:
     return samples
 
 
-def token_ratio(batches: Sequence[Batch]) -> float:
-    """Tokens in the rows, to tokens in the trees."""
+def token_ratios(batches: Sequence[Batch]) -> tuple[float, float]:
+    """Tokens in the rows, without their padding and with it, to tokens in the trees."""
     branches = [branch for batch in batches for branch in batch.branches]
-    return sum(branch.stop for branch in branches) / sum(branch.stop - branch.start for branch in branches)
+    trees = sum(branch.stop - branch.start for branch in branches)
+    padded = sum(batch.rows["input_ids"].numel() for batch in batches)
+    return sum(branch.stop for branch in branches) / trees, padded / trees
 
 
 def check_inputs(mine: Batch, other: dict[str, Any]) -> None:

@@ -48,6 +48,14 @@ def test_one_benchmark_alone_keeps_what_another_found(results, monkeypatch):
     assert after["dpo_step"] == before["dpo_step"] and after["feedback"]["races"] == []
 
 
+def test_the_trees_tokens_are_counted(batches):
+    _, _, mine, _ = batches
+    real = mine.rows["attention_mask"].sum(1).tolist()
+    tokens, padded = dpo_step.token_ratios([mine])
+    assert 1.5 < tokens < 2
+    assert padded / tokens == pytest.approx(mine.rows["input_ids"].numel() / sum(real))
+
+
 @pytest.fixture
 def batches(tmp_path):
     """The same pairs, as both sides read them."""
