@@ -53,10 +53,10 @@ def measure(
     races = []
     for count in claims:
         ways = conquer_ways(model, chat, shape, count)
-        races.append(_race(f"Conquer, {count} questions about an image", ways, repeats))
+        races.append(_race(f"Conquer, questions about an image: {count}", ways, repeats))
     for count in candidates:
         ways = generate_ways(model, chat, shape, count, new_tokens)
-        races.append(_race(f"Generate, {count} candidates of {new_tokens} tokens", ways, repeats))
+        races.append(_race(f"Generate, candidates of {new_tokens} tokens: {count}", ways, repeats))
     return races
 
 
