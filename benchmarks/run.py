@@ -40,7 +40,9 @@ TRL is driven through its own collator, `training_step` (with its metrics), clip
 its trainer; ours goes through objective, clipping and AdamW, without Lightning's loop. Collation is not timed.
 Checkpointing is off and the vision tower frozen on both sides; the reference is live, and with LoRA it is the policy
 without adapters. On a CPU TRL computes its head on all positions, on a GPU on answers only: the latter, switched on
-here, is the base.
+here, is the base. Driven so, a step of TRL took a median of 5 % more CPU time than one inside `train()` (all weights,
+2 pairs, 7 steps one after the other, from 11 % less to 13 % more): ratios over TRL may be that much too high.
+Part of ours is packing: lines of trees have no padding, and rows have some.
 """
 
 
