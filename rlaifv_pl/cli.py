@@ -102,12 +102,13 @@ class CLI(LightningCLI):
             torch.set_num_threads(threads)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, with the run's own logs unless others are asked for, and with rounds only where there are
+        prompts for them."""
         options = self._get(self.config_init, "trainer")
         if options["logger"] is None or options["logger"] is True:
             # Validation alone prints its table; in the run's logs it would count as step 0.
             kwargs["logger"] = self.subcommand == "fit" and default_loggers(options["default_root_dir"])
         trainer = super().instantiate_trainer(**kwargs)
-        # `rounds:` may be left out, and then there are none.
         trainer.callbacks = [
             callback
             for callback in trainer.callbacks

@@ -56,6 +56,11 @@ class NSFTModule(AlignmentModule):
         self.merge, self.reduction, self.kl_weight = merge, reduction, kl_weight
 
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
+        """The chosen answer and the corrections, in one dialogue or two as `merge` says.
+
+        Raises:
+            BadSample: `missing_answer`, of the corrections or of what is to be chosen.
+        """
         later = (CORRECTIONS,) * len(sample.corrections)
         turns = _turns(sample)
         opening = about_images(sample.corrections[0].question, len(sample.images))
