@@ -13,23 +13,26 @@ from typing import Literal
 import torch
 from jsonargparse import auto_cli
 
-from benchmarks import dpo_step, feedback
+from benchmarks import dpo_step, feedback, memory
 from benchmarks.race import Race
 from benchmarks.report import RESULTS, record
 from benchmarks.table import Table
 
-BENCHMARKS: dict[str, Callable[[str, int], list[Race | Table]]] = {
+BENCHMARKS: dict[str, Callable[..., list[Race | Table]]] = {
     "feedback": feedback.measure,
     "dpo_step": dpo_step.measure,
+    "memory": memory.measure,
 }
-NOTES = {"feedback": feedback.NOTE, "dpo_step": dpo_step.NOTE}
-SHAPES: dict[str, str] = {}
-"""Of benchmarks that `prop` does not suit."""
+"""Each takes the shape of its random model and a number of repeats."""
+NOTES = {"feedback": feedback.NOTE, "dpo_step": dpo_step.NOTE, "memory": memory.NOTE}
+SETTINGS = {"shape": "prop", "repeats": 3}
+OWN_SETTINGS = {"memory": {"shape": "v32k", "repeats": 1}}
+"""Of benchmarks that others suit better."""
 
 
 def main(
-    only: Literal["feedback", "dpo_step"] | None = None,
-    repeats: int = 3,
+    only: Literal["feedback", "dpo_step", "memory"] | None = None,
+    repeats: int | None = None,
     shape: str | None = None,
     json: Path = RESULTS,
 ) -> None:
@@ -37,15 +40,16 @@ def main(
 
     Args:
         only: this one, and not all.
-        repeats: of each way.
+        repeats: of each way; each benchmark's own number unless given.
         shape: of the random models; each benchmark's own unless given.
         json: file to write; RESULTS.md is written beside it.
     """
     torch.set_num_threads(1)
+    given = {name: value for name, value in {"shape": shape, "repeats": repeats}.items() if value is not None}
     for name in [only] if only else BENCHMARKS:
-        own = shape or SHAPES.get(name, "prop")
-        results = BENCHMARKS[name](own, repeats)
-        print(record(json, name, {"shape": own, "repeats": repeats}, results, NOTES[name]))
+        settings = SETTINGS | OWN_SETTINGS.get(name, {}) | given
+        results = BENCHMARKS[name](**settings)
+        print(record(json, name, settings, results, NOTES[name]))
 
 
 if __name__ == "__main__":
