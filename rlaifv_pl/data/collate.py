@@ -1,8 +1,8 @@
 """Samples to a batch: render, tokenise, prepare images once a sample, find the targets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from PIL import Image
@@ -23,14 +23,34 @@ OnBadSample = Literal["raise", "skip"]
 class _Read:
     """A sample with its dialogues cut into pieces, and the decoded images that each is about."""
 
+    number: int
     key: str
     dialogues: list[list[Piece]]
     images: list[list[Image.Image]]
+    origin: Hashable
+    """Equal for samples with the same images and the same words up to their first answers."""
 
     @property
     def shares_images(self) -> bool:
         """Whether all dialogues are about the same images."""
         return all(images is self.images[0] for images in self.images)
+
+
+class _Tree(NamedTuple):
+    """Dialogues about the same images, each with the place of its sample among those of the batch."""
+
+    images: list[Image.Image]
+    dialogues: list[tuple[int | None, list[Piece]]]
+
+
+class _Rows(NamedTuple):
+    """What the trees of a batch come to; rows in blocks of the trees."""
+
+    rows: list[Row]
+    samples: list[int | None]
+    """Of each row, the place of its sample; None where it only fills up its tree."""
+    images: dict[str, Tensor]
+    trees: int
 
 
 class Collator:
@@ -64,16 +84,16 @@ class Collator:
             BadSample: with `on_bad_sample="raise"`, the first that cannot be trained on.
         """
         dropped: list[tuple[str, str]] = []
-        reads = self._sift(samples, self._read, dropped)
+        reads = self._sift(list(enumerate(samples)), self._read, dropped)
         while reads:
-            rows, images, copies = self._rows(reads)
-            own = [(read, rows[index :: len(reads)]) for index, read in enumerate(reads)]
+            made = self._rows(_plant(reads))
+            own = [(read, _rows_of(place, made)) for place, read in enumerate(reads)]
             fitting = self._sift(own, self._fit, dropped)
             if len(fitting) == len(reads):
-                return self._batch([read.key for read in reads], rows, images, copies, dropped)
+                return self._batch(reads, made, dropped)
             reads = fitting
         nothing = torch.zeros(0, dtype=torch.long)
-        return Batch([], {}, {}, nothing, nothing, nothing, 1, self.parts, dropped=dropped)
+        return Batch([], {}, {}, nothing, nothing, nothing, 0, 1, self.parts, dropped=dropped)
 
     def _sift(self, items: Sequence, convert: Callable, dropped: list[tuple[str, str]]) -> list:
         kept = []
@@ -86,7 +106,8 @@ class Collator:
                 dropped.append((error.where, str(error.reason)))
         return kept
 
-    def _read(self, sample: Sample | BadSample) -> _Read:
+    def _read(self, numbered: tuple[int, Sample | BadSample]) -> _Read:
+        number, sample = numbered
         if isinstance(sample, BadSample):
             raise sample
         where = f"sample {sample.key}"
@@ -100,23 +121,24 @@ class Collator:
         other = own
         if sample.rejected_images and any(dialogue.rejected_images for dialogue in dialogues):
             other = [open_image(data, f"{where}, rejected side") for data in sample.rejected_images]
-        return _Read(
-            sample.key, pieces, [other if dialogue.rejected_images else own for dialogue in dialogues]
-        )
+        images = [other if dialogue.rejected_images else own for dialogue in dialogues]
+        origin = (tuple(sample.images), tuple(opening.text for opening, *_ in pieces))
+        return _Read(number, sample.key, pieces, images, origin)
 
-    def _rows(self, reads: list[_Read]) -> tuple[list[Row], dict[str, Tensor], int]:
-        """Rows in blocks of the samples, the images' tensors, and how many blocks share them."""
-        first, *others = blocks = list(zip(*(read.dialogues for read in reads), strict=True))
-        images = list(zip(*(read.images for read in reads), strict=True))
-        if not all(read.shares_images for read in reads):
-            opened, tensors = self._open(sum(blocks, ()), sum(images, ()))
-            return self._extend(opened, sum(blocks, ())), tensors, 1
-        opened, tensors = self._open(first, images[0])
-        rows = self._extend(opened, first)
-        for block in others:
-            same = all(one[0] == other[0] for one, other in zip(block, first, strict=True))
-            rows += self._extend(opened if same else self._open(block, images[0])[0], block)
-        return rows, tensors, len(blocks)
+    def _rows(self, trees: list[_Tree]) -> _Rows:
+        copies = max(len(tree.dialogues) for tree in trees)
+        filled = [
+            tree.dialogues + [(None, tree.dialogues[0][1])] * (copies - len(tree.dialogues)) for tree in trees
+        ]
+        blocks = [[pieces for _, pieces in block] for block in zip(*filled, strict=True)]
+        images = [tree.images for tree in trees]
+        opened, tensors = self._open(blocks[0], images)
+        rows = self._extend(opened, blocks[0])
+        for block in blocks[1:]:
+            same = all(one[0] == other[0] for one, other in zip(block, blocks[0], strict=True))
+            rows += self._extend(opened if same else self._open(block, images)[0], block)
+        samples = [sample for block in zip(*filled, strict=True) for sample, _ in block]
+        return _Rows(rows, samples, tensors, len(trees))
 
     def _open(
         self, dialogues: Sequence[list[Piece]], images: Sequence[list[Image.Image]]
@@ -138,35 +160,60 @@ class Collator:
             )
         return read
 
-    def _batch(
-        self,
-        keys: list[str],
-        rows: list[Row],
-        images: dict[str, Tensor],
-        copies: int,
-        dropped: list[tuple[str, str]],
-    ) -> Batch:
-        inputs = pad_rows(rows, self.chat.tokenizer.pad_token_id or 0)
+    def _batch(self, reads: list[_Read], made: _Rows, dropped: list[tuple[str, str]]) -> Batch:
+        inputs = pad_rows(made.rows, self.chat.tokenizer.pad_token_id or 0)
         width = inputs["input_ids"].shape[1]
         # The hidden state of token t predicts token t + 1.
         found = [
-            (index * width + at - 1, row.ids[at], part * len(keys) + index % len(keys))
-            for index, row in enumerate(rows)
+            (index * width + at - 1, row.ids[at], part * len(reads) + sample)
+            for index, (row, sample) in enumerate(zip(made.rows, made.samples, strict=True))
             for at, part in enumerate(row.parts)
-            if part is not None
+            if part is not None and sample is not None
         ]
         source, target, group = torch.tensor(found, dtype=torch.long).T.contiguous()
-        branches = self._branches(rows, len(keys)) if copies > 1 else None
-        return Batch(keys, images, inputs, source, target, group, copies, self.parts, branches, dropped)
-
-    def _branches(self, rows: list[Row], samples: int) -> list[Branch] | None:
-        """None if images would have to stand in a tree more than once."""
-        branches = grow([row.ids for row in rows], samples)
-        images = set(self.chat.processor.image_token_ids)
-        behind = (
-            row.ids[branch.start :] for row, branch in zip(rows[samples:], branches[samples:], strict=True)
+        return Batch(
+            keys=[read.key for read in reads],
+            images=made.images,
+            rows=inputs,
+            source=source,
+            target=target,
+            group=group,
+            trees=made.trees,
+            copies=len(made.rows) // made.trees,
+            parts=self.parts,
+            branches=self._branches(made),
+            kept=[read.number for read in reads],
+            dropped=dropped,
         )
-        return None if any(not images.isdisjoint(ids) for ids in behind) else branches
+
+    def _branches(self, made: _Rows) -> list[Branch] | None:
+        """None if images would have to stand in a tree more than once."""
+        branches = grow([row.ids for row in made.rows], made.trees)
+        images = set(self.chat.processor.image_token_ids)
+        later = zip(made.rows[made.trees :], branches[made.trees :], strict=True)
+        return (
+            None if any(not images.isdisjoint(row.ids[branch.start :]) for row, branch in later) else branches
+        )
+
+
+def _plant(reads: list[_Read]) -> list[_Tree]:
+    """A tree for each origin; for each dialogue, where two of a sample are about different images."""
+    if not all(read.shares_images for read in reads):
+        blocks = zip(*(zip(read.images, read.dialogues, strict=True) for read in reads), strict=True)
+        return [
+            _Tree(images, [(place, pieces)])
+            for block in blocks
+            for place, (images, pieces) in enumerate(block)
+        ]
+    trees: dict[Hashable, _Tree] = {}
+    for place, read in enumerate(reads):
+        tree = trees.setdefault(read.origin, _Tree(read.images[0], []))
+        tree.dialogues.extend((place, pieces) for pieces in read.dialogues)
+    return list(trees.values())
+
+
+def _rows_of(place: int, made: _Rows) -> list[Row]:
+    return [row for row, sample in zip(made.rows, made.samples, strict=True) if sample == place]
 
 
 def pad_rows(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:

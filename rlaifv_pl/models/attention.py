@@ -88,19 +88,19 @@ def is_causal(masks: Masks) -> bool:
 
 
 def dense(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
-    """A line for each sample and a boolean mask: simple, and as costly as the square of a line's width."""
+    """A line for each tree and a boolean mask: simple, and as costly as the square of a line's width."""
     forest = make(packed=False)
     return forest, {"attention_mask": _for_layers(masks, partial(_visible, forest))}
 
 
 def split(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
-    """One line for all samples: each branch by itself attends over its path."""
+    """One line for all trees: each branch by itself attends over its path."""
     forest = make(packed=True)
     return forest, {"attention_mask": _for_layers(masks, partial(_by_offset, forest)), TREE: _Split(forest)}
 
 
 def flex(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
-    """One line for all samples, and compiled kernels that leave out what nothing sees; CUDA only."""
+    """One line for all trees, and compiled kernels that leave out what nothing sees; CUDA only."""
     from torch.nn.attention.flex_attention import create_block_mask
     from transformers.integrations.flex_attention import flex_attention_forward
 
@@ -114,7 +114,7 @@ def flex(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
 
 
 def flash(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
-    """One line for all samples, and one call of flash-attn with more keys than queries for a branch."""
+    """One line for all trees, and one call of flash-attn with more keys than queries for a branch."""
     if not is_causal(masks):
         raise PolicyError(
             "policy.attention: flash knows plainly causal attention only, and this model has windows or images "

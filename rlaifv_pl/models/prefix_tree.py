@@ -1,7 +1,7 @@
-"""One prefix, many continuations: what the rows of a sample share gets columns once.
+"""One prefix, many continuations: what the rows of a tree share gets columns once.
 
 The rows [prefix][chosen] and [prefix][rejected] of a preference pair become [prefix][chosen][rejected].
-Each row is cut where it leaves an earlier row of its sample, and only the rest, its branch, is laid out.
+Each row is cut where it leaves an earlier row of its tree, and only the rest, its branch, is laid out.
 A column then stands for a token at an offset of a row, and what it may see is what it saw in that row:
 columns on the row's own path, from the root through the branches that it left. Positions, masks and
 targets are those of the plain rows, gathered. Several trees stand side by side, since no root is on the
@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 class Branch(NamedTuple):
-    """The part of a row that no earlier row of its sample has."""
+    """The part of a row that no earlier row of its tree has."""
 
     parent: int
     """The row that it leaves; its own row for a root."""
@@ -29,17 +29,15 @@ class Branch(NamedTuple):
     """Length of the row."""
 
 
-def grow(rows: Sequence[Sequence[int]], samples: int) -> list[Branch]:
-    """The branch of each row of token ids, where row r belongs to sample r % samples.
+def grow(rows: Sequence[Sequence[int]], trees: int) -> list[Branch]:
+    """The branch of each row of token ids, where row r belongs to tree r % trees.
 
-    >>> grow([[1, 2, 3], [1, 2, 4, 5]], samples=1)
+    >>> grow([[1, 2, 3], [1, 2, 4, 5]], trees=1)
     [Branch(parent=0, start=0, stop=3), Branch(parent=0, start=2, stop=4)]
     """
     branches = []
     for row, ids in enumerate(rows):
-        shared = {
-            earlier: common_prefix(rows[earlier], ids) for earlier in range(row % samples, row, samples)
-        }
+        shared = {earlier: common_prefix(rows[earlier], ids) for earlier in range(row % trees, row, trees)}
         # Of equals the earliest, which is the one that owns the last shared token.
         parent = max(shared, key=shared.__getitem__, default=row)
         branches.append(Branch(parent, shared.get(parent, 0), len(ids)))
@@ -104,18 +102,17 @@ class Forest:
 
 
 def lay_out(
-    branches: list[Branch], samples: int, row_width: int, *, packed: bool, device: torch.device | str = "cpu"
+    branches: list[Branch], trees: int, row_width: int, *, packed: bool, device: torch.device | str = "cpu"
 ) -> Forest:
-    """Columns for the branches: all in one line without padding, or a line for each sample."""
-    order = [row for sample in range(samples) for row in range(sample, len(branches), samples)]
+    """Columns for the branches: all in one line without padding, or a line for each tree."""
+    order = [row for tree in range(trees) for row in range(tree, len(branches), trees)]
     own = {
         row: torch.arange(row * row_width + branches[row].start, row * row_width + branches[row].stop)
         for row in order
     }
-    per_sample = len(branches) // samples
+    per_tree = len(branches) // trees
     lines = [
-        torch.cat([own[row] for row in order[at : at + per_sample]])
-        for at in range(0, len(order), per_sample)
+        torch.cat([own[row] for row in order[at : at + per_tree]]) for at in range(0, len(order), per_tree)
     ]
     if packed:
         lines = [torch.cat(lines)]

@@ -21,26 +21,35 @@ from rlaifv_pl.models.prefix_tree import Branch, Forest, lay_out
 class Batch:
     """Tokenised rows of B samples with their images, and the targets among their tokens.
 
-    Rows come in `copies` blocks of B: row r belongs to sample r % B, and sample r % B's images
-    stand once in `images` for all of its rows. Targets belong to groups in the same way: group
-    g is part g // B of sample g % B (DPO: chosen, then rejected).
+    Rows about the same images are a tree; samples of one prompt share theirs. Rows come in `copies`
+    blocks of `trees`: row r belongs to tree r % trees, whose images stand once in `images` for all of
+    its rows. A tree with fewer rows than others is filled up with a row that it has already, which adds
+    no branch and has no target. Group g of targets is part g // B of sample g % B (DPO: chosen, then
+    rejected).
     """
 
     keys: list[str]
     images: dict[str, Tensor]
-    """Processor outputs of the images of B samples; empty when the batch has none."""
+    """Processor outputs of the images of the trees; empty when the batch has none."""
     rows: dict[str, Tensor]
-    """`input_ids`, `attention_mask` and other per-token inputs, (copies x B, T), padded right."""
+    """`input_ids`, `attention_mask` and other per-token inputs, (copies x trees, T), padded right."""
     source: Tensor
-    """(M,) flat index into (copies x B x T) of the token whose hidden state predicts the target."""
+    """(M,) flat index into (copies x trees x T) of the token whose hidden state predicts the target."""
     target: Tensor
     """(M,) token ids."""
     group: Tensor
     """(M,) group of each target."""
+    trees: int
     copies: int
     parts: int
     branches: list[Branch] | None = None
-    """What each row adds to the earlier rows of its sample; None where a sample's rows share no images."""
+    """What each row adds to the earlier rows of its tree; None where images stand behind what is shared."""
+    kept: list[int] = field(default_factory=list)
+    """Of the samples that were given, the numbers of those that are in."""
+    reference: Tensor | None = None
+    """(M,) log-ps of the targets under the reference, in nats, where they are known beforehand."""
+    weight: float = 1.0
+    """Of the batch's loss: makes the samples of a step count equally, however many each batch has."""
     dropped: list[tuple[str, str]] = field(default_factory=list)
     """(where it lies, reason) of each sample that was left out."""
 
@@ -109,7 +118,7 @@ class VLM(nn.Module):
         """Inputs of the language model in which each shared prefix stands once, and where they predict targets."""
         model, rows = plain_model(self.model), batch.rows
         ids = rows["input_ids"]
-        make = partial(lay_out, batch.branches, len(batch.keys), ids.shape[1], device=ids.device)
+        make = partial(lay_out, batch.branches, batch.trees, ids.shape[1], device=ids.device)
         forest, attention = over_forest(self.attention, model, rows, make)
         inputs = {name: forest.take(value) for name, value in rows.items()}
         inputs["position_ids"] = positions(model, rows | grids, forest)
@@ -130,7 +139,7 @@ def positions(model: PreTrainedModel, inputs: dict[str, Tensor], forest: Forest)
 
 
 def repeat_features(features, copies: int):
-    """Image features of B samples for the rows of `copies` blocks of B; gradients add up.
+    """Image features of the trees for the rows of `copies` blocks of them; gradients add up.
 
     Args:
         features: the model's own output; `pooler_output`, and each layer of `deepstack_features`

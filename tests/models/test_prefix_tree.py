@@ -290,6 +290,35 @@ def test_company_in_a_row_does_not_matter(case: Case, backend: str):
             torch.testing.assert_close(policy(own), mine, rtol=0, atol=1e-10)
 
 
+SECOND = replace(PAIRS[0], key="a2", rejected="There are two dogs.")
+"""Another pair of the first prompt, with the same chosen answer."""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pairs_of_a_prompt_are_one_tree(case: Case, backend: str):
+    """The same log-ps, loss and gradients as from batches of one pair each, added up."""
+    pairs = [PAIRS[0], PAIRS[1], SECOND]
+    batch = case.batch(pairs)
+    assert (batch.keys, batch.trees, batch.copies) == (["a", "b", "a2"], 2, 4)
+    assert max(errors(outcome(case.policy, batch, backend), outcome(case.policy, batch, "rows"))) < 1e-10
+    with torch.no_grad(), attending(case.policy, backend) as policy:
+        together = policy(batch)
+        for at, pair in enumerate(pairs):
+            own = case.batch([pair])
+            mine = torch.cat([together[batch.group == at], together[batch.group == at + len(pairs)]])
+            torch.testing.assert_close(policy(own), mine, rtol=0, atol=1e-10)
+    new = len(batch.rows["attention_mask"][4][batch.rows["attention_mask"][4] > 0])
+    lengths = [branch.stop - branch.start for branch in batch.branches]
+    # Blocks of a and b: chosen, rejected, chosen again, the other rejected; b has no more of them.
+    assert lengths[4] == lengths[5] == lengths[7] == 0 and 0 < lengths[6] < new
+
+
+def test_pairs_of_another_prompt_or_picture_are_not(llava: Case):
+    other = replace(SECOND, prompt="What is in the picture?")
+    assert llava.batch([PAIRS[0], other]).trees == 2
+    assert llava.batch([PAIRS[0], replace(SECOND, images=(photo(5, 56, 56),))]).trees == 2
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_is_shared_is_computed_once(llava: Case, backend: str):
     """Columns of the language model: every token of both rows but the second prefix."""
@@ -401,7 +430,7 @@ def test_the_block_mask_is_the_dense_mask(case: Case):
     batch = case.batch(SAMPLES)
     masks = attention.row_masks(case.policy.model, batch.rows)
     ids = batch.rows["input_ids"]
-    forest = lay_out(batch.branches, len(batch.keys), ids.shape[1], packed=True)
+    forest = lay_out(batch.branches, batch.trees, ids.shape[1], packed=True)
     width = forest.token.shape[1]
     for mask in masks.values() if isinstance(masks, dict) else [masks]:
         made = create_mask(attention._block_rule(forest, mask), 1, None, width, width, device="cpu")
@@ -473,10 +502,12 @@ def test_a_backend_for_a_gpu_is_refused_without_one(llava: Case, backend: str):
         VLM(load_model(PolicySpec(path=str(llava.path))), backend)
 
 
-def test_images_of_their_own_and_images_behind_the_prefix_keep_rows(llava: Case):
-    own = replace(PAIRS[0], rejected_images=(photo(7, 28, 56),))
-    assert llava.batch([own, PAIRS[1]]).branches is None
-    assert llava.batch(PAIRS).branches is not None
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_answers_about_images_of_their_own_are_trees_of_their_own(case: Case, backend: str):
+    batch = case.batch([replace(PAIRS[0], rejected_images=(photo(7, 28, 56),)), PAIRS[1]])
+    assert (batch.trees, batch.copies) == (4, 1) and all(branch.start == 0 for branch in batch.branches)
+    found = errors(outcome(case.policy, batch, backend), outcome(case.policy, batch, "rows"))
+    assert max(found) < 1e-10, found
 
 
 def test_the_saved_config_does_not_name_our_attention(llava: Case, tmp_path: Path):

@@ -520,7 +520,8 @@ def test_a_loaded_checkpoint_goes_on_with_the_reference_of_the_start(llava: Path
 def test_dialogues_about_one_image_share_their_opening(path: Path, merge: str):
     """Up to the first word in which prompt and first question differ; one dialogue has nothing to share."""
     batch = make(NSFTModule, path, merge=merge).collator("raise")(CORRECTED)
-    assert (batch.branches is None) == (merge != "separate")
+    assert [branch.start for branch in batch.branches[:2]] == [0, 0]
+    assert len(batch.branches) == (4 if merge == "separate" else 2)
     if merge == "separate":
         for row in (2, 3):
             parent, start, _ = batch.branches[row]
@@ -543,8 +544,9 @@ def test_an_image_behind_the_shared_opening_keeps_rows(llava: Path):
     assert module.collator("raise")([sample, CORRECTED[0]]).branches is None
 
 
-def test_continual_sft_has_nothing_to_share(llava: Path):
-    assert make(SFTModule, llava).collator("raise")(MIXED).branches is None
+def test_continual_sft_has_a_tree_of_one_branch_for_each_answer(llava: Path):
+    batch = make(SFTModule, llava).collator("raise")(MIXED)
+    assert [branch.start for branch in batch.branches] == [0] * len(MIXED)
 
 
 @pytest.mark.parametrize("attention", ["dense", "split", "rows"])

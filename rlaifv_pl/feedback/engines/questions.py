@@ -76,6 +76,7 @@ def tree(chat: Chat, forks: Sequence[Forked], tokens: Sequence[int]) -> Batch:
         source=torch.tensor([row * width + len(rows[row].ids) - 1 for row, _ in asked for _ in tokens]),
         target=torch.tensor(list(tokens)).repeat(len(asked)),
         group=torch.tensor([number for _, number in asked for _ in tokens]),
+        trees=len(forks),
         copies=copies,
         parts=1,
         branches=branches,
