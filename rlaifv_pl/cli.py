@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import ManifestError
+from rlaifv_pl.data.sidecar import SidecarError
 from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.models.policy import PolicyError
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
@@ -41,6 +42,19 @@ TRAINER_DEFAULTS = {
     "max_epochs": 1,
     "default_root_dir": "runs/default",
 }
+
+
+EXPLAINED = (
+    BadSample,
+    EngineError,
+    ExportError,
+    ManifestError,
+    PolicyError,
+    RunError,
+    SidecarError,
+    TimeoutError,
+)
+"""Errors whose message is all that a user needs."""
 
 
 class Parser(LightningArgumentParser):
@@ -135,7 +149,7 @@ def run() -> None:
     """`main` for the shell: what the user can mend ends in one message, not in a traceback."""
     try:
         main()
-    except (BadSample, ManifestError, PolicyError, RunError, ExportError, EngineError, TimeoutError) as error:
+    except EXPLAINED as error:
         sys.exit(f"error: {error}")
 
 

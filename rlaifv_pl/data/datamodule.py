@@ -3,22 +3,30 @@
 What a batch is made of is the objective's business: the module in training offers a `collator`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import lightning as L
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
 
-from rlaifv_pl.data.collate import Collator, OnBadSample
-from rlaifv_pl.data.faults import BadSample
-from rlaifv_pl.data.order import RankBatches, epoch_order
+from rlaifv_pl.data.collate import OnBadSample
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.loader import BatchLoader
+from rlaifv_pl.data.order import (
+    Room,
+    Share,
+    Sizes,
+    bring_together,
+    deal,
+    epoch_order,
+    even_weights,
+    sort_by_length,
+)
 from rlaifv_pl.data.shards import ShardSet, load_shards
+from rlaifv_pl.data.survey import Survey
 from rlaifv_pl.models.vlm import Batch
-from rlaifv_pl.records import Sample
-from rlaifv_pl.seeds import run_seed
+from rlaifv_pl.seeds import derive, run_seed
 
 
 class ShardSource(Protocol):
@@ -34,12 +42,22 @@ Shards = str | list[str]
 class AlignmentDataModule(L.LightningDataModule):
     """Streams shards in an order fixed by seed and epoch, and knows where it is.
 
+    With `max_tokens`, `group_by` or `sort_within`, each sample is read once before the first epoch, and its size
+    is kept beside the shards.
+
     Args:
         train: shard directory, or several.
         val: the same for validation; none is made without it.
         sources: makers of shards that are not there yet; each is asked before the first epoch.
-        batch_size: samples a device and step. A preference sample is one pair.
-        val_batch_size: the same in validation; that of training unless given.
+        batch_size: samples a device and batch, at most. A preference sample is one pair. None for as many as
+            `max_tokens` allows.
+        val_batch_size: the same in validation, and in the pass of a cached reference; that of training unless given.
+        max_tokens: tokens a device and batch, at most, as they are laid out: what answers share counts once, image
+            tokens and padding count too.
+        group_by: with `prompt`, pairs of one prompt stand in one batch, where they share the prompt and its images.
+            They then train one step together.
+        sort_within: samples of like length are neighbours, inside stretches of so many; for batches that are padded,
+            and devices that wait for each other.
         num_workers: processes that read, decode and tokenise.
         window: shards that are shuffled into one another.
         on_bad_sample: stop at a sample that cannot be trained on, or leave it out and count it.
@@ -50,19 +68,36 @@ class AlignmentDataModule(L.LightningDataModule):
         train: str | list[str] | None = None,
         val: str | list[str] | None = None,
         sources: list[ShardSource] | None = None,
-        batch_size: int = 8,
+        batch_size: int | None = 8,
         val_batch_size: int | None = None,
+        max_tokens: int | None = None,
+        group_by: Literal["prompt"] | None = None,
+        sort_within: int | None = None,
         num_workers: int = 1,
         window: int = 8,
         on_bad_sample: OnBadSample = "raise",
     ) -> None:
         super().__init__()
+        for name, value in {
+            "batch_size": batch_size,
+            "max_tokens": max_tokens,
+            "sort_within": sort_within,
+        }.items():
+            if value is not None and value < 1:
+                raise ValueError(f"data.{name} is {value}, expected at least 1")
+        if batch_size is None and max_tokens is None:
+            raise ValueError("data.batch_size is null, so data.max_tokens must say how large a batch may be")
         self.train, self.val, self.sources = train, val, sources or []
-        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
+        self.room, self.val_batch_size = Room(batch_size, max_tokens), val_batch_size or batch_size or 8
+        self.group_by, self.sort_within = group_by, sort_within
         self.num_workers, self.window, self.on_bad_sample = num_workers, window, on_bad_sample
-        self._position = _start_of(epoch=0)
+        self._begin()
         self.shards_of_epoch: Callable[[int], list[str]] | None = None
         """Gives the shards of an epoch in place of `train`, where they are made in the run."""
+
+    def _begin(self) -> None:
+        self._position = _start_of(epoch=0)
+        self._opened: tuple[int, ShardSet] | None = None
 
     def prepare_data(self) -> None:
         for source in self.sources:
@@ -70,7 +105,7 @@ class AlignmentDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         # Called before a checkpoint is restored: a second run with this object is a run of its own.
-        self._position = _start_of(epoch=0)
+        self._begin()
 
     def state_dict(self) -> dict[str, int]:
         return dict(self._position)
@@ -80,44 +115,77 @@ class AlignmentDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> "PositionedLoader":
         """This epoch's batches, from where the run was interrupted if it was."""
-        epoch = self.trainer.current_epoch
+        trainer, epoch = self.trainer, self.trainer.current_epoch
         samples = self._train_samples(epoch)
         if self._position["epoch"] != epoch:
             self._position = _start_of(epoch)
-        order = epoch_order(samples.lengths, run_seed(), epoch, self.window)
-        batches = self._batches(order, self._position["samples"])
-        return PositionedLoader(self._position, samples, batches, **self._how())
+        shares = self._deal(samples, epoch, self._position["samples"])
+        weights = even_weights(
+            shares, trainer.global_rank, self._position["batches"], trainer.accumulate_grad_batches
+        )
+        return PositionedLoader(
+            self._position, samples, shares, trainer.global_rank, weights, **self._how(samples)
+        )
 
-    def val_dataloader(self) -> "BatchLoader | list":
+    def val_dataloader(self) -> BatchLoader | list:
         if self.val is None:
             return []
         samples = self._open(self.val, "data.val")
-        batches = RankBatches(
-            np.arange(len(samples)), self.val_batch_size, self.trainer.global_rank, self.trainer.world_size
-        )
-        return BatchLoader(samples, batches, **self._how())
+        shares = deal(np.arange(len(samples)), self.trainer.world_size, Room(self.val_batch_size))
+        mine = [share[self.trainer.global_rank] for share in shares]
+        return BatchLoader(samples, mine, **self._how(samples))
 
     def batches_per_epoch(self) -> int:
         """Batches that this rank sees in a whole epoch of the shards of now."""
-        samples = self._train_samples(self.trainer.current_epoch)
-        return len(self._batches(np.arange(len(samples)), 0))
+        epoch = self.trainer.current_epoch
+        return len(self._deal(self._train_samples(epoch), epoch, 0))
 
     def is_inside(self, epoch: int) -> bool:
         """Whether some of the epoch's samples have been trained on."""
         return self._position["epoch"] == epoch and self._position["samples"] > 0
 
     def _train_samples(self, epoch: int) -> ShardSet:
-        return self._open(self.shards_of_epoch(epoch) if self.shards_of_epoch else self.train, "data.train")
+        if self._opened is None or self._opened[0] != epoch:
+            shards = self.shards_of_epoch(epoch) if self.shards_of_epoch else self.train
+            self._opened = epoch, self._open(shards, "data.train")
+        return self._opened[1]
 
-    def _batches(self, order: np.ndarray, start: int) -> RankBatches:
-        return RankBatches(order, self.batch_size, self.trainer.global_rank, self.trainer.world_size, start)
+    def _deal(self, samples: ShardSet, epoch: int, start: int) -> list[Share]:
+        order = epoch_order(samples.lengths, run_seed(), epoch, self.window)
+        sizes = self._survey(samples)
+        if self.group_by:
+            order = bring_together(order, sizes.prompt)
+        if self.sort_within:
+            order = sort_by_length(order, sizes, self.sort_within, derive(run_seed(), "lengths", epoch))
+        return deal(order[start:], self.trainer.world_size, self.room, sizes)
 
-    def _how(self) -> dict[str, Any]:
-        return {
+    def _survey(self, samples: ShardSet) -> Sizes | None:
+        if not (self.room.tokens or self.group_by or self.sort_within):
+            return None
+        module = self.trainer.lightning_module
+        survey = Survey(samples, module.reading, module.collator(self.on_bad_sample), self.num_workers)
+        survey.make(self.trainer)
+        sizes = survey.sizes(module.policy.layout)
+        self._check_room(samples, sizes)
+        return sizes if self.group_by else sizes._replace(prompt=np.arange(len(samples)))
+
+    def _check_room(self, samples: ShardSet, sizes: Sizes) -> None:
+        largest = int(sizes.tokens.argmax())
+        if self.room.tokens and sizes.tokens[largest] > self.room.tokens:
+            raise BadSample(
+                Reason.TOO_LONG,
+                samples.where(largest),
+                f"{sizes.tokens[largest]} tokens, and data.max_tokens allows a device {self.room.tokens}",
+            )
+
+    def _how(self, samples: ShardSet) -> dict[str, Any]:
+        module = self.trainer.lightning_module
+        how = {
+            "collate": module.collator(self.on_bad_sample),
             "num_workers": self.num_workers,
-            "collate_fn": partial(_collate, self.trainer.lightning_module.collator(self.on_bad_sample)),
             "pin_memory": self.trainer.strategy.root_device.type == "cuda",
         }
+        return how | {"reference": module.known(samples, self.val_batch_size, how)}
 
     def _open(self, shards: Shards | None, name: str) -> ShardSet:
         if not shards:
@@ -127,60 +195,36 @@ class AlignmentDataModule(L.LightningDataModule):
         return load_shards(shards)
 
 
-class BatchLoader(DataLoader):
-    """Raises a bad sample here, as itself: out of a worker it would come as a page of traceback."""
-
-    def __init__(self, samples: ShardSet, batches: RankBatches, **how: Any) -> None:
-        super().__init__(_Tolerant(samples), batch_sampler=batches, **how)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in super().__iter__():
-            if isinstance(batch, BadSample):
-                raise batch
-            yield batch
-
-
 class PositionedLoader(BatchLoader):
-    """Hands out batches and notes how far it is, in samples of all ranks.
+    """Hands out batches with their weights, and notes how far it is, in samples of all ranks.
 
     Its length is that of the whole epoch, as Lightning counts: the batches that were trained before
     an interruption, and those left.
     """
 
-    def __init__(self, position: dict[str, int], samples: ShardSet, batches: RankBatches, **how: Any) -> None:
-        super().__init__(samples, batches, **how)
+    def __init__(
+        self,
+        position: dict[str, int],
+        samples: ShardSet,
+        shares: list[Share],
+        rank: int,
+        weights: list[float],
+        **how: Any,
+    ) -> None:
+        super().__init__(samples, [share[rank] for share in shares], **how)
         self._position, self._before = position, position["batches"]
+        self._counts, self._weights = [sum(map(len, share)) for share in shares], weights
 
     def __len__(self) -> int:
         return self._before + len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        batches: RankBatches = self.batch_sampler
-        for batch in super().__iter__():
-            self._position["samples"] += batches.global_batch_size
+        for batch, count, weight in zip(super().__iter__(), self._counts, self._weights, strict=True):
+            self._position["samples"] += count
             self._position["batches"] += 1
+            batch.weight = weight
             yield batch
-
-
-def _collate(collator: Collator, samples: Sequence[Sample | BadSample]) -> Batch | BadSample:
-    try:
-        return collator(samples)
-    except BadSample as error:
-        return error
 
 
 def _start_of(epoch: int) -> dict[str, int]:
     return {"epoch": epoch, "samples": 0, "batches": 0}
-
-
-class _Tolerant(Dataset):
-    """Reads samples; a bad one comes back as its error, for the collator to raise or to count."""
-
-    def __init__(self, samples: ShardSet) -> None:
-        self.samples = samples
-
-    def __getitem__(self, index: int) -> Sample | BadSample:
-        try:
-            return self.samples[index]
-        except BadSample as error:
-            return error

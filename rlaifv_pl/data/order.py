@@ -1,14 +1,41 @@
-"""The order in which an epoch visits its samples: fixed by seed and epoch alone.
+"""The order in which an epoch visits its samples, and how it is dealt out to the ranks.
 
-Global batch k is a slice of that order and each rank takes its share of the slice, so the number
-of samples consumed is the whole position: equal on all ranks, independent of workers, and still
-right when the batch size or the number of ranks changes in mid-epoch.
+The order is fixed by seed, epoch and the samples alone. Batches are cut from it one after the other, so the
+number of samples consumed is the whole position: equal on all ranks, independent of workers, and still right
+when the size of batches or the number of ranks changes in mid-epoch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
+
+BLOCK = 8
+"""Samples of like length that stay neighbours."""
+
+Share = list[list[int]]
+"""A batch of all ranks: the numbers of each rank's samples."""
+
+
+class Sizes(NamedTuple):
+    """What each sample takes of a device's room, and what belongs together."""
+
+    tokens: np.ndarray
+    """(n,) tokens of each sample as they are laid out; with padding, of its row."""
+    prompt: np.ndarray
+    """(n,) equal numbers for samples of the same prompt and images."""
+    is_padded: bool
+    """Whether each sample takes as much as the longest of its batch."""
+
+
+class Room(NamedTuple):
+    """What a device takes at a time."""
+
+    samples: int | None = None
+    tokens: int | None = None
 
 
 def epoch_order(lengths: Sequence[int], seed: int, epoch: int, window: int) -> np.ndarray:
@@ -30,32 +57,132 @@ def epoch_order(lengths: Sequence[int], seed: int, epoch: int, window: int) -> n
     return np.concatenate(parts) if parts else np.zeros(0, dtype=int)
 
 
-class RankBatches(Sampler[list[int]]):
-    """This rank's batches of an order, from any position on.
+def bring_together(order: np.ndarray, prompt: np.ndarray) -> np.ndarray:
+    """(n,) the order with all samples of a prompt where its first one stands.
+
+    >>> bring_together(np.array([3, 0, 2, 1]), prompt=np.array([7, 8, 8, 7])).tolist()
+    [3, 0, 2, 1]
+    >>> bring_together(np.array([3, 2, 0, 1]), prompt=np.array([7, 8, 8, 7])).tolist()
+    [3, 0, 2, 1]
+    """
+    return order[np.argsort(_first_places(prompt[order]), kind="stable")]
+
+
+def sort_by_length(order: np.ndarray, sizes: Sizes, stretch: int, seed: int) -> np.ndarray:
+    """(n,) the order with samples of like length as neighbours, inside stretches of it.
+
+    A stretch is sorted, cut into blocks, and the blocks are shuffled, so that lengths neither rise nor fall
+    over the epoch. Neighbours of one prompt stay neighbours.
 
     Args:
-        order: (n,) sample indices, the same on all ranks.
-        batch_size: samples a rank and batch.
-        rank: of this process.
-        world_size: number of ranks.
-        start: samples of the order that are consumed already, by all ranks together.
+        order: (n,) sample indices.
+        sizes: of the samples.
+        stretch: samples that are sorted at a time.
+        seed: of the shuffle.
     """
+    rng = np.random.default_rng(seed)
+    parts = []
+    for first in range(0, len(order), stretch):
+        part = order[first : first + stretch]
+        place = _first_places(sizes.prompt[part])
+        part = part[np.lexsort((place, _longest(sizes.tokens[part], place)))]
+        # By where the prompt's first sample stands now, so that no block's end comes between two of them.
+        block = _first_places(sizes.prompt[part]) // BLOCK
+        parts.append(part[np.argsort(rng.permutation(block.max() + 1)[block], kind="stable")])
+    return np.concatenate(parts) if parts else order
 
-    def __init__(
-        self, order: np.ndarray, batch_size: int, rank: int = 0, world_size: int = 1, start: int = 0
-    ) -> None:
-        self.order, self.rank, self.world_size = order, rank, world_size
-        # An epoch's last batch counts as a whole one, also where it was cut short.
-        self.start = min(start, len(order))
-        self.global_batch_size = batch_size * world_size
 
-    def __len__(self) -> int:
-        """Batches left."""
-        full, rest = divmod(len(self.order) - self.start, self.global_batch_size)
-        # A last batch that cannot give every rank a sample would leave some ranks waiting.
-        return full + (rest >= self.world_size)
+def _first_places(values: np.ndarray) -> np.ndarray:
+    """(n,) where each value stands first."""
+    _, first, which = np.unique(values, return_index=True, return_inverse=True)
+    return first[which]
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in range(len(self)):
-            first = self.start + batch * self.global_batch_size
-            yield self.order[first : first + self.global_batch_size][self.rank :: self.world_size].tolist()
+
+def _longest(tokens: np.ndarray, place: np.ndarray) -> np.ndarray:
+    longest = np.zeros(len(place), dtype=tokens.dtype)
+    np.maximum.at(longest, place, tokens)
+    return longest[place]
+
+
+def deal(order: np.ndarray, ranks: int, room: Room, sizes: Sizes | None = None) -> list[Share]:
+    """Batches of all ranks: each sample goes where there is least yet, and a batch ends with the first that
+    finds no room. Neighbours of one prompt go to one rank while it has room.
+
+    A last batch that cannot give every rank a sample is left out, since some would wait for the others.
+
+    Args:
+        order: (n,) sample indices.
+        ranks: number of processes.
+        room: of a rank.
+        sizes: of the samples; without, they count as equally large and none belong together.
+    """
+    shares: list[Share] = []
+    hands, last = [_Hand() for _ in range(ranks)], _Hand()
+    for number in order.tolist():
+        size, prompt = (int(sizes.tokens[number]), sizes.prompt[number]) if sizes else (1, number)
+        is_padded = sizes is not None and sizes.is_padded
+        roomy = [hand for hand in hands if hand.has_room(size, room, is_padded)]
+        if not roomy:
+            shares.append([hand.numbers for hand in hands])
+            roomy = hands = [_Hand() for _ in range(ranks)]
+        if last.prompt != prompt or last not in roomy:
+            last = min(roomy, key=attrgetter("tokens"))
+        last.take(number, size, prompt)
+    return shares + _deal_rest([hand.numbers for hand in hands], room, sizes)
+
+
+@dataclass(eq=False, slots=True)
+class _Hand:
+    """What a rank has got of a batch so far."""
+
+    numbers: list[int] = field(default_factory=list)
+    tokens: int = 0
+    longest: int = 0
+    prompt: int | None = None
+    """Of its last sample."""
+
+    def has_room(self, size: int, room: Room, is_padded: bool) -> bool:
+        """A sample by itself always has."""
+        count = len(self.numbers) + 1
+        needed = count * max(self.longest, size) if is_padded else self.tokens + size
+        fits = (room.samples is None or count <= room.samples) and (
+            room.tokens is None or needed <= room.tokens
+        )
+        return fits or count == 1
+
+    def take(self, number: int, size: int, prompt: int) -> None:
+        self.numbers.append(number)
+        self.tokens, self.longest, self.prompt = self.tokens + size, max(self.longest, size), prompt
+
+
+def _deal_rest(share: Share, room: Room, sizes: Sizes | None) -> list[Share]:
+    if all(share):
+        return [share]
+    rest = np.concatenate(share).astype(int)
+    if len(rest) < len(share):
+        return []
+    # A prompt of several samples left a rank without any: now each sample counts for itself.
+    return deal(rest, len(share), room, sizes._replace(prompt=np.arange(len(sizes.prompt))))
+
+
+def even_weights(shares: Sequence[Share], rank: int, before: int, accumulated: int) -> list[float]:
+    """What to multiply the mean loss of each of a rank's batches by, so that every sample of a step counts
+    equally: ranks are averaged, and so are accumulated batches, however many samples they have.
+
+    Args:
+        shares: the batches of all ranks.
+        rank: whose weights are wanted.
+        before: batches of the epoch that came earlier.
+        accumulated: batches of a step; the last step of an epoch may have fewer.
+
+    >>> even_weights([[[1, 2], [3, 4]], [[5], [6]]], rank=0, before=0, accumulated=2)
+    [1.3333333333333333, 0.6666666666666666]
+    """
+    steps = [(before + place) // accumulated for place in range(len(shares))]
+    samples: Counter[int] = Counter()
+    for step, share in zip(steps, shares, strict=True):
+        samples[step] += sum(map(len, share))
+    return [
+        len(share[rank]) * len(share) * accumulated / samples[step]
+        for step, share in zip(steps, shares, strict=True)
+    ]

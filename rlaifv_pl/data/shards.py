@@ -86,11 +86,14 @@ class ShardSet(Dataset[Sample]):
             raise ValueError("expected at least one shard directory, got none")
         self.manifests = tuple(read_manifest(path) for path in paths)
         self.shards: list[Shard] = []
+        self.hashes: list[str] = []
+        """SHA-256 of each shard's file, as its manifest says."""
         for path, manifest in zip(paths, self.manifests, strict=True):
             for info in manifest.shards:
                 shard = Shard(Path(path) / info.name)
                 check_length(shard, info.samples)
                 self.shards.append(shard)
+                self.hashes.append(info.sha256)
         self._ends = list(accumulate(self.lengths))
 
     @property
@@ -102,8 +105,8 @@ class ShardSet(Dataset[Sample]):
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> Sample:
-        shard, offset = self._locate(index)
-        return shard.read(offset)
+        number, offset = self.locate(index)
+        return self.shards[number].read(offset)
 
     def keys(self) -> Iterator[str]:
         """Keys in the order of the samples, without reading any. Two directories may share a key."""
@@ -111,15 +114,20 @@ class ShardSet(Dataset[Sample]):
 
     def where(self, index: int) -> str:
         """Shard and key of a sample, for messages."""
-        shard, offset = self._locate(index)
-        return shard.where(offset)
+        number, offset = self.locate(index)
+        return self.shards[number].where(offset)
 
-    def _locate(self, index: int) -> tuple[Shard, int]:
+    def numbers(self, shard: int) -> range:
+        """Of the samples of a shard."""
+        return range(self._ends[shard] - len(self.shards[shard]), self._ends[shard])
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Number of a sample's shard, and its place in there."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         index %= len(self)
         number = bisect_right(self._ends, index)
-        return self.shards[number], index - self._ends[number] + len(self.shards[number])
+        return number, index - self._ends[number] + len(self.shards[number])
 
 
 def load_shards(paths: str | Path | Sequence[str | Path]) -> ShardSet:

@@ -1,8 +1,9 @@
-"""Which weights a model has: hashes that are quick and that any training changes."""
+"""Which weights a model has: hashes that any training changes, some of them quick."""
 
 import hashlib
 from pathlib import Path
 
+import torch
 from torch import nn
 
 VALUES = 64
@@ -18,6 +19,15 @@ def fingerprint(model: nn.Module, *, adapters: bool = False) -> str:
     for name, parameter in model.named_parameters():
         if adapters or "lora_" not in name:
             digest.update(parameter.detach().flatten()[:VALUES].double().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weights_hash(model: nn.Module, *, adapters: bool = True) -> str:
+    """A hash of all parameters, byte by byte; of LoRA's too unless told otherwise."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if adapters or "lora_" not in name:
+            digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from rlaifv_pl.models.policy import vision_tower
 from rlaifv_pl.models.vlm import VLM, Batch, TowerMemo, copy_frozen
 
-ReferenceMode = Literal["live", "adapter_off", "none"]
-"""`live`: a frozen copy of the policy as it was loaded; `adapter_off`: the policy without its LoRA adapters."""
+ReferenceMode = Literal["live", "adapter_off", "cached", "none"]
+"""`live`: a frozen copy of the policy as it was loaded; `adapter_off`: the policy without its LoRA adapters;
+`cached`: log-ps that were computed once, before training, and lie beside the shards."""
 
 
 class Reference:
@@ -72,21 +73,22 @@ class Reference:
     def token_logps(self, batch: Batch) -> Tensor:
         """(M,) log-ps of the targets of the batch that the policy was just watched on, in nats."""
         model = self.copy or self.policy
-        with self._memo.replay(model) if self._shares_tower else nullcontext(), self._adapters_off():
+        adapters = nullcontext() if self.copy is not None else frozen(self.policy, adapters=False)
+        with self._memo.replay(model) if self._shares_tower else nullcontext(), adapters:
             return model(batch)
 
-    @contextmanager
-    def _adapters_off(self) -> Iterator[None]:
-        if self.copy is not None:
+
+@contextmanager
+def frozen(policy: VLM, *, adapters: bool = True) -> Iterator[None]:
+    """The policy as a reference: without dropout, and without its LoRA adapters unless they are asked for."""
+    training = policy.training
+    policy.eval()
+    has_adapters = hasattr(policy.model, "disable_adapter")
+    try:
+        with policy.model.disable_adapter() if has_adapters and not adapters else nullcontext():
             yield
-            return
-        training = self.policy.training
-        self.policy.eval()
-        try:
-            with self.policy.model.disable_adapter():
-                yield
-        finally:
-            self.policy.train(training)
+    finally:
+        policy.train(training)
 
 
 def _trained(policy: VLM) -> Iterator[tuple[str, Tensor]]:

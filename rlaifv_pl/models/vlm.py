@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +109,11 @@ class VLM(nn.Module):
         hidden = model.model(**inputs, use_cache=False).last_hidden_state
         wanted = hidden.flatten(0, 1)[source]
         return target_logps(wanted, model.get_output_embeddings().weight, batch.target)
+
+    @property
+    def layout(self) -> Literal["packed", "trees", "rows"]:
+        """How batches are laid out: without padding, as trees padded to the longest, or as padded rows."""
+        return {"rows": "rows", "dense": "trees"}.get(self.attention, "packed")
 
     def shares(self, batch: Batch) -> bool:
         """Whether the batch is read as a forest."""

@@ -14,20 +14,20 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from rlaifv_pl.data.collate import Collator, OnBadSample
+from rlaifv_pl.data.manifest import hash_json
+from rlaifv_pl.data.shards import ShardSet
+from rlaifv_pl.data.sidecar import Sidecars
 from rlaifv_pl.models.chat import Chat, Dialogue
 from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.logps import group_sums
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
 from rlaifv_pl.models.reference import Reference, ReferenceMode
-from rlaifv_pl.models.self_check import tree_error
 from rlaifv_pl.models.vlm import VLM, Batch
+from rlaifv_pl.objectives.cached import CachedReference
+from rlaifv_pl.objectives.checks import RunError, check_gradients, check_tree
 from rlaifv_pl.objectives.schedule import Schedule, rate
 from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive, run_seed
-
-
-class RunError(RuntimeError):
-    """A run that cannot go on as configured; the message says what to change."""
 
 
 class Scored(NamedTuple):
@@ -80,6 +80,7 @@ class AlignmentModule(L.LightningModule):
         self.base_weights = ""  # A hash of the policy as it was loaded.
         # Outside the module tree: neither trained, nor saved, nor counted.
         self.__dict__["reference"] = None
+        self.cached: CachedReference | None = None
         self.dropped: Counter[str] = Counter()
         self._tree_is_checked = self._gradients_are_checked = False
         self.schedule_epochs: int | None = None
@@ -103,7 +104,10 @@ class AlignmentModule(L.LightningModule):
         if self.policy is None:
             self.policy = VLM(load_model(self.policy_spec), self.policy_spec.attention).train()
             self.base_weights = fingerprint(self.policy)
-            if self.reference_mode != "none":
+            if self.reference_mode == "cached":
+                images = hash_json(self.processor.image_processor.to_json_string())
+                self.cached = CachedReference(self.policy, self.policy_spec, images)
+            elif self.reference_mode != "none":
                 self.__dict__["reference"] = Reference(self.policy, self.reference_mode)
 
     def on_fit_start(self) -> None:
@@ -117,15 +121,41 @@ class AlignmentModule(L.LightningModule):
         """The policy's processor."""
         return load_processor(self.policy_spec)
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """All that decides what tokens become of a sample, as JSON."""
+        processor = self.processor
+        made = (
+            processor.to_json_string(),
+            processor.tokenizer.backend_tokenizer.to_str(),
+            processor.chat_template,
+        )
+        return {"objective": type(self).__name__, "processor": hash_json(made), "max_length": self.max_length}
+
     def collator(self, on_bad_sample: OnBadSample) -> Collator:
         """Makes this objective's batches of samples."""
         return Collator(Chat(self.processor), self.dialogues, self.parts, self.max_length, on_bad_sample)
+
+    def known(self, samples: ShardSet, batch_size: int, how: dict[str, Any]) -> Sidecars | None:
+        """Log-ps of the samples under a cached reference, computed now where they are missing.
+
+        Args:
+            samples: that will be trained on.
+            batch_size: samples a device.
+            how: options of the loader that reads them.
+        """
+        return self.cached.sidecars(samples, self.trainer, batch_size, how) if self.cached else None
 
     def score(self, batch: Batch) -> tuple[Scored, Scored | None]:
         """Log-ps of the batch's targets under the policy, and under the reference if there is one."""
         with self.reference.watching() if self.reference else nullcontext():
             policy = self._scored(self.policy(batch), batch)
-        return policy, self._scored(self.reference.token_logps(batch), batch) if self.reference else None
+        compared = self.reference.token_logps(batch) if self.reference else batch.reference
+        if compared is None and self.cached:
+            raise RunError(
+                "reference: cached needs batches of AlignmentDataModule, which bring its log-ps along."
+            )
+        return policy, None if compared is None else self._scored(compared, batch)
 
     def _scored(self, tokens: Tensor, batch: Batch) -> Scored:
         counts = group_sums(torch.ones_like(tokens), batch.group, batch.num_groups)
@@ -136,18 +166,9 @@ class AlignmentModule(L.LightningModule):
         if not batch.keys:
             return self._without_samples(batch)
         if self.policy.shares(batch) and not self._tree_is_checked:
-            self._check_tree(batch)
+            check_tree(self.policy, batch)
             self._tree_is_checked = True
-        return self._log(batch, "train").loss
-
-    def _check_tree(self, batch: Batch) -> None:
-        error, allowed = tree_error(self.policy, batch)
-        if not error <= allowed:
-            raise RunError(
-                f"Log-ps of the first batch differ by {error:.2g} nats a token between {self.policy.attention} "
-                f"attention over shared prefixes and rows computed one by one; {allowed:.2g} is what rounding "
-                "explains. Training would be wrong. Set policy.attention: rows."
-            )
+        return self._log(batch, "train").loss * batch.weight
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         if batch.keys:
@@ -212,6 +233,8 @@ class AlignmentModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         self._batch_has_images = bool(batch.images)
+        if self.cached:
+            self.cached.depart()
         # Dropout depends on the position alone, so that a resumed run draws what the killed one drew.
         torch.manual_seed(derive(run_seed(), "step", self.current_epoch, index, self.global_rank))
         share = rate(self.global_step - self.schedule_start, self._planned_steps, self.warmup, self.schedule)
@@ -222,22 +245,14 @@ class AlignmentModule(L.LightningModule):
     def on_after_backward(self) -> None:
         # Without an image a projector rightly gets none.
         if self._batch_has_images and not self._gradients_are_checked:
-            self._check_gradients()
+            check_gradients(self.policy)
             self._gradients_are_checked = True
-
-    def _check_gradients(self) -> None:
-        idle = [name for name, p in self.policy.named_parameters() if p.requires_grad and p.grad is None]
-        if idle:
-            raise RunError(
-                f"{len(idle)} parameters are set to train but got no gradient from the first batch with images: "
-                f"{', '.join(idle[:8])}{' ...' if len(idle) > 8 else ''}. Their optimiser state could not be saved "
-                "and distributed training would hang. Freeze them: policy.freeze takes patterns of these names "
-                "(without the leading 'model.')."
-            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._trained_names()}
         checkpoint["base"] = {"path": self.policy_spec.path, "weights": self.base_weights}
+        if self.cached:
+            checkpoint["reference"] = self.cached.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the frozen weights, which are not in the checkpoint, beside the trained ones.
@@ -260,6 +275,8 @@ class AlignmentModule(L.LightningModule):
                 "with the model that the run was started from; the directory may have moved."
             )
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+        if self.cached:
+            self.cached.load_state_dict(checkpoint.get("reference", self.cached.state_dict()))
 
     def _trained_names(self) -> list[str]:
         # With duplicates: a tied head has a name of its own in the state.

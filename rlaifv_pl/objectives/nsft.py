@@ -55,6 +55,10 @@ class NSFTModule(AlignmentModule):
             )
         self.merge, self.reduction, self.kl_weight = merge, reduction, kl_weight
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        return super().reading | {"merge": self.merge}
+
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
         """The chosen answer and the corrections, in one dialogue or two as `merge` says.
 

@@ -156,10 +156,17 @@ class Rounds(Checkpoint):
                 f"The reference of a later round is to be {self.refresh!r}, but without its adapters the policy is the "
                 "initial one. Set model.reference: live (its copy holds adapters only), or refresh: initial."
             )
+        if many and module.reference_mode == "cached" and self.refresh == "ema":
+            raise RunError(
+                "rounds.refresh: ema makes a reference that is no policy of any time, and model.reference: cached "
+                "holds none. Set model.reference: live, or refresh: previous."
+            )
 
     def _begin(self, number: int) -> None:
         if self._module.reference is not None:
             self._references.begin(number, self._module.reference, self._module.policy)
+        if self._module.cached is not None and number > 1 and self.refresh == "previous":
+            self._module.cached.renew()
         run = self._feedback(number)
         self.ledger.begin(number, hash_json(run.recipe()))
         self._measure(number - 1)

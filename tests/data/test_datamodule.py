@@ -37,16 +37,19 @@ class Tracer(L.LightningModule):
         self.seen, self.validated, self.before = [], 0, 0
 
     def collator(self, on_bad_sample):
-        return lambda samples: [sample.key for sample in samples]
+        return lambda samples: SimpleNamespace(keys=[sample.key for sample in samples])
 
-    def training_step(self, keys, index):
-        self.seen.append((self.current_epoch, index, keys))
+    def known(self, samples, batch_size, how):
+        return None
+
+    def training_step(self, batch, index):
+        self.seen.append((self.current_epoch, index, batch.keys))
         Tracer.trained += 1
-        x = torch.tensor([float(key[1:]) for key in keys])
-        return (self.weight - x).square().mean()
+        x = torch.tensor([float(key[1:]) for key in batch.keys])
+        return (self.weight - x).square().mean() * batch.weight
 
-    def validation_step(self, keys, index):
-        self.validated += len(keys)
+    def validation_step(self, batch, index):
+        self.validated += len(batch.keys)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
@@ -256,6 +259,7 @@ def at(data, epoch=0, rank=0, world=1, module=None):
         current_epoch=epoch,
         global_rank=rank,
         world_size=world,
+        accumulate_grad_batches=1,
         strategy=strategy,
         lightning_module=module or Tracer(),
     )
@@ -269,8 +273,8 @@ def take(directory, size, world, state=None, batches=None):
         data = at(AlignmentDataModule(directory, batch_size=size, num_workers=0), rank=rank, world=world)
         if state:
             data.load_state_dict(state)
-        for index, keys in enumerate(data.train_dataloader()):
-            seen += keys
+        for index, batch in enumerate(data.train_dataloader()):
+            seen += batch.keys
             if index + 1 == batches:
                 break
         states.append(data.state_dict())
@@ -328,15 +332,15 @@ def test_missing_shards_are_named_by_their_option(rounds):
 
 def test_several_directories_make_one_epoch(rounds):
     data = at(AlignmentDataModule([rounds[4], rounds[6]], batch_size=20, num_workers=0))
-    (keys,) = data.train_dataloader()
-    assert sorted(keys) == sorted([f"k{400 + i}" for i in range(4)] + [f"k{600 + i}" for i in range(6)])
+    (batch,) = data.train_dataloader()
+    assert sorted(batch.keys) == sorted([f"k{400 + i}" for i in range(4)] + [f"k{600 + i}" for i in range(6)])
 
 
 def test_validation_goes_through_the_samples_in_order_on_all_ranks(rounds):
     shares = []
     for rank in range(2):
         data = at(AlignmentDataModule(val=rounds[6], batch_size=2, val_batch_size=1), rank=rank, world=2)
-        shares.append([keys for keys in data.val_dataloader()])
+        shares.append([batch.keys for batch in data.val_dataloader()])
     assert shares == [[["k600"], ["k602"], ["k604"]], [["k601"], ["k603"], ["k605"]]]
 
 
@@ -358,8 +362,35 @@ def test_a_sample_that_cannot_be_read_reaches_the_collator_as_its_fault(tmp_path
 
     class Listener(Tracer):
         def collator(self, on_bad_sample):
-            return lambda samples: got.extend(samples) or [on_bad_sample]
+            return lambda samples: got.extend(samples) or SimpleNamespace(keys=[on_bad_sample])
 
     data = AlignmentDataModule(str(directory), batch_size=3, num_workers=0, on_bad_sample="skip")
-    assert list(at(data, module=Listener()).train_dataloader()) == [["skip"]]
+    assert [batch.keys for batch in at(data, module=Listener()).train_dataloader()] == [["skip"]]
     assert sorted(isinstance(sample, BadSample) for sample in got) == [False, False, True]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_every_sample_of_a_step_counts_equally(tmp_path, rounds, accumulate):
+    """Batches of 2 with a rest of 1: each step of SGD moves by the mean over all of its samples."""
+    data = AlignmentDataModule(rounds[11], batch_size=2, num_workers=0)
+    module = fit(tmp_path, data, epochs=1, accumulate_grad_batches=accumulate)
+    weight, speed = 0.0, 0.0
+    for first in range(0, 6, accumulate):
+        step = [float(key[1:]) for _, _, keys in module.seen[first : first + accumulate] for key in keys]
+        speed = 0.9 * speed + sum(2 * (weight - x) for x in step) / len(step)
+        weight -= 0.05 * speed
+    assert module.weight.item() == pytest.approx(weight, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"batch_size": None}, "data.max_tokens must say"),
+        ({"batch_size": 0}, "data.batch_size is 0"),
+        ({"max_tokens": 0}, "data.max_tokens is 0"),
+        ({"sort_within": -1}, "data.sort_within is -1"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        AlignmentDataModule("shards", **options)

@@ -1,9 +1,20 @@
 """The order of an epoch and its cuts: what makes a run resumable anywhere, as plain arithmetic."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from rlaifv_pl.data.order import RankBatches, epoch_order
+from rlaifv_pl.data.order import (
+    BLOCK,
+    Room,
+    Sizes,
+    bring_together,
+    deal,
+    epoch_order,
+    even_weights,
+    sort_by_length,
+)
 
 LENGTHS = [5, 1, 0, 7, 3, 4]
 TOTAL = sum(LENGTHS)
@@ -16,8 +27,7 @@ def shard_of(index: int) -> int:
 
 def batches(order, size, world, start=0):
     """What all ranks see: for each batch the list of the ranks' shares."""
-    ranks = [list(RankBatches(order, size, rank, world, start)) for rank in range(world)]
-    return list(zip(*ranks, strict=True))
+    return deal(order[start:], world, Room(size))
 
 
 @pytest.mark.parametrize("window", [1, 2, 100])
@@ -61,18 +71,11 @@ def test_ranks_share_each_batch_without_overlap_and_lose_only_what_cannot_be_sha
     seen = [sorted(index for share in batch for index in share) for batch in batches(order, size, world)]
     whole = size * world
     expected = [sorted(order[first : first + whole]) for first in range(0, TOTAL, whole)]
+    assert batches(order, size, world)[0] == [order[:whole][rank::world].tolist() for rank in range(world)]
     if len(expected[-1]) < world:
         expected.pop()  # too few for every rank: all ranks leave them out
     assert seen == expected
     assert all(len(share) >= 1 for batch in batches(order, size, world) for share in batch)
-
-
-@pytest.mark.parametrize(("size", "world"), CUTS)
-def test_length_is_the_number_of_batches_from_any_start(size, world):
-    order = epoch_order(LENGTHS, 0, 0, 2)
-    for start in range(0, TOTAL + 2 * size * world):  # the last batch of an epoch may have been cut short
-        cut = RankBatches(order, size, 0, world, start)
-        assert len(cut) == len(list(cut)) >= 0, start
 
 
 @pytest.mark.parametrize(("size", "world"), CUTS)
@@ -96,6 +99,128 @@ def test_changing_batch_size_and_ranks_at_any_batch_neither_repeats_nor_skips(be
         assert TOTAL - len(seen) < max(after[1], before[1]), "only a rest too small for all ranks is left out"
 
 
-def test_another_iteration_begins_at_the_start_again():
-    cut = RankBatches(np.arange(10), 4, start=4)
-    assert list(cut) == list(cut) == [[4, 5, 6, 7], [8, 9]]
+# --- prompts that belong together, samples of like length, budgets of tokens --------------------------
+
+RNG = np.random.default_rng(5)
+COUNT = 300
+SIZES = Sizes(RNG.integers(20, 90, COUNT), RNG.integers(0, 120, COUNT), is_padded=False)
+ORDER = RNG.permutation(COUNT)
+
+
+def flat(shares):
+    return [number for share in shares for part in share for number in part]
+
+
+def runs(values):
+    """Lengths of stretches of equal values."""
+    ends = [i for i in range(1, len(values)) if values[i] != values[i - 1]] + [len(values)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def test_samples_of_a_prompt_stand_where_the_first_of_them_stood():
+    order = bring_together(ORDER, SIZES.prompt)
+    prompts = SIZES.prompt[order].tolist()
+    assert len(runs(prompts)) == len(set(prompts)) and sorted(order) == sorted(ORDER)
+    seen = list(dict.fromkeys(SIZES.prompt[ORDER].tolist()))
+    assert list(dict.fromkeys(prompts)) == seen
+    for prompt in seen:
+        own = [number for number in ORDER if SIZES.prompt[number] == prompt]
+        assert [number for number in order if SIZES.prompt[number] == prompt] == own
+
+
+def test_samples_of_like_length_are_neighbours_and_lengths_do_not_drift():
+    alone = SIZES._replace(prompt=np.arange(COUNT))
+    order = sort_by_length(ORDER, alone, stretch=96, seed=1)
+    for first in range(0, COUNT, 96):
+        assert sorted(order[first : first + 96]) == sorted(ORDER[first : first + 96])
+    blocks = SIZES.tokens[order][:96].reshape(-1, BLOCK)
+    assert (
+        np.ptp(blocks, axis=1).mean()
+        < 0.3 * np.ptp(SIZES.tokens[ORDER][:96].reshape(-1, BLOCK), axis=1).mean()
+    )
+    means = blocks.mean(1)
+    assert (np.diff(means) > 0).any() and (np.diff(means) < 0).any()
+    assert (sort_by_length(ORDER, alone, 96, 1) == order).all()
+    assert (sort_by_length(ORDER, alone, 96, 2) != order).any()
+
+
+def test_sorting_by_length_keeps_prompts_together():
+    order = sort_by_length(bring_together(ORDER, SIZES.prompt), SIZES, stretch=COUNT, seed=0)
+    prompts = SIZES.prompt[order].tolist()
+    assert len(runs(prompts)) == len(set(prompts)) and sorted(order) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+@pytest.mark.parametrize("ranks", [1, 2, 5])
+def test_a_rank_gets_as_many_tokens_as_it_has_room_for(ranks, is_padded):
+    sizes, room = SIZES._replace(prompt=np.arange(COUNT), is_padded=is_padded), Room(None, 400)
+    shares = deal(ORDER, ranks, room, sizes)
+    seen = flat(shares)
+    assert len(seen) == len(set(seen)) > COUNT - ranks
+    loads = [[_load(part, is_padded) for part in share] for share in shares]
+    assert all(0 < load <= 400 for share in loads for load in share)
+    # The sample behind a batch found no room on any rank.
+    place = {number: at for at, number in enumerate(ORDER.tolist())}
+    for share, after in pairwise(shares):
+        first = min((number for part in after for number in part), key=place.__getitem__)
+        assert all(_load([*part, first], is_padded) > 400 for part in share)
+
+
+def _load(numbers, is_padded):
+    tokens = SIZES.tokens[numbers]
+    return len(tokens) * tokens.max() if is_padded else tokens.sum()
+
+
+def test_ranks_get_like_loads():
+    shares = deal(ORDER, 4, Room(None, 2000), SIZES._replace(prompt=np.arange(COUNT)))
+    for share in shares[:-1]:
+        loads = [SIZES.tokens[part].sum() for part in share]
+        assert max(loads) - min(loads) < 90
+
+
+def test_a_budget_and_a_count_hold_together():
+    shares = deal(ORDER, 2, Room(3, 150), SIZES._replace(prompt=np.arange(COUNT)))
+    assert all(len(part) <= 3 and SIZES.tokens[part].sum() <= 150 for share in shares for part in share)
+    assert any(len(part) == 3 for share in shares for part in share)
+    assert any(len(part) == 1 for share in shares[:-1] for part in share)
+
+
+def test_pairs_of_a_prompt_go_to_one_rank_while_it_has_room():
+    order = bring_together(ORDER, SIZES.prompt)
+    shares = deal(order, 3, Room(8), SIZES)
+    assert sorted(flat(shares)) == sorted(ORDER)
+    cut = sum(
+        len({(at, rank) for at, share in enumerate(shares) for rank, part in enumerate(share)
+             if prompt in SIZES.prompt[part]}) - 1
+        for prompt in set(SIZES.prompt.tolist())
+    )  # fmt: skip
+    assert cut <= 4 * len(shares), "only where a batch or a rank's room ends"
+    assert all(len(part) <= 8 for share in shares for part in share)
+
+
+def test_a_prompt_of_many_pairs_leaves_no_rank_without_a_sample():
+    sizes = Sizes(np.full(6, 10), np.zeros(6, dtype=int), is_padded=False)
+    assert deal(np.arange(6), 2, Room(8), sizes) == [[[0, 2, 4], [1, 3, 5]]]
+    assert deal(np.arange(1), 2, Room(8), sizes) == []
+
+
+def test_dealing_on_from_any_batch_gives_the_same_batches():
+    whole = deal(ORDER, 3, Room(None, 300), SIZES)
+    for done in range(len(whole)):
+        start = len(flat(whole[:done]))
+        assert deal(ORDER[start:], 3, Room(None, 300), SIZES) == whole[done:]
+
+
+def test_weights_make_every_sample_of_a_step_count_equally():
+    shares = deal(ORDER[:101], 3, Room(None, 300), SIZES)
+    before, accumulated = 4, 3
+    weights = [even_weights(shares, rank, before, accumulated) for rank in range(3)]
+    steps = {}
+    for place, share in enumerate(shares):
+        for rank, part in enumerate(share):
+            # What a sample's gradient is multiplied by: mean of the batch, of the ranks, of the accumulated.
+            each = weights[rank][place] / len(part) / 3 / accumulated
+            steps.setdefault((before + place) // accumulated, []).extend([each] * len(part))
+    assert len(steps) > 2
+    for shares_of_step in steps.values():
+        assert shares_of_step == pytest.approx([1 / len(shares_of_step)] * len(shares_of_step))

@@ -19,6 +19,7 @@ from rlaifv_pl.models.policy import LoRA, PolicySpec
 from rlaifv_pl.models.prefix_tree import Forest
 from rlaifv_pl.objectives import DPOModule, NSFTModule, SFTModule
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
+from rlaifv_pl.objectives.checks import check_tree
 from rlaifv_pl.objectives.schedule import rate
 from rlaifv_pl.objectives.terms import BCO, NLL, Sigmoid, SimPO
 from rlaifv_pl.records import Correction, Sample
@@ -585,6 +586,6 @@ def test_the_check_of_the_layout_draws_no_random_number(llava: Path):
     """So that a run gives the same with and without it, and a resumed one goes on the same."""
     module = make(DPOModule, llava, {"lora": LoRA(rank=4, dropout=0.5)})
     batch, state = module.collator("raise")(MIXED), torch.get_rng_state()
-    module._check_tree(batch)
+    check_tree(module.policy, batch)
     assert torch.equal(torch.get_rng_state(), state)
     assert module.policy.training

@@ -23,8 +23,7 @@ def runs(family_dir, tmp_path_factory) -> dict[int, Path]:
         # AdamW would make whole steps of gradients that are mere rounding.
         sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05, "momentum": 0.9}}
         settings["model"]["init_args"]["optimizer"] = sgd
-        # A batch that cannot be halved weighs its samples unequally over two processes: leave it out.
-        trainer = {"devices": processes, "max_epochs": 2, "limit_train_batches": PAIRS // 4}
+        trainer = {"devices": processes, "max_epochs": 2}
         trainer |= {"strategy": "ddp" if processes == 2 else "auto", "gradient_clip_val": 1.0}
         directories[processes] = root / f"run{processes}"
         settings["trainer"] |= trainer | {"default_root_dir": str(directories[processes])}
@@ -49,9 +48,11 @@ def runs(family_dir, tmp_path_factory) -> dict[int, Path]:
 def test_both_processes_together_see_the_batches_of_one(runs, column):
     """The mean log-ps of a batch tell its samples: no two have the same."""
     one, two = (table(runs[processes], column) for processes in (1, 2))
-    assert list(one) == list(two) and len(one) == (2 if "val" in column else 6)
+    assert list(one) == list(two) and len(one) == (2 if "val" in column else 8)
     for step, value in one.items():
-        assert float(two[step]) == pytest.approx(float(value), rel=1e-5, abs=1e-6), step
+        # What is logged is the mean over the processes; in an epoch's last step one of them has fewer pairs.
+        if "val" in column or column == "train/lr" or step % 4 < 3:
+            assert float(two[step]) == pytest.approx(float(value), rel=1e-5, abs=1e-6), step
 
 
 def test_both_processes_together_learn_the_weights_of_one(runs, family_dir):
@@ -71,6 +72,6 @@ def test_one_process_writes_the_files_of_a_run_of_two(runs):
         torch.load(runs[processes] / "checkpoints" / "last.ckpt", weights_only=True) for processes in (1, 2)
     )
     assert (
-        one["AlignmentDataModule"] == two["AlignmentDataModule"] == {"epoch": 1, "samples": 12, "batches": 3}
+        one["AlignmentDataModule"] == two["AlignmentDataModule"] == {"epoch": 1, "samples": 15, "batches": 4}
     )
     assert one["state_dict"].keys() == two["state_dict"].keys()

@@ -1,0 +1,62 @@
+"""Reference log-ps that were computed beforehand, from a batch to sidecars and back."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from rlaifv_pl.data.sidecar import SidecarError
+from rlaifv_pl.models.vlm import Batch
+
+LOGPS, READING = "logps", "reading"
+"""Names of what a sidecar holds of a sample: log-ps of its targets in nats, and a hash of how it was read."""
+
+Known = Mapping[str, Tensor]
+
+UNKNOWN: Known = {LOGPS: torch.zeros(0), READING: torch.zeros(1, dtype=torch.long)}
+"""Of a sample that could not be used."""
+
+
+def take_apart(batch: Batch, logps: Tensor) -> list[Known]:
+    """What is to be kept of each sample of a batch, given (M,) log-ps of its targets."""
+    logps, owner = logps.cpu(), (batch.group % len(batch.keys)).cpu()
+    readings = _readings(batch)
+    return [{LOGPS: logps[owner == at], READING: readings[at : at + 1]} for at in range(len(batch.keys))]
+
+
+def put_together(batch: Batch, known: Sequence[Known]) -> Tensor:
+    """(M,) log-ps of the batch's targets out of what was kept of its samples.
+
+    Raises:
+        SidecarError: a sample was read otherwise then: other tokens, or other targets.
+    """
+    readings = _readings(batch)
+    for at, (key, value) in enumerate(zip(batch.keys, known, strict=True)):
+        if not torch.equal(value[READING], readings[at : at + 1]):
+            raise SidecarError(
+                f"sample {key}: its reference log-ps were computed for other tokens than it has now, so tokenizer, "
+                "chat template, objective or model.max_length changed since. Delete the directories reference-* "
+                "beside the shards: they are made again."
+            )
+    owner = batch.group % len(batch.keys)
+    logps = torch.empty(len(owner), dtype=known[0][LOGPS].dtype)
+    for at, value in enumerate(known):
+        logps[owner == at] = value[LOGPS]
+    return logps
+
+
+def _readings(batch: Batch) -> Tensor:
+    """(B,) a hash for each sample of its rows' tokens and of where in them its targets stand."""
+    width = batch.rows["input_ids"].shape[1]
+    row, at = batch.source // width, batch.source % width
+    owner = batch.group % len(batch.keys)
+    hashes = []
+    for sample in range(len(batch.keys)):
+        digest = hashlib.sha256()
+        for own in row[owner == sample].unique():
+            targets = at[(owner == sample) & (row == own)]
+            digest.update(batch.rows["input_ids"][own, : targets.max() + 2].cpu().numpy().tobytes())
+            digest.update(targets.cpu().numpy().tobytes())
+        hashes.append(int.from_bytes(digest.digest()[:8], signed=True))
+    return torch.tensor(hashes)

@@ -1,0 +1,137 @@
+"""What was computed of the samples of a shard once, in a file beside it.
+
+    <shards>/reference-3f2a9c01b7d4/shard-000000.safetensors
+
+The directory is named after a hash of all that decides the results, so that several kinds, and results of
+several models, lie side by side. Each file repeats it in its header, together with the hash of the shard: a
+file that was copied, or whose shard was written anew, is refused, and never taken for another's.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.data.manifest import hash_json
+from rlaifv_pl.data.shards import MAX_OPEN_SHARDS, Shard, ShardSet
+
+VERSION = 1
+"""Raised when a reader of the old version would misread the new files."""
+ENDS = ".ends"
+HEADER = "sidecar"
+
+
+class SidecarError(ValueError):
+    """A sidecar is not what it should be; the message says in what, and what to do."""
+
+
+class Sidecars:
+    """One kind of results for all samples of a shard set. Holds no open file.
+
+    Args:
+        samples: whose results they are.
+        kind: what they are, for the name of their directories.
+        identity: all that decides them but the samples, as plain JSON.
+    """
+
+    def __init__(self, samples: ShardSet, kind: str, identity: Mapping[str, Any]) -> None:
+        self.samples, self.kind = samples, kind
+        self.identity = {"kind": kind, "version": VERSION, **identity}
+        self.name = f"{kind}-{hash_json(self.identity)[:12]}"
+
+    def missing(self) -> list[int]:
+        """Numbers of the shards that have none yet.
+
+        Raises:
+            SidecarError: a file is there, but not that of its shard.
+        """
+        return [
+            number for number, size in enumerate(self.samples.lengths) if size and not self._is_there(number)
+        ]
+
+    def write(self, number: int, values: Sequence[Mapping[str, Tensor]]) -> None:
+        """Store what was computed of a shard: for each sample, tensors by name, stacked along their first
+        dimension."""
+        path = self.path(number)
+        tensors = {}
+        for name in values[0]:
+            parts = [value[name] for value in values]
+            tensors[name] = torch.cat(parts).contiguous()
+            tensors[name + ENDS] = torch.tensor([0, *map(len, parts)]).cumsum(0)
+        path.parent.mkdir(exist_ok=True)
+        with atomic_file(path) as file:
+            file.write(save(tensors, {HEADER: json.dumps(self._header(number))}))
+
+    def read(self, index: int) -> dict[str, Tensor]:
+        """What was computed of a sample."""
+        number, place = self.samples.locate(index)
+        path = self.path(number)
+        status = path.stat()
+        file, ends = _open(path, status.st_ino, status.st_mtime_ns)
+        return {
+            name: file.get_slice(name)[int(end[place]) : int(end[place + 1])] for name, end in ends.items()
+        }
+
+    def whole(self, number: int) -> dict[str, Tensor]:
+        """What was computed of all samples of a shard, one behind the other."""
+        with safe_open(self.path(number), "pt") as file:
+            return {name: file.get_tensor(name) for name in _names(file)}
+
+    def path(self, number: int) -> Path:
+        """Of the file beside a shard."""
+        shard = Path(self._shard(number).path)
+        return shard.parent / self.name / f"{shard.stem}.safetensors"
+
+    def _shard(self, number: int) -> Shard:
+        return self.samples.shards[number]
+
+    def _header(self, number: int) -> dict[str, Any]:
+        # Through JSON, as it will come back.
+        shard = {"shard": self.samples.hashes[number], "samples": len(self._shard(number))}
+        return json.loads(json.dumps({**self.identity, **shard}))
+
+    def _is_there(self, number: int) -> bool:
+        path = self.path(number)
+        if not path.is_file():
+            return False
+        found, wanted = _read_header(path), self._header(number)
+        if wrong := sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name)):
+            raise SidecarError(
+                f"{path} does not belong to {self._shard(number).path}: it was made with another "
+                f"{', '.join(wrong)} ({_short(found, wrong)} instead of {_short(wanted, wrong)}). Delete it, and "
+                "it is made again."
+            )
+        return True
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise SidecarError(
+            f"{path} is no sidecar of a shard, or was cut ({error!r}). Delete it, and it is made again."
+        ) from error
+    return header if isinstance(header, dict) else {}
+
+
+def _short(values: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(str(values.get(name))[:12] for name in names)
+
+
+@lru_cache(maxsize=MAX_OPEN_SHARDS)
+def _open(path: Path, _inode: int, _mtime_ns: int) -> tuple[Any, dict[str, Tensor]]:
+    """A file as it is now, and where in its tensors each sample's part ends."""
+    file = safe_open(path, "pt")
+    return file, {name: file.get_tensor(name + ENDS) for name in _names(file)}
+
+
+def _names(file: Any) -> list[str]:
+    return [name for name in file.keys() if not name.endswith(ENDS)]  # noqa: SIM118

@@ -1,0 +1,110 @@
+"""How large samples are and which belong together, found once and kept beside the shards."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Trainer
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.loader import Collate
+from rlaifv_pl.data.order import Sizes
+from rlaifv_pl.data.shards import ShardSet
+from rlaifv_pl.data.sidecar import Sidecars
+from rlaifv_pl.models.vlm import Batch
+from rlaifv_pl.records import Sample
+
+TREE_TOKENS, ROW_TOKENS, PROMPT = "tree", "rows", "prompt"
+"""Names of what a sidecar holds of a sample: tokens as a tree, tokens as rows with their padding, a hash of its
+prompt. One that cannot be used has none."""
+
+Layout = Literal["packed", "trees", "rows"]
+
+
+class Survey:
+    """Reads every sample once, as the objective will, and notes what it comes to.
+
+    Args:
+        samples: of one or more directories.
+        reading: all that decides what they come to: objective, tokenizer, processor.
+        collate: makes a batch of samples.
+        num_workers: processes that read.
+    """
+
+    def __init__(
+        self, samples: ShardSet, reading: Mapping[str, Any], collate: Collate, num_workers: int
+    ) -> None:
+        self.samples, self.collate, self.num_workers = samples, collate, num_workers
+        self.sidecars = Sidecars(samples, "sizes", reading)
+
+    def make(self, trainer: Trainer) -> None:
+        """Survey the shards that have not been; several processes share them out.
+
+        Raises:
+            BadSample: if bad samples are not to be left out.
+        """
+        mine = self.sidecars.missing()[trainer.global_rank :: trainer.world_size]
+        numbers = [number for shard in mine for number in self.samples.numbers(shard)]
+        loader = DataLoader(
+            _Measured(self.samples, self.collate),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=self.num_workers,
+        )
+        shown = track(
+            loader, "sizes of samples", len(numbers), console=Console(stderr=True),
+            disable=not (trainer.is_global_zero and numbers),
+        )  # fmt: skip
+        found: list[dict[str, Tensor]] = []
+        for measured in shown:
+            if isinstance(measured, BadSample):
+                raise measured
+            found.append(measured)
+            if len(found) == len(self.samples.shards[mine[0]]):
+                self.sidecars.write(mine.pop(0), found)
+                found = []
+        trainer.strategy.barrier()
+
+    def sizes(self, layout: Layout) -> Sizes:
+        """As samples are laid out.
+
+        Args:
+            layout: `packed` without padding, `trees` padded to the longest, or padded `rows`.
+        """
+        parts = [self.sidecars.whole(shard) for shard, size in enumerate(self.samples.lengths) if size]
+        name = ROW_TOKENS if layout == "rows" else TREE_TOKENS
+        tokens, prompt = (torch.cat([part[of] for part in parts]).numpy() for of in (name, PROMPT))
+        return Sizes(tokens, prompt, is_padded=layout != "packed")
+
+
+class _Measured(Dataset):
+    def __init__(self, samples: ShardSet, collate: Collate) -> None:
+        self.samples, self.collate = samples, collate
+
+    def __getitem__(self, index: int) -> dict[str, Tensor] | BadSample:
+        try:
+            sample = self.samples[index]
+            return _measure(sample, self.collate([sample]))
+        except BadSample as error:
+            return error
+
+
+def _measure(sample: Sample, batch: Batch) -> dict[str, Tensor]:
+    ids = batch.rows.get("input_ids", torch.zeros(0))
+    own = sum(branch.stop - branch.start for branch in batch.branches or ())
+    values = {TREE_TOKENS: own or ids.numel(), ROW_TOKENS: ids.numel(), PROMPT: _prompt(sample)}
+    return {name: torch.tensor([value]) for name, value in values.items()}
+
+
+def _prompt(sample: Sample) -> int:
+    """A hash of prompt and images."""
+    digest = hashlib.sha256(json.dumps(sample.prompt, sort_keys=True).encode())
+    for image in sample.images:
+        digest.update(hashlib.sha256(image).digest())
+    return int.from_bytes(digest.digest()[:8], signed=True)

@@ -1,0 +1,114 @@
+"""Results beside shards: whole or not there, and never taken for another's."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlaifv_pl.data.shards import ShardSet, ShardWriter, load_shards
+from rlaifv_pl.data.sidecar import SidecarError, Sidecars
+from tests.data.samples import pair
+
+IDENTITY = {"weights": "abc"}
+COUNT = 7  # three shards: 3, 3, 1
+
+
+def write(directory: Path, first: int = 0) -> ShardSet:
+    with ShardWriter(directory, recipe={"first": first}, samples_per_shard=3) as writer:
+        for number in range(first, first + COUNT):
+            writer.write(pair(f"k{number}"))
+    return load_shards(directory)
+
+
+def values(numbers: range) -> list[dict[str, torch.Tensor]]:
+    """Of sample n: n numbers from n on, and n itself."""
+    return [{"row": torch.arange(n, 2 * n).double(), "number": torch.tensor([n])} for n in numbers]
+
+
+def fill(sidecars: Sidecars) -> None:
+    for shard in sidecars.missing():
+        sidecars.write(shard, values(sidecars.samples.numbers(shard)))
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Sidecars:
+    sidecars = Sidecars(write(tmp_path / "a"), "results", IDENTITY)
+    assert sidecars.missing() == [0, 1, 2]
+    fill(sidecars)
+    return sidecars
+
+
+def test_what_was_written_is_read_sample_by_sample_and_shard_by_shard(made: Sidecars):
+    again = Sidecars(load_shards(made.samples.shards[0].path.rsplit("/", 1)[0]), "results", IDENTITY)
+    assert again.missing() == []
+    for number, expected in enumerate(values(range(COUNT))):
+        found = again.read(number)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert again.whole(1)["number"].tolist() == [3, 4, 5]
+    assert again.whole(1)["row"].tolist() == [3, 4, 5, 4, 5, 6, 7, 5, 6, 7, 8, 9]
+
+
+def test_several_directories_have_their_own(tmp_path: Path, made: Sidecars):
+    write(tmp_path / "b", first=50)
+    both = Sidecars(load_shards([tmp_path / "a", tmp_path / "b"]), "results", IDENTITY)
+    assert both.missing() == [3, 4, 5]
+    fill(both)
+    assert both.read(COUNT)["number"].tolist() == [COUNT] and both.path(3).parent.parent == tmp_path / "b"
+
+
+def test_results_of_another_identity_lie_side_by_side(made: Sidecars):
+    other = Sidecars(made.samples, "results", {"weights": "xyz"})
+    assert other.missing() == [0, 1, 2] and other.path(0).parent != made.path(0).parent
+
+
+def test_what_is_made_anew_is_read_anew(made: Sidecars):
+    assert made.read(2)["number"].tolist() == [2]
+    made.write(0, values(range(10, 13)))
+    assert made.read(2)["number"].tolist() == [12]
+
+
+def test_a_file_of_another_shard_is_refused(made: Sidecars):
+    shutil.copy(made.path(0), made.path(1))
+    with pytest.raises(SidecarError, match=r"shard-000001.* another shard .*Delete it"):
+        made.missing()
+
+
+def test_a_file_whose_shard_was_written_anew_is_refused(tmp_path: Path, made: Sidecars):
+    kept = {path.name: path.read_bytes() for path in made.path(0).parent.iterdir()}
+    shutil.rmtree(tmp_path / "a")
+    changed = Sidecars(write(tmp_path / "a", first=20), "results", IDENTITY)
+    changed.path(0).parent.mkdir()
+    for name, data in kept.items():
+        (changed.path(0).parent / name).write_bytes(data)
+    with pytest.raises(SidecarError, match=r"made with another shard \(" + made.samples.hashes[0][:12]):
+        changed.missing()
+
+
+def test_a_file_of_another_model_under_this_ones_name_is_refused(made: Sidecars):
+    other = Sidecars(made.samples, "results", {"weights": "xyz"})
+    made.path(0).parent.rename(other.path(0).parent)
+    with pytest.raises(SidecarError, match=r"another weights \(abc instead of xyz\)"):
+        other.missing()
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "empty"])
+def test_a_damaged_file_is_refused(made: Sidecars, damage: str):
+    data = made.path(1).read_bytes()
+    made.path(1).write_bytes({"cut": data[:-9], "foreign": json.dumps({}).encode(), "empty": b""}[damage])
+    with pytest.raises(SidecarError, match=r"shard-000001.* no sidecar .*Delete it"):
+        made.missing()
+
+
+def test_nothing_half_written_is_left(made: Sidecars):
+    names = sorted(path.name for path in made.path(0).parent.iterdir())
+    assert names == [f"shard-00000{number}.safetensors" for number in range(3)]
+
+
+def test_shards_with_sidecars_are_verified_as_before(made: Sidecars, capsys: pytest.CaptureFixture):
+    from rlaifv_pl.verbs import main
+
+    main(["shards", "verify", str(made.path(0).parent.parent)])
+    assert "7" in capsys.readouterr().out
