@@ -156,6 +156,7 @@ def _data(module: DPOModule, shards: Path, workers: int) -> AlignmentDataModule:
         current_epoch=0,
         global_rank=0,
         world_size=1,
+        accumulate_grad_batches=1,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         lightning_module=module,
     )

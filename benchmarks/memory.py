@@ -28,7 +28,7 @@ from benchmarks.shapes import SHAPES, build, words
 from benchmarks.table import Table
 from benchmarks.trl_side import TRLSide
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model
-from rlaifv_pl.models.vlm import VLM
+from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives import DPOModule, NSFTModule
 from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.records import Correction, Sample
@@ -51,7 +51,8 @@ TRL, TRL_ANSWERS = "TRL", "TRL, head on answers only"
 STEP_WAYS = (TRL, TRL_ANSWERS, "ours, rows", "ours, trees")
 NSFT, SEPARATE = "nSFT", "DPO, rows, a second model as reference"
 OURS = "DPO, trees, our reference"
-OBJECTIVE_WAYS = (NSFT, SEPARATE, OURS)
+CACHED = "DPO, trees, cached reference"
+OBJECTIVE_WAYS = (NSFT, SEPARATE, OURS, CACHED)
 
 Step = Callable[[], float]
 """Trains once on its batch and returns the loss."""
@@ -216,11 +217,22 @@ def _trl(answers_only: bool, job: Job) -> Step:
 
 
 def _dpo(attention: str, job: Job) -> Step:
-    return _training(_module(DPOModule, job, attention), _pairs(job))
+    module = _module(DPOModule, job, attention)
+    return _training(module, _collate(module, _pairs(job)))
 
 
 def _dpo_with_second_model(job: Job) -> Step:
-    return _training(with_second_model(job), _pairs(job))
+    module = with_second_model(job)
+    return _training(module, _collate(module, _pairs(job)))
+
+
+def _dpo_with_cached_reference(job: Job) -> Step:
+    module = _module(DPOModule, job, "split", reference="cached")
+    batch = _collate(module, _pairs(job))
+    with torch.no_grad():
+        # As the loader would bring them; adapters, if there are any, change nothing yet.
+        batch.reference = module.policy(batch)
+    return _training(module, batch)
 
 
 def with_second_model(job: Job) -> DPOModule:
@@ -237,7 +249,8 @@ def _nsft(job: Job) -> Step:
         question=words(QUESTION_TOKENS, 1, vocabulary), answer=words(CORRECTION_TOKENS, 2, vocabulary)
     )
     samples = [replace(pair, corrections=(correction,)) for pair in _pairs(job)]
-    return _training(_module(NSFTModule, job, "auto"), samples)
+    module = _module(NSFTModule, job, "auto")
+    return _training(module, _collate(module, samples))
 
 
 def _pairs(job: Job) -> list[Sample]:
@@ -258,8 +271,12 @@ def _module(kind: type[AlignmentModule], job: Job, attention: str, **options: st
     return module
 
 
-def _training(module: AlignmentModule, samples: Sequence[Sample]) -> Step:
-    optimizer, batch = module.configure_optimizers(), module.collator("raise")(samples)
+def _collate(module: AlignmentModule, samples: Sequence[Sample]) -> Batch:
+    return module.collator("raise")(samples)
+
+
+def _training(module: AlignmentModule, batch: Batch) -> Step:
+    optimizer = module.configure_optimizers()
 
     def step() -> float:
         loss = module.objective(batch).loss
@@ -280,6 +297,7 @@ WAYS: dict[str, Callable[[Job], Step]] = {
     NSFT: _nsft,
     SEPARATE: _dpo_with_second_model,
     OURS: partial(_dpo, "split"),
+    CACHED: _dpo_with_cached_reference,
 }
 
 

@@ -59,8 +59,10 @@ def test_all_ways_take_the_same_two_steps(toy):
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_adapters_train_alike_too_and_the_second_model_is_one(toy, lora):
-    one, other = (memory.WAYS[way](toy(way, lora=lora)) for way in OBJECTIVE_WAYS[1:])
-    assert (one(), one()) == pytest.approx((other(), other()), abs=1e-5)
+    steps = [memory.WAYS[way](toy(way, lora=lora)) for way in OBJECTIVE_WAYS[1:]]
+    one, *others = [(step(), step()) for step in steps]
+    assert one[0] == pytest.approx(0.693147, abs=1e-5) and one[1] < one[0] - 1e-5
+    assert all(other == pytest.approx(one, abs=1e-5) for other in others)
     module = memory.with_second_model(toy("", lora=lora))
     own = {p.data_ptr() for p in module.policy.parameters()}
     assert own.isdisjoint(p.data_ptr() for p in module.reference.copy.parameters())
@@ -89,11 +91,13 @@ def test_ratios_are_of_the_peers(monkeypatch):
         "nSFT": Peak(2000e6, 400e6, 9.0),
         "DPO, rows, a second model as reference": Peak(2500e6, 500e6, 0.5),
         "DPO, trees, our reference": Peak(2500e6, 140e6, 0.5),
+        "DPO, trees, cached reference": Peak(2000e6, 412e6, 0.5),
     }
     monkeypatch.setattr(memory, "run", lambda job: peaks[job.way])
     steps, whole, lora = memory.measure("toy", repeats=2, weighty="toy")
     assert steps.rows[3] == ["ours, trees", 800, 200, 1000, 0.05, 0.25]
     assert whole.rows[0] == ["nSFT", 2000, 400, 2400, 0.8, 1.0]
+    assert whole.rows[3] == ["DPO, trees, cached reference", 2000, 412, 2412, 0.804, 1.005]
     assert [row[0] for row in lora.rows] == list(OBJECTIVE_WAYS)
     peaks["ours, trees"] = Peak(800e6, 200e6, 0.51)
     with pytest.raises(AssertionError, match="losses differ"):
