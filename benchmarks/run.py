@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from jsonargparse import auto_cli
 
-from benchmarks import data, dpo_step, feedback, memory
+from benchmarks import curves, data, dpo_step, feedback, memory
 from benchmarks.race import Race
 from benchmarks.report import RESULTS, record
 from benchmarks.table import Table
@@ -23,16 +23,23 @@ BENCHMARKS: dict[str, Callable[..., list[Race | Table]]] = {
     "dpo_step": dpo_step.measure,
     "memory": memory.measure,
     "data": data.measure,
+    "curves": curves.measure,
 }
 """Each takes the shape of its random model and a number of repeats."""
-NOTES = {"feedback": feedback.NOTE, "dpo_step": dpo_step.NOTE, "memory": memory.NOTE, "data": data.NOTE}
+NOTES = {
+    "feedback": feedback.NOTE,
+    "dpo_step": dpo_step.NOTE,
+    "memory": memory.NOTE,
+    "data": data.NOTE,
+    "curves": curves.NOTE,
+}
 SETTINGS = {"shape": "prop", "repeats": 3}
-OWN_SETTINGS = {"memory": {"shape": "v32k", "repeats": 1}}
+OWN_SETTINGS = {"memory": {"shape": "v32k", "repeats": 1}, "curves": {"repeats": 4}}
 """Of benchmarks that others suit better."""
 
 
 def main(
-    only: Literal["feedback", "dpo_step", "memory", "data"] | None = None,
+    only: Literal["feedback", "dpo_step", "memory", "data", "curves"] | None = None,
     repeats: int | None = None,
     shape: str | None = None,
     json: Path = RESULTS,
