@@ -97,7 +97,7 @@ def _engine(model: VLM, chat: Chat, batch_size: int, plain: bool = False) -> Liv
 
 
 def _race(what: str, ways: dict[str, Way], repeats: int) -> Race:
-    checked = _agree([way() for way in ways.values()])
+    checked = agree([way() for way in ways.values()])
     peer = next(iter(ways))
     return race(what, {name: partial(_ignore, way) for name, way in ways.items()}, repeats, peer, checked)
 
@@ -106,7 +106,7 @@ def _ignore(way: Way, _repeat: int) -> None:
     way()
 
 
-def _agree(answers: list[Any]) -> str:
+def agree(answers: list[Any]) -> str:
     """In what answers of all ways agree."""
     first, *others = answers
     if not isinstance(first[0][0], float):

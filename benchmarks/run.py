@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from jsonargparse import auto_cli
 
-from benchmarks import curves, data, dpo_step, feedback, memory
+from benchmarks import cost, curves, data, dpo_step, feedback, memory
 from benchmarks.race import Race
 from benchmarks.report import RESULTS, record
 from benchmarks.table import Table
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[..., list[Race | Table]]] = {
     "memory": memory.measure,
     "data": data.measure,
     "curves": curves.measure,
+    "cost": cost.measure,
 }
 """Each takes the shape of its random model and a number of repeats."""
 NOTES = {
@@ -32,14 +33,15 @@ NOTES = {
     "memory": memory.NOTE,
     "data": data.NOTE,
     "curves": curves.NOTE,
+    "cost": cost.NOTE,
 }
 SETTINGS = {"shape": "prop", "repeats": 3}
-OWN_SETTINGS = {"memory": {"shape": "v32k", "repeats": 1}, "curves": {"repeats": 4}}
+OWN_SETTINGS = {"memory": {"shape": "v32k", "repeats": 1}, "curves": {"repeats": 4}, "cost": {"repeats": 1}}
 """Of benchmarks that others suit better."""
 
 
 def main(
-    only: Literal["feedback", "dpo_step", "memory", "data", "curves"] | None = None,
+    only: Literal["feedback", "dpo_step", "memory", "data", "curves", "cost"] | None = None,
     repeats: int | None = None,
     shape: str | None = None,
     json: Path = RESULTS,
