@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.dpo_step import OurSide, check_inputs, draw_pairs
+from benchmarks.dpo_step import OurSide, check_inputs
+from benchmarks.pairs import draw_pairs
 from benchmarks.shapes import SHAPES, build
 from benchmarks.table import Table
 from benchmarks.trl_side import TRLSide

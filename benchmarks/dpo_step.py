@@ -14,18 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from benchmarks.pairs import draw_pairs
 from benchmarks.race import Race, race
-from benchmarks.shapes import SHAPES, build, picture, words
+from benchmarks.shapes import SHAPES, build
 from benchmarks.trl_side import TRLSide
 from rlaifv_pl.models.policy import LoRA, PolicySpec
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives import DPOModule
 from rlaifv_pl.records import Sample
 
-PROMPT_TOKENS, ANSWER_TOKENS = (20, 60), (60, 200)
 RATE = 1e-4
 LOSS_TOLERANCE, NORM_TOLERANCE = 1e-4, 1e-4
 PEER = "TRL, head on answers only"
@@ -105,27 +104,6 @@ class OurSide:
         self.backward(batch, attention)
         self.optimizer.step()
         self.model.zero_grad()
-
-
-def draw_pairs(count: int, seed: int, vocabulary: int) -> list[Sample]:
-    """Pairs with prompts of 20 to 60 tokens and answers of 60 to 200, about equally long within a pair."""
-    rng = np.random.default_rng(seed)
-    samples = []
-    for number in range(count):
-        size = rng.lognormal(np.log(105), 0.35)
-        chosen, rejected = (
-            words(
-                int(np.clip(size * rng.lognormal(0, 0.2), *ANSWER_TOKENS)),
-                int(rng.integers(1 << 30)),
-                vocabulary,
-            )
-            for _ in range(2)
-        )
-        prompt = words(int(rng.integers(*PROMPT_TOKENS)), int(rng.integers(1 << 30)), vocabulary)
-        samples.append(
-            Sample(key=f"p{number}", prompt=prompt, images=(picture(rng),), chosen=chosen, rejected=rejected)
-        )
-    return samples
 
 
 def token_ratios(batches: Sequence[Batch]) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from jsonargparse import auto_cli
 
-from benchmarks.dpo_step import draw_pairs
+from benchmarks.pairs import draw_pairs
 from benchmarks.shapes import SHAPES, build, words
 from benchmarks.table import Table
 from benchmarks.trl_side import TRLSide

@@ -56,6 +56,7 @@ def record(
     for table in tables:
         if table.picture:
             draw(table, file.parent / PICTURES)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found, indent=2) + "\n")
     file.with_name("RESULTS.md").write_text(report(found))
     return section(name, found[name])

@@ -39,6 +39,7 @@ class Shape:
     heads: int = 8
     tower_width: int = 128
     tower_layers: int = 4
+    tower_heads: int = 4
 
 
 SHAPES = {
@@ -49,6 +50,10 @@ SHAPES = {
     "v32k": Shape(width=512, layers=4, vocabulary=32064),
     # Mostly weights, 169 million of them: for memory of all kinds.
     "memw": Shape(width=1024, layers=12, vocabulary=8192, heads=16),
+    # LLaVA-1.5-7B itself: for a GPU.
+    "7b": Shape(
+        width=4096, layers=32, vocabulary=32064, heads=32, tower_width=1024, tower_layers=24, tower_heads=16
+    ),
     # For the tests of the benchmarks themselves.
     "toy": Shape(width=32, layers=1, vocabulary=64, heads=2, tower_width=32, tower_layers=2),
 }
@@ -58,8 +63,10 @@ def build(name: str, out: Path) -> Path:
     """Write a random model of a shape with its processor; an existing directory is taken as it is."""
     if not (out / "config.json").is_file():
         torch.manual_seed(0)
-        processor = _processor(SHAPES[name])
-        _model(SHAPES[name], processor).save_pretrained(out)
+        processor = make_processor(SHAPES[name])
+        model = LlavaForConditionalGeneration(make_config(SHAPES[name], processor))
+        model.generation_config.update(**_ends(processor))
+        model.save_pretrained(out)
         processor.save_pretrained(out)
     return out
 
@@ -77,7 +84,8 @@ def picture(rng: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
-def _processor(shape: Shape) -> LlavaProcessor:
+def make_processor(shape: Shape) -> LlavaProcessor:
+    """LLaVA-1.5's image processing, and a tokenizer of words."""
     names = [*SPECIALS, *(f"w{number}" for number in range(len(SPECIALS), shape.vocabulary))]
     core = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -99,14 +107,13 @@ def _processor(shape: Shape) -> LlavaProcessor:
     )
 
 
-def _model(shape: Shape, processor: LlavaProcessor) -> LlavaForConditionalGeneration:
-    tokenizer = processor.tokenizer
-    ends = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+def make_config(shape: Shape, processor: LlavaProcessor) -> LlavaConfig:
+    """Of a model of that shape."""
     vision = CLIPVisionConfig(
         hidden_size=shape.tower_width,
         intermediate_size=4 * shape.tower_width,
         num_hidden_layers=shape.tower_layers,
-        num_attention_heads=4,
+        num_attention_heads=shape.tower_heads,
         image_size=336,
         patch_size=14,
     )
@@ -118,16 +125,18 @@ def _model(shape: Shape, processor: LlavaProcessor) -> LlavaForConditionalGenera
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.heads,
         max_position_embeddings=4096,
-        **ends,
+        **_ends(processor),
     )
-    config = LlavaConfig(
+    return LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=processor.tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         image_seq_length=576,
     )
-    model = LlavaForConditionalGeneration(config)
-    model.generation_config.update(**ends)
-    return model
+
+
+def _ends(processor: LlavaProcessor) -> dict[str, int]:
+    names = ("pad_token_id", "bos_token_id", "eos_token_id")
+    return {name: getattr(processor.tokenizer, name) for name in names}

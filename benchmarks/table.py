@@ -53,7 +53,7 @@ def draw(table: Table, folder: Path) -> Path:
         axes.minorticks_off()
     axes.legend()
     file = folder / f"{table.picture}.png"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110, metadata={"Software": None})
     plt.close(figure)
     return file

@@ -4,13 +4,13 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import datasets
 import trl
 import trl.trainer.utils
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from rlaifv_pl.models.policy import vision_tower
 from rlaifv_pl.records import Sample
@@ -39,14 +39,40 @@ class TRLSide:
         checkpointing: bool = False,
     ) -> None:
         count = 1 if adapters else 2
-        model, *reference = (AutoModelForImageTextToText.from_pretrained(path) for _ in range(count))
+        models = [AutoModelForImageTextToText.from_pretrained(path) for _ in range(count)]
+        args = settings(len(pairs), rate, folder, checkpointing)
+        self._set_up(models, AutoProcessor.from_pretrained(path), args, pairs, adapters)
+
+    @classmethod
+    def around(
+        cls,
+        models: Sequence[PreTrainedModel],
+        processor: Any,
+        args: trl.DPOConfig,
+        pairs: Sequence[Sample],
+        adapters: Any | None,
+    ) -> Self:
+        """The same around a policy that is in memory, and a second model as reference if there is one."""
+        side = cls.__new__(cls)
+        side._set_up(models, processor, args, pairs, adapters)
+        return side
+
+    def _set_up(
+        self,
+        models: Sequence[PreTrainedModel],
+        processor: Any,
+        args: trl.DPOConfig,
+        pairs: Sequence[Sample],
+        adapters: Any | None,
+    ) -> None:
+        model, *reference = models
         vision_tower(model).requires_grad_(False)
         self.trainer = trainer = trl.DPOTrainer(
             model=model,
             ref_model=reference[0] if reference else None,
-            args=_settings(len(pairs), rate, folder, checkpointing),
+            args=args,
             train_dataset=datasets.Dataset.from_list([_as_trl_reads_it(pair) for pair in pairs]),
-            processing_class=AutoProcessor.from_pretrained(path),
+            processing_class=processor,
             peft_config=adapters,
         )
         # What `train` sets up before its loop.
@@ -54,7 +80,7 @@ class TRLSide:
         trainer.model, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         trainer.model_wrapped = trainer.model
         trainer.current_gradient_accumulation_steps = 1
-        if checkpointing:
+        if args.gradient_checkpointing:
             trainer.model.activation_checkpointing_enable()
         trainer.model.train()
 
@@ -94,11 +120,15 @@ def _head(answers_only: bool) -> Iterator[None]:
         trl.trainer.utils._use_triton = asked
 
 
-def _settings(pairs: int, rate: float, folder: Path, checkpointing: bool) -> trl.DPOConfig:
+def settings(
+    pairs: int, rate: float, folder: Path, checkpointing: bool, device: str = "cpu"
+) -> trl.DPOConfig:
+    """Of TRL's trainer: DPO in the type of the weights, clipped, without warm-up, logs or checkpoints."""
     return trl.DPOConfig(
-        output_dir=str(folder), use_cpu=True, bf16=False, gradient_checkpointing=checkpointing, max_length=None,
-        per_device_train_batch_size=pairs, max_steps=1000, beta=0.1, learning_rate=rate, weight_decay=0.0,
-        max_grad_norm=1.0, optim="adamw_torch", report_to=[], save_strategy="no", disable_tqdm=True,
+        output_dir=str(folder), use_cpu=device == "cpu", bf16=False, gradient_checkpointing=checkpointing,
+        max_length=None, per_device_train_batch_size=pairs, max_steps=1000, beta=0.1, learning_rate=rate,
+        weight_decay=0.0, max_grad_norm=1.0, report_to=[], save_strategy="no", disable_tqdm=True,
+        optim="adamw_torch" if device == "cpu" else "adamw_torch_fused",
     )  # fmt: skip
 
 
