@@ -28,6 +28,8 @@ from rlaifv_pl.records import Sample
 
 PROMPT_TOKENS, QUESTION_TOKENS = 38, (15, 30)
 TOLERANCE = 1e-4
+NOTE = """The peer of conquer is RLAIF-V's way, one forward a claim; the peer of generate is a call of `generate` for
+each candidate."""
 Way = Callable[[], Any]
 
 

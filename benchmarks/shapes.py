@@ -47,6 +47,8 @@ SHAPES = {
     "wide": Shape(width=1024, layers=2, vocabulary=1024, heads=16),
     # Mostly head: for memory.
     "v32k": Shape(width=512, layers=4, vocabulary=32064),
+    # Mostly weights, 169 million of them: for memory of all kinds.
+    "memw": Shape(width=1024, layers=12, vocabulary=8192, heads=16),
     # For the tests of the benchmarks themselves.
     "toy": Shape(width=32, layers=1, vocabulary=64, heads=2, tower_width=32, tower_layers=2),
 }

@@ -26,10 +26,17 @@ class TRLSide:
             if there are none.
         rate: learning rate.
         folder: for what the trainer may write.
+        checkpointing: compute activations again in the backward pass, which is TRL's default.
     """
 
     def __init__(
-        self, path: Path, pairs: Sequence[Sample], adapters: Any | None, rate: float, folder: Path
+        self,
+        path: Path,
+        pairs: Sequence[Sample],
+        adapters: Any | None,
+        rate: float,
+        folder: Path,
+        checkpointing: bool = False,
     ) -> None:
         count = 1 if adapters else 2
         model, *reference = (AutoModelForImageTextToText.from_pretrained(path) for _ in range(count))
@@ -37,7 +44,7 @@ class TRLSide:
         self.trainer = trainer = trl.DPOTrainer(
             model=model,
             ref_model=reference[0] if reference else None,
-            args=_settings(len(pairs), rate, folder),
+            args=_settings(len(pairs), rate, folder, checkpointing),
             train_dataset=datasets.Dataset.from_list([_as_trl_reads_it(pair) for pair in pairs]),
             processing_class=AutoProcessor.from_pretrained(path),
             peft_config=adapters,
@@ -47,6 +54,8 @@ class TRLSide:
         trainer.model, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         trainer.model_wrapped = trainer.model
         trainer.current_gradient_accumulation_steps = 1
+        if checkpointing:
+            trainer.model.activation_checkpointing_enable()
         trainer.model.train()
 
     def collate(self, pairs: Sequence[Sample]) -> dict[str, Any]:
@@ -85,9 +94,9 @@ def _head(answers_only: bool) -> Iterator[None]:
         trl.trainer.utils._use_triton = asked
 
 
-def _settings(pairs: int, rate: float, folder: Path) -> trl.DPOConfig:
+def _settings(pairs: int, rate: float, folder: Path, checkpointing: bool) -> trl.DPOConfig:
     return trl.DPOConfig(
-        output_dir=str(folder), use_cpu=True, bf16=False, gradient_checkpointing=False, max_length=None,
+        output_dir=str(folder), use_cpu=True, bf16=False, gradient_checkpointing=checkpointing, max_length=None,
         per_device_train_batch_size=pairs, max_steps=1000, beta=0.1, learning_rate=rate, weight_decay=0.0,
         max_grad_norm=1.0, optim="adamw_torch", report_to=[], save_strategy="no", disable_tqdm=True,
     )  # fmt: skip

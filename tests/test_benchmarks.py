@@ -26,7 +26,7 @@ def results(tmp_path_factory):
 
 def test_all_ways_are_timed_against_their_peer(results):
     found = json.loads((results / "results.json").read_text())
-    races = [race for name in run.BENCHMARKS for race in found[name]["races"]]
+    races = [race for result in found.values() for race in result["races"]]
     assert [len(race["ways"]) for race in races] == [3, 3, 4, 4]
     for race in races:
         assert race["ways"][race["peer"]]["ratio"] == 1.0

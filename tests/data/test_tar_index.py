@@ -1,12 +1,13 @@
 """A damaged tar is noticed wherever the damage lies, and nothing foreign gets in."""
 
 import os
+import random
 import tarfile
 
 import pytest
 
 from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.tar_index import index_tar
+from rlaifv_pl.data.tar_index import _checksum, index_tar
 from tests.data.samples import write_tar
 
 
@@ -86,3 +87,22 @@ def test_a_compressed_tar_is_no_shard(tmp_path):
         tar.addfile(tarfile.TarInfo("a.json"))
     with pytest.raises(BadSample):
         index_tar(path)
+
+
+def test_samples_come_with_their_members_in_file_order(tmp_path):
+    names = ["b.json", "b.0.jpg", "b.1.jpg", "a.json"]
+    path = write_tar(tmp_path / "x.tar", [(name, name.encode() * 200) for name in names])
+    index, data = index_tar(path), path.read_bytes()
+    found = [(entry.key, list(entry.members)) for entry in index]
+    assert found == [("b", ["json", "0.jpg", "1.jpg"]), ("a", ["json"])]
+    for entry in index:
+        for extension, (offset, size) in entry.members.items():
+            assert data[offset : offset + size] == f"{entry.key}.{extension}".encode() * 200
+    assert index[-1] == index[1] != index[0]
+    with pytest.raises(IndexError):
+        index[2]
+
+
+def test_a_headers_checksum_is_the_sum_of_its_bytes():
+    for header in (bytes(512), b"\xff" * 512, *(random.Random(seed).randbytes(512) for seed in range(20))):
+        assert _checksum(header) == sum(header[:148] + b" " * 8 + header[156:])
