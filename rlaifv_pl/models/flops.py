@@ -9,6 +9,7 @@ another beyond causality.
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +32,7 @@ class Extents:
     cells: int
     """Cells of the rows, or columns of the forest, padding included."""
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """Those that the language model reads, each once."""
         return int((self.stop - self.start).sum())
@@ -95,7 +96,7 @@ class Work:
     towers: list[tuple[int | Tensor, int]]
     """Pairs of the tower's scores, and FLOPs of each."""
 
-    @property
+    @cached_property
     def flops(self) -> int:
         """Of forward and backward."""
         language = self.per_token * self.extents.tokens
@@ -127,13 +128,20 @@ class FlopMeter:
         self._linears: list[_Linear] = []
         self._scores: list[_Scores] = []
         self._is_watching = False
-        policy.register_forward_pre_hook(self._begin)
-        policy.register_forward_hook(self._end, always_call=True)
+        self._hooks = [
+            policy.register_forward_pre_hook(self._begin),
+            policy.register_forward_hook(self._end, always_call=True),
+        ]
         for module in policy.modules():
             if isinstance(module, PRODUCTS):
-                module.register_forward_hook(self._passed)
+                self._hooks.append(module.register_forward_hook(self._passed))
             elif hasattr(module, "q_proj") or hasattr(module, "qkv"):
-                module.register_forward_hook(self._attended, with_kwargs=True)
+                self._hooks.append(module.register_forward_hook(self._attended, with_kwargs=True))
+
+    def close(self) -> None:
+        """Stop watching."""
+        for hook in self._hooks:
+            hook.remove()
 
     def _begin(self, _policy: nn.Module, _inputs: Any) -> None:
         # Without gradients it is the reference, a check or a validation.
