@@ -88,6 +88,19 @@ def test_pairs_of_a_prompt_come_together_and_share_it(family_dir, shards, tmp_pa
         assert float(alone[step]) == pytest.approx(float(loss), rel=1e-4)
 
 
+def test_a_cached_reference_does_not_care_how_samples_are_batched(family_dir, shards, tmp_path):
+    """Its pass reads pairs one by one in the order of the shards; training reads trees of several."""
+    data = {"batch_size": None, "max_tokens": 300, "group_by": "prompt", "val_batch_size": 1}
+    for reference in ("live", "cached"):
+        main(
+            ["fit", *config(family_dir, shards, tmp_path / reference, **data), "--model.reference", reference]
+        )
+    live, cached = (table(tmp_path / reference, "train/loss") for reference in ("live", "cached"))
+    assert list(live) == list(cached) and len(live) > 2
+    for step, loss in live.items():
+        assert float(cached[step]) == pytest.approx(float(loss), rel=1e-5)
+
+
 def test_one_batch_of_a_budget_steps_like_the_same_pairs_one_by_one(family_dir, shards, tmp_path, seen):
     """Two ways to cut an epoch of one step: packed, or accumulated over single pairs."""
     count, sgd = PROMPTS * PER_PROMPT, {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
