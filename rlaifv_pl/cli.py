@@ -30,6 +30,7 @@ from rlaifv_pl.run.console import Tell, hush
 from rlaifv_pl.run.export import ExportError, ExportPolicy
 from rlaifv_pl.run.logs import ContinueLogs, default_loggers
 from rlaifv_pl.run.messages import explain
+from rlaifv_pl.run.throughput import Throughput
 from rlaifv_pl.world import shipped
 
 TRAINER_DEFAULTS = {
@@ -107,6 +108,7 @@ class CLI(LightningCLI):
             help="Threads of a CPU operation. One is fastest for tiny models, and gives equal bits on any machine.",
         )  # fmt: skip
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Throughput, "throughput")
         parser.add_lightning_class_args(ExportPolicy, "export")
         # After the checkpoint: that of a round's last epoch is there before the next round's work begins.
         parser.add_lightning_class_args(Rounds, "rounds")

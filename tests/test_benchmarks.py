@@ -27,7 +27,7 @@ def results(tmp_path_factory):
 def test_all_ways_are_timed_against_their_peer(results):
     found = json.loads((results / "results.json").read_text())
     races = [race for result in found.values() for race in result["races"]]
-    assert [len(race["ways"]) for race in races] == [3, 3, 4, 4]
+    assert [len(race["ways"]) for race in races] == [3, 3, 6, 6, 6]
     for race in races:
         assert race["ways"][race["peer"]]["ratio"] == 1.0
         assert all(way["seconds"] > 0 for way in race["ways"].values())
@@ -36,7 +36,24 @@ def test_all_ways_are_timed_against_their_peer(results):
 def test_the_report_says_where_and_what(results):
     text = (results / "RESULTS.md").read_text()
     assert f"torch {torch.__version__}" in text and "trl 1.16.0" in text
-    assert text.count("| TRL |") == 2 and text.count("| shared prefix |") == 2
+    assert text.count("| TRL |") == 3 and text.count("| shared prefix |") == 2
+
+
+def test_a_pass_is_paid_over_its_epochs(results):
+    found = json.loads((results / "results.json").read_text())["dpo_step"]
+    for race, paid in zip(found["races"], found["tables"], strict=False):
+        ways = race["ways"]
+        step, once = ways[dpo_step.CACHED]["seconds"], ways[dpo_step.PASS]["seconds"]
+        assert [row[0] for row in paid["rows"]] == [1, 4]
+        assert [row[1] for row in paid["rows"]] == pytest.approx([step + once, step + once / 4])
+
+
+def test_two_pairs_of_a_prompt_are_one_tree(tmp_path):
+    path = dpo_step.build("toy", tmp_path / "toy")
+    pairs = dpo_step.two_of_each_prompt(dpo_step.draw_pairs(4, 0, dpo_step.SHAPES["toy"].vocabulary))
+    batch = dpo_step.OurSide(path, None).collate(pairs)
+    assert (batch.trees, batch.copies, len(batch.keys)) == (2, 4, 4)
+    assert [pair.prompt == pairs[0].prompt for pair in pairs] == [True, True, False, False]
 
 
 def test_one_benchmark_alone_keeps_what_another_found(results, monkeypatch):

@@ -79,6 +79,7 @@ def test_the_three_objectives_differ_only_in_what_they_minimise_and_read():
         "class_path",
         "losses",
         "Sigmoid",
+        "reference",
         "merge",
         "reduction",
         "optimizer",

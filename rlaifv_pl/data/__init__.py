@@ -10,8 +10,10 @@
 - `shard_writer`: samples to tars
 - `shards`: tars to samples, at random (with `tar_index`)
 - `importers`: rows in the formats of TRL, RLAIF-V and LLaVA to shards
-- `order`: the global order of an epoch, cut by rank, restartable anywhere
-- `collate`: samples to a batch
+- `sidecar`: what was computed of samples once, beside their shards (`survey`: how large they are and which
+  belong together; `known`: log-ps under a cached reference)
+- `order`: the global order of an epoch, dealt out to the ranks by count or by tokens, restartable anywhere
+- `collate`: samples to a batch (`loader`: in worker processes, with what is known of them)
 - `datamodule`: which shards, how many workers, where an interrupted epoch goes on
 - `verbs`: what `rlaifv shards import|verify|show` do (with `contact_sheet`)
 """

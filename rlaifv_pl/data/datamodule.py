@@ -14,8 +14,8 @@ from rlaifv_pl.data.collate import OnBadSample
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.loader import BatchLoader
 from rlaifv_pl.data.order import (
+    Deal,
     Room,
-    Share,
     Sizes,
     bring_together,
     deal,
@@ -150,7 +150,7 @@ class AlignmentDataModule(L.LightningDataModule):
             self._opened = epoch, self._open(shards, "data.train")
         return self._opened[1]
 
-    def _deal(self, samples: ShardSet, epoch: int, start: int) -> list[Share]:
+    def _deal(self, samples: ShardSet, epoch: int, start: int) -> list[Deal]:
         order = epoch_order(samples.lengths, run_seed(), epoch, self.window)
         sizes = self._survey(samples)
         if self.group_by:
@@ -170,8 +170,8 @@ class AlignmentDataModule(L.LightningDataModule):
         return sizes if self.group_by else sizes._replace(prompt=np.arange(len(samples)))
 
     def _check_room(self, samples: ShardSet, sizes: Sizes) -> None:
-        largest = int(sizes.tokens.argmax())
-        if self.room.tokens and sizes.tokens[largest] > self.room.tokens:
+        if self.room.tokens and sizes.tokens.max(initial=0) > self.room.tokens:
+            largest = int(sizes.tokens.argmax())
             raise BadSample(
                 Reason.TOO_LONG,
                 samples.where(largest),
@@ -206,7 +206,7 @@ class PositionedLoader(BatchLoader):
         self,
         position: dict[str, int],
         samples: ShardSet,
-        shares: list[Share],
+        shares: list[Deal],
         rank: int,
         weights: list[float],
         **how: Any,

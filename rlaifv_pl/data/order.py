@@ -16,7 +16,7 @@ import numpy as np
 BLOCK = 8
 """Samples of like length that stay neighbours."""
 
-Share = list[list[int]]
+Deal = list[list[int]]
 """A batch of all ranks: the numbers of each rank's samples."""
 
 
@@ -104,7 +104,7 @@ def _longest(tokens: np.ndarray, place: np.ndarray) -> np.ndarray:
     return longest[place]
 
 
-def deal(order: np.ndarray, ranks: int, room: Room, sizes: Sizes | None = None) -> list[Share]:
+def deal(order: np.ndarray, ranks: int, room: Room, sizes: Sizes | None = None) -> list[Deal]:
     """Batches of all ranks: each sample goes where there is least yet, and a batch ends with the first that
     finds no room. Neighbours of one prompt go to one rank while it has room.
 
@@ -116,7 +116,7 @@ def deal(order: np.ndarray, ranks: int, room: Room, sizes: Sizes | None = None) 
         room: of a rank.
         sizes: of the samples; without, they count as equally large and none belong together.
     """
-    shares: list[Share] = []
+    shares: list[Deal] = []
     hands, last = [_Hand() for _ in range(ranks)], _Hand()
     for number in order.tolist():
         size, prompt = (int(sizes.tokens[number]), sizes.prompt[number]) if sizes else (1, number)
@@ -155,7 +155,7 @@ class _Hand:
         self.tokens, self.longest, self.prompt = self.tokens + size, max(self.longest, size), prompt
 
 
-def _deal_rest(share: Share, room: Room, sizes: Sizes | None) -> list[Share]:
+def _deal_rest(share: Deal, room: Room, sizes: Sizes | None) -> list[Deal]:
     if all(share):
         return [share]
     rest = np.concatenate(share).astype(int)
@@ -165,7 +165,7 @@ def _deal_rest(share: Share, room: Room, sizes: Sizes | None) -> list[Share]:
     return deal(rest, len(share), room, sizes._replace(prompt=np.arange(len(sizes.prompt))))
 
 
-def even_weights(shares: Sequence[Share], rank: int, before: int, accumulated: int) -> list[float]:
+def even_weights(shares: Sequence[Deal], rank: int, before: int, accumulated: int) -> list[float]:
     """What to multiply the mean loss of each of a rank's batches by, so that every sample of a step counts
     equally: ranks are averaged, and so are accumulated batches, however many samples they have.
 

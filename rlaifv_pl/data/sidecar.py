@@ -58,16 +58,26 @@ class Sidecars:
 
     def write(self, number: int, values: Sequence[Mapping[str, Tensor]]) -> None:
         """Store what was computed of a shard: for each sample, tensors by name, stacked along their first
-        dimension."""
+        dimension.
+
+        Raises:
+            SidecarError: there is no room, or no permission.
+        """
         path = self.path(number)
         tensors = {}
         for name in values[0]:
             parts = [value[name] for value in values]
             tensors[name] = torch.cat(parts).contiguous()
             tensors[name + ENDS] = torch.tensor([0, *map(len, parts)]).cumsum(0)
-        path.parent.mkdir(exist_ok=True)
-        with atomic_file(path) as file:
-            file.write(save(tensors, {HEADER: json.dumps(self._header(number))}))
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with atomic_file(path) as file:
+                file.write(save(tensors, {HEADER: json.dumps(self._header(number))}))
+        except OSError as error:
+            raise SidecarError(
+                f"{path} cannot be written ({error.strerror}). It belongs beside its shard: make room there, or copy "
+                "the shards to where you may write. What was written before is kept."
+            ) from error
 
     def read(self, index: int) -> dict[str, Tensor]:
         """What was computed of a sample."""

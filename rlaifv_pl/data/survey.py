@@ -49,7 +49,9 @@ class Survey:
         Raises:
             BadSample: if bad samples are not to be left out.
         """
-        mine = self.sidecars.missing()[trainer.global_rank :: trainer.world_size]
+        missing = self.sidecars.missing()
+        trainer.strategy.barrier()  # Before one process writes what another has yet to miss.
+        mine = missing[trainer.global_rank :: trainer.world_size]
         numbers = [number for shard in mine for number in self.samples.numbers(shard)]
         loader = DataLoader(
             _Measured(self.samples, self.collate),

@@ -1,3 +1,4 @@
 """A vision-language model as the objectives see it. Reading order: policy (load it, decide what trains),
-chat (messages to tokens and targets), logps (hidden states to log-ps), vlm (one forward for every family),
-reference (what to compare with)."""
+chat (messages to tokens and targets), prefix_tree (what rows share, once) and attention (over such trees),
+logps (hidden states to log-ps), vlm (one forward for every family), self_check (trees against plain rows),
+reference (what to compare with), flops (what a step costs), identity (which weights these are)."""

@@ -92,12 +92,16 @@ def load_model(spec: PolicySpec) -> nn.Module:
         attn_implementation="sdpa" if spec.attention in SHARING else spec.attention,
     )
     _check_head(model)
+    if spec.lora:
+        adapted = _with_adapters(model, spec.lora)
+    else:
+        adapted = model
+        _freeze(model, spec)
     if spec.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    if spec.lora:
-        return _with_adapters(model, spec.lora)
-    _freeze(model, spec)
-    return model
+        # Comes along for the sake of reentrant checkpointing, and would give a frozen tower a backward pass.
+        model.disable_input_require_grads()
+    return adapted
 
 
 def _from_pretrained(load: Callable[..., Any], spec: PolicySpec, **options: Any) -> Any:

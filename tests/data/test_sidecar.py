@@ -1,5 +1,6 @@
 """Results beside shards: whole or not there, and never taken for another's."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -105,6 +106,19 @@ def test_a_damaged_file_is_refused(made: Sidecars, damage: str):
 def test_nothing_half_written_is_left(made: Sidecars):
     names = sorted(path.name for path in made.path(0).parent.iterdir())
     assert names == [f"shard-00000{number}.safetensors" for number in range(3)]
+
+
+def test_a_full_disk_ends_in_a_message_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sidecars = Sidecars(write(tmp_path / "a"), "results", IDENTITY)
+    sidecars.write(0, values(range(3)))
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rlaifv_pl.data.atomic.os.fsync", full)
+    with pytest.raises(SidecarError, match=r"shard-000001.* \(No space left on device\).*make room"):
+        sidecars.write(1, values(range(3, 6)))
+    assert sidecars.missing() == [1, 2] and len(list(sidecars.path(0).parent.iterdir())) == 1
 
 
 def test_shards_with_sidecars_are_verified_as_before(made: Sidecars, capsys: pytest.CaptureFixture):

@@ -181,6 +181,17 @@ def test_checkpointed_activations_give_the_same_gradients(path: str, changes: di
             torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("changes", [{}, {"lora": LoRA(rank=2)}])
+def test_checkpointing_gives_a_frozen_tower_no_backward_pass(path: str, changes: dict):
+    policy = VLM(load_model(PolicySpec(path=path, gradient_checkpointing=True, **changes))).train()
+    outputs = []
+    vision_tower(policy.model).register_forward_hook(
+        lambda _module, _inputs, output: outputs.append(output[0])
+    )
+    assert policy(batch_for(path)).requires_grad
+    assert len(outputs) == 1 and not outputs[0].requires_grad
+
+
 def test_a_missing_directory_gives_one_short_error(tmp_path: Path):
     for load in (load_model, load_processor):
         with pytest.raises(PolicyError, match=r"policy\.path: cannot load .*nowhere") as caught:

@@ -19,7 +19,7 @@ from rlaifv_pl.cli import main
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.engine import Engine, EngineError
-from rlaifv_pl.models.policy import PolicySpec, load_model
+from rlaifv_pl.models.policy import PolicyError, PolicySpec, load_model
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.records import Sample, Verdict
@@ -224,6 +224,45 @@ def test_adapters_need_a_reference_that_can_be_refreshed(options, tmp_path):
     assert (run.shards(2) / "reference.safetensors").exists() == ("reference" in options)
     rewards = at(run.directory, "train/rewards/chosen")
     assert (rewards[run.firsts[1]] == 0) == ("reference" in options)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["weights", "adapters"])
+def test_a_cached_reference_follows_the_rounds_as_a_live_one(tmp_path, lora):
+    for reference in ("live", "cached"):
+        made = settings(tmp_path / reference, epochs=2)
+        made["model"]["init_args"]["reference"] = reference
+        if lora:
+            made["model"]["init_args"]["policy"]["lora"] = {"rank": 2, "dropout": 0.0}
+        run = Run(made)
+        assert (run.shards(2) / "reference.safetensors").exists() == (reference == "live")
+        assert len(list(run.shards(2).glob("reference-*/*"))) == (reference == "cached")
+    for column in ("train/loss", "train/rewards/margins"):
+        live, cached = (at(tmp_path / reference, column) for reference in ("live", "cached"))
+        assert cached == pytest.approx(live, rel=1e-3, abs=1e-4)
+    assert at(tmp_path / "cached", "train/rewards/chosen")[run.firsts[1]] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_round_goes_on_with_the_reference_that_it_began_with(tmp_path):
+    made = settings(tmp_path / "run", epochs=2)
+    made["model"]["init_args"]["reference"] = "cached"
+    run = Run(made)
+    again = copy.deepcopy(made)
+    again["trainer"]["default_root_dir"] = str(shutil.copytree(run.directory, tmp_path / "again"))
+    inside = run.firsts[1] + 1
+    saved = next((tmp_path / "again/checkpoints").glob(f"epoch2-step{inside}.ckpt"))
+    start(again, "--ckpt_path", str(saved))
+    assert at(tmp_path / "again", "train/loss")[inside:] == at(run.directory, "train/loss")[inside:]
+    for file in (tmp_path / "again/rounds/2").glob("reference-*/*"):
+        file.unlink()
+    with pytest.raises(PolicyError, match="the policy as the round began"):
+        start(again, "--ckpt_path", str(saved))
+
+
+def test_a_mean_of_references_cannot_be_cached(tmp_path):
+    made = settings(tmp_path / "run", refresh="ema", prompts_per_round=4)
+    made["model"]["init_args"]["reference"] = "cached"
+    with pytest.raises(RunError, match=r"rounds\.refresh: ema .* Set model\.reference: live"):
+        start(made)
 
 
 # Optimiser and schedule.
