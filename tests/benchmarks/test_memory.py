@@ -9,8 +9,9 @@ import torch
 pytest.importorskip("trl")
 
 from benchmarks import memory
-from benchmarks.dpo_step import draw_pairs
-from benchmarks.memory import OBJECTIVE_WAYS, STEP_WAYS, Job, Peak
+from benchmarks.memory import Peak
+from benchmarks.memory_ways import OBJECTIVE_WAYS, STEP_WAYS, WAYS, Job, with_second_model
+from benchmarks.pairs import draw_pairs
 from benchmarks.shapes import SHAPES, build
 from benchmarks.trl_side import TRLSide
 
@@ -32,7 +33,7 @@ def test_what_is_held_and_what_a_step_takes_are_told_apart(monkeypatch, capsys, 
 
         return step
 
-    monkeypatch.setitem(memory.WAYS, "hungry", hungry)
+    monkeypatch.setitem(WAYS, "hungry", hungry)
     memory.child("hungry", tmp_path, "toy")
     found = json.loads(capsys.readouterr().out)
     assert found["steady"] == pytest.approx(60 * MB, abs=3 * MB)
@@ -50,7 +51,7 @@ def test_a_fresh_process_reports_its_step(toy):
 def test_all_ways_take_the_same_two_steps(toy):
     losses = []
     for way in STEP_WAYS:
-        step = memory.WAYS[way](toy(way))
+        step = WAYS[way](toy(way))
         losses.append((step(), step()))
     first, second = zip(*losses, strict=True)
     assert first == pytest.approx([0.693147] * 4, abs=1e-5)
@@ -59,11 +60,11 @@ def test_all_ways_take_the_same_two_steps(toy):
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_adapters_train_alike_too_and_the_second_model_is_one(toy, lora):
-    steps = [memory.WAYS[way](toy(way, lora=lora)) for way in OBJECTIVE_WAYS[1:]]
+    steps = [WAYS[way](toy(way, lora=lora)) for way in OBJECTIVE_WAYS[1:]]
     one, *others = [(step(), step()) for step in steps]
     assert one[0] == pytest.approx(0.693147, abs=1e-5) and one[1] < one[0] - 1e-5
     assert all(other == pytest.approx(one, abs=1e-5) for other in others)
-    module = memory.with_second_model(toy("", lora=lora))
+    module = with_second_model(toy("", lora=lora))
     own = {p.data_ptr() for p in module.policy.parameters()}
     assert own.isdisjoint(p.data_ptr() for p in module.reference.copy.parameters())
 
