@@ -28,7 +28,9 @@ COUNTS = (1, 2, 4, 8, 16, 32, 64)
 LIMIT = 10.0
 """Seconds."""
 NOTE = f"""CPU seconds. A way that took more than {LIMIT:g} of them is not asked for more. Answers, or losses and norms
-of gradients, are compared wherever more than one way ran."""
+of gradients, are compared wherever more than one way ran. Above 16 candidates of shape `prop` a layer's cache passes
+32 MB, and glibc maps such memory anew for each token's longer cache; with `MALLOC_MMAP_THRESHOLD_=4000000000` in the
+environment that step in the curve goes away."""
 CANDIDATE_TOKENS = 8
 WHAT = {
     "claims": "Conquer, questions about one image",
@@ -81,7 +83,8 @@ def cost(unit: str, prepare: Callable[[int], dict[str, Way]], counts: Sequence[i
         seconds = {name: spent for name, (spent, _) in timed.items()}
         running = [name for name in running if name == names[-1] or seconds[name] <= LIMIT]
         rows.append([count, *(_rounded(seconds.get(name)) for name in names), _gain(seconds, names)])
-    return Table(WHAT[unit], (unit, *names, "times as fast"), rows, picture=f"cost-{unit}", scale="log")
+    columns = (unit, *names, "times as fast")
+    return Table(WHAT[unit], columns, rows, picture=f"cost-{unit}", scale="log", unit="CPU seconds")
 
 
 def pair_ways(side: OurSide, shape: str, count: int) -> dict[str, Way]:

@@ -67,7 +67,9 @@ def compare(losses: list[list[float]], about: str) -> Table:
     assert moved > 10 * TOLERANCE, f"losses moved by {moved} only, so that equal ones say nothing"
     what = f"Losses of DPO, all weights, {about}"
     note = f"The largest difference of all is {off:.2g}; the loss itself moves by {moved:.2g}."
-    return Table(what, COLUMNS, [[round(cell, 7) for cell in row] for row in rows], note, picture="curves")
+    return Table(
+        what, COLUMNS, [[round(cell, 7) for cell in row] for row in rows], note, "curves", unit="loss"
+    )
 
 
 def _ours(path: Path) -> OurSide:

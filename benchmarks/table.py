@@ -31,6 +31,8 @@ class Table:
     """Name of the file, without its ending, in which the columns of numbers are drawn over the first."""
     scale: Literal["linear", "log"] = "linear"
     """Of both axes of the picture."""
+    unit: str = ""
+    """Of the columns that are drawn."""
 
     def __post_init__(self) -> None:
         if wrong := [row for row in self.rows if len(row) != len(self.columns)]:
@@ -43,11 +45,13 @@ def draw(table: Table, folder: Path) -> Path:
     """Draw the columns of numbers over the first one, with a gap where nothing was measured."""
     over, *others = zip(*table.rows, strict=True)
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for name, cells in zip(table.columns[1:], others, strict=True):
-        if not any(isinstance(cell, str) for cell in cells):
-            heights = [float("nan") if cell is None else cell for cell in cells]
-            axes.plot(over, heights, marker=".", label=name)
-    axes.set(xlabel=table.columns[0], xscale=table.scale, yscale=table.scale)
+    columns = zip(table.columns[1:], others, strict=True)
+    drawn = {name: cells for name, cells in columns if not any(isinstance(cell, str) for cell in cells)}
+    for number, (name, cells) in enumerate(drawn.items()):
+        heights = [float("nan") if cell is None else cell for cell in cells]
+        # Thinner and thinner, so that a line shows under one that lies on it.
+        axes.plot(over, heights, marker=".", linewidth=1.5 * (len(drawn) - number), alpha=0.7, label=name)
+    axes.set(xlabel=table.columns[0], ylabel=table.unit, xscale=table.scale, yscale=table.scale)
     if table.scale == "log":
         axes.set_xticks(over, [f"{value:g}" for value in over])
         axes.minorticks_off()

@@ -59,10 +59,12 @@ def test_a_picture_has_a_line_for_each_column_of_numbers(tmp_path, drawn):
 
 
 def test_a_log_picture_names_the_counts_that_were_run(tmp_path, drawn):
-    draw(Table("Cost", ("claims", "ours"), [[1, 2.0], [64, 9.0]], picture="c", scale="log"), tmp_path)
+    counted = Table("Cost", ("claims", "ours"), [[1, 2.0], [64, 9.0]], "", "c", scale="log", unit="seconds")
+    draw(counted, tmp_path)
     (axes,) = drawn[0].axes
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "64"]
+    assert axes.get_ylabel() == "seconds"
 
 
 def test_a_table_that_cannot_be_shown_is_refused():
