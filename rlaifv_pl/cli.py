@@ -30,6 +30,7 @@ from rlaifv_pl.run.console import Tell, hush
 from rlaifv_pl.run.export import ExportError, ExportPolicy
 from rlaifv_pl.run.logs import ContinueLogs, default_loggers
 from rlaifv_pl.run.messages import explain
+from rlaifv_pl.run.numbers import BadNumbers
 from rlaifv_pl.run.throughput import Throughput
 from rlaifv_pl.world import shipped
 
@@ -109,6 +110,7 @@ class CLI(LightningCLI):
         )  # fmt: skip
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Throughput, "throughput")
+        parser.add_lightning_class_args(BadNumbers, "numbers")
         parser.add_lightning_class_args(ExportPolicy, "export")
         # After the checkpoint: that of a round's last epoch is there before the next round's work begins.
         parser.add_lightning_class_args(Rounds, "rounds")
