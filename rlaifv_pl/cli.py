@@ -31,6 +31,7 @@ from rlaifv_pl.run.export import ExportError, ExportPolicy
 from rlaifv_pl.run.logs import ContinueLogs, default_loggers
 from rlaifv_pl.run.messages import explain
 from rlaifv_pl.run.numbers import BadNumbers
+from rlaifv_pl.run.signals import StopOnSignal
 from rlaifv_pl.run.throughput import Throughput
 from rlaifv_pl.world import shipped
 
@@ -169,7 +170,7 @@ def main(args: ArgsType = None) -> CLI:
         save_config_callback=KeepConfig,
         save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
         seed_everything_default=0,
-        trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [Tell(), ContinueLogs()]},
+        trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [Tell(), ContinueLogs(), StopOnSignal()]},
         parser_class=Parser,
         parser_kwargs={"parser_mode": "omegaconf+"},
         auto_configure_optimizers=False,

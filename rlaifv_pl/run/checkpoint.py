@@ -54,6 +54,10 @@ class RunCheckpoint(ModelCheckpoint):
             super().on_train_batch_end(trainer, *args)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Save now, at the end of a step, unless this step was saved already."""
         if not self._should_skip_saving_checkpoint(trainer):
             candidates = self._monitor_candidates(trainer)
             self._save_topk_checkpoint(trainer, candidates)
