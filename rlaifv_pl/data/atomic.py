@@ -26,12 +26,18 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    _sync(path.parent)
 
 
-def _sync_directory(directory: Path) -> None:
-    """Make a rename survive a power cut: it is a change of the directory, not of the file."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Wait until a file, and its name, are on disk."""
+    _sync(path)
+    # A new name is a change of the directory, not of the file.
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

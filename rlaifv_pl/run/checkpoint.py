@@ -1,17 +1,27 @@
 """Checkpoints from which the same run goes on."""
 
 import os
+import re
+import sys
+import zipfile
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from rlaifv_pl.data.atomic import sync
+
+_NAME = re.compile(r"epoch\d+-step(\d+)(?:-v\d+)?\.ckpt")
+TORN_SUFFIX = ".torn"
+
 
 class RunCheckpoint(ModelCheckpoint):
     """Saves during and after each epoch, keeps the newest, and links the last one.
 
-    `--ckpt_path last` resumes from it, and starts fresh when there is none.
+    `--ckpt_path last` resumes from the newest that is whole, whether it is linked or not, and starts fresh when there
+    is none. One that is torn is set aside.
 
     Args:
         every_n_train_steps: optimiser updates between checkpoints; 0 for the ends of epochs only.
@@ -38,6 +48,25 @@ class RunCheckpoint(ModelCheckpoint):
             train_time_interval=train_time_interval,
         )
 
+    def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
+        """Lightning asks for `last` here. A kill may fall between saving and linking, or tear what was not yet on
+        disk when the machine went down."""
+        directory = Path(self.dirpath or os.path.join(trainer.default_root_dir, "checkpoints"))
+        saved = [path for path in directory.glob("epoch*.ckpt") if _NAME.fullmatch(path.name)]
+        for path in sorted(saved, key=lambda path: (_step(path), path.stat().st_mtime_ns), reverse=True):
+            if is_whole(path):
+                return {str(path)}
+            aside = path.with_name(path.name + TORN_SUFFIX)
+            if trainer.is_global_zero:
+                path.replace(aside)
+                sys.stderr.write(f"{path} is torn, and now called {aside.name}; the one before it is taken\n")
+        return set()
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        if trainer.is_global_zero and os.path.isfile(filepath):
+            sync(Path(filepath))
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.dirpath is None:
             self.dirpath = os.path.join(trainer.default_root_dir, "checkpoints")
@@ -62,3 +91,12 @@ class RunCheckpoint(ModelCheckpoint):
             candidates = self._monitor_candidates(trainer)
             self._save_topk_checkpoint(trainer, candidates)
             self._save_last_checkpoint(trainer, candidates)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is a checkpoint to its end, where its table of contents stands."""
+    return path.is_file() and zipfile.is_zipfile(path)
+
+
+def _step(path: Path) -> int:
+    return int(_NAME.fullmatch(path.name)[1])

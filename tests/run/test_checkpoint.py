@@ -122,3 +122,41 @@ def test_a_run_is_not_resumed_from_another_base_but_from_the_same_elsewhere(star
 def test_the_clock_alone_decides_when_it_is_given():
     checkpoint = RunCheckpoint(every_n_train_steps=5, train_time_interval=timedelta(hours=1))
     assert (checkpoint._every_n_train_steps, checkpoint._every_n_epochs) == (0, 0)
+
+
+# What `--ckpt_path last` takes.
+
+
+def test_a_torn_checkpoint_is_set_aside_and_the_one_before_it_taken(start, tmp_path, capsys):
+    options = ["--checkpoint.every_n_train_steps", "2", "--checkpoint.keep", "3"]
+    start(tmp_path / "whole", *options)
+    start(tmp_path / "run", *options, "--trainer.max_epochs", "1")
+    # As the machine left it: 5 was linked, its last bytes never came to the disk.
+    last = tmp_path / "run/checkpoints/epoch0-step5.ckpt"
+    last.write_bytes(last.read_bytes()[:-100])
+    capsys.readouterr()
+    start(tmp_path / "run", *options, "--ckpt_path", "last")
+    assert "epoch0-step5.ckpt is torn, and now called epoch0-step5.ckpt.torn" in capsys.readouterr().err
+    assert table(tmp_path / "run", "train/loss").keys() == table(tmp_path / "whole", "train/loss").keys()
+    assert "epoch1-step10.ckpt" in names(tmp_path / "run")
+
+
+def test_a_checkpoint_that_was_saved_and_not_yet_linked_is_taken(start, tmp_path):
+    start(tmp_path / "run", "--trainer.max_epochs", "1")
+    newest, link = tmp_path / "run/checkpoints/epoch0-step5.ckpt", tmp_path / "run/checkpoints/last.ckpt"
+    link.unlink()
+    trainer = start(tmp_path / "run", "--ckpt_path", "last").trainer
+    assert trainer.ckpt_path == str(newest) and link.resolve().name == "epoch1-step10.ckpt"
+
+
+@pytest.mark.parametrize("other", ["notes.ckpt", "epoch9-step99.txt", "epochal.ckpt"])
+def test_foreign_files_are_left_alone(start, tmp_path, other):
+    start(tmp_path / "run", "--trainer.max_epochs", "1")
+    foreign = tmp_path / "run/checkpoints" / other
+    foreign.write_text("mine")
+    trainer = start(tmp_path / "run", "--ckpt_path", "last").trainer
+    assert trainer.ckpt_path.endswith("epoch0-step5.ckpt") and foreign.read_text() == "mine"
+
+
+def test_a_run_without_any_starts_fresh(start, tmp_path):
+    assert start(tmp_path / "run", "--ckpt_path", "last").trainer.global_step == 10
