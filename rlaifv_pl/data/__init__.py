@@ -12,6 +12,8 @@
 - `importers`: rows in the formats of TRL, RLAIF-V and LLaVA to shards
 - `order`: the global order of an epoch, cut by rank, restartable anywhere
 - `collate`: samples to a batch
+- `sidecar`: what was computed of samples once, beside their shards (with `fill`, computing it; `survey`, sizes;
+  `known`, log-ps of a reference; `features`, of a vision tower)
 - `datamodule`: which shards, how many workers, where an interrupted epoch goes on
 - `verbs`: what `rlaifv shards import|verify|show` do (with `contact_sheet`)
 """

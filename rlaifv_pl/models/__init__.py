@@ -1,3 +1,3 @@
 """A vision-language model as the objectives see it. Reading order: policy (load it, decide what trains),
 chat (messages to tokens and targets), logps (hidden states to log-ps), vlm (one forward for every family),
-reference (what to compare with)."""
+tower (doing without a frozen vision tower), reference (what to compare with)."""
