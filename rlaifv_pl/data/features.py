@@ -1,6 +1,8 @@
 """Features of a frozen vision tower that were computed beforehand: of which pixels, and from sidecars to a batch."""
 
+import hashlib
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,25 +12,37 @@ from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.known import Known
 from rlaifv_pl.data.shards import ShardSet
-from rlaifv_pl.data.sidecar import SidecarError
+from rlaifv_pl.data.sidecar import SidecarError, Sidecars
 from rlaifv_pl.models.chat import Chat, about_images
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
+
+FIRST = "first"
+"""Name of the place in the shard of the first sample with the same images, with which alone they are kept."""
 
 Pixels = dict[str, Tensor]
 """Processor outputs of some images; empty of none."""
 
 
-class SamplePixels(Dataset):
-    """A sample's own and its rejected images as the tower takes them, each side by itself.
+class Shown(NamedTuple):
+    """The images of a sample as the tower takes them, each side by itself."""
 
-    A sample that cannot be read has none: whether that stops a run is for those to say who train on it.
-    """
+    index: int
+    """Of the sample."""
+    digest: bytes
+    """Equal for equal images."""
+    own: Pixels
+    rejected: Pixels
+
+
+class SamplePixels(Dataset):
+    """What samples show. One that cannot be read shows nothing: whether that stops a run is for those to say who
+    train on it."""
 
     def __init__(self, samples: ShardSet, chat: Chat) -> None:
         self.samples, self.chat = samples, chat
 
-    def __getitem__(self, index: int) -> tuple[Pixels, Pixels]:
+    def __getitem__(self, index: int) -> Shown:
         try:
             sample = self.samples[index]
             sides = [
@@ -36,9 +50,12 @@ class SamplePixels(Dataset):
                 for images in (sample.images, sample.rejected_images)
             ]
         except BadSample:
-            return {}, {}
-        own, rejected = (pixels(self.chat, [images]) for images in sides)
-        return own, rejected
+            return Shown(index, b"", {}, {})
+        hashes = [
+            [hashlib.sha256(data).digest() for data in images]
+            for images in (sample.images, sample.rejected_images)
+        ]
+        return Shown(index, repr(hashes).encode(), *(pixels(self.chat, [images]) for images in sides))
 
 
 def pixels(chat: Chat, images: Sequence[Sequence]) -> Pixels:
@@ -50,8 +67,16 @@ def pixels(chat: Chat, images: Sequence[Sequence]) -> Pixels:
 
 
 def name_of(leaf: int, rejected: bool) -> str:
-    """Of what a sidecar holds: the tower's kept tensors by number, for a sample's own and its rejected images."""
+    """Of what a sidecar holds: tower features by number, of a sample's own and of its rejected images."""
     return f"{'rejected' if rejected else 'own'}.{leaf}"
+
+
+def read_features(tower: Sidecars, index: int) -> Known:
+    """What is kept of a sample, or of the one of its shard that has the same images."""
+    known = tower.read(index)
+    _, place = tower.samples.locate(index)
+    first = int(known[FIRST])
+    return known if first == place else tower.read(index - place + first)
 
 
 def put_together(
@@ -71,7 +96,8 @@ def put_together(
     parts = []
     for place, rejected in batch.views:
         known = read(place)
-        side = [known[name_of(leaf, rejected)] for leaf in range(len(known) // 2)]
+        leaves = sum(name != FIRST for name in known) // 2
+        side = [known[name_of(leaf, rejected)] for leaf in range(leaves)]
         if samples[place].images and not len(side[0]):
             raise SidecarError(
                 f"sample {batch.keys[place]} has images, but none were seen when the features of the vision tower "
@@ -79,4 +105,4 @@ def put_together(
                 "are made again."
             )
         parts.append(side)
-    return [torch.cat(leaves) for leaves in zip(*parts, strict=True)]
+    return [torch.cat(leaf) for leaf in zip(*parts, strict=True)]

@@ -80,7 +80,9 @@ def _batch(
             kept = [read[number] for number in batch.kept]
             # Only now, since trees of several samples need that of one.
             batch.tower = features.put_together(
-                batch, [item.sample for item in kept], lambda place: tower.read(kept[place].index)
+                batch,
+                [item.sample for item in kept],
+                lambda at: features.read_features(tower, kept[at].index),
             )
     except (BadSample, SidecarError) as error:
         return error

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from torch import Tensor
 
-from rlaifv_pl.data.features import Pixels, SamplePixels, name_of, pixels
+from rlaifv_pl.data.features import FIRST, Pixels, SamplePixels, Shown, name_of, pixels
 from rlaifv_pl.data.fill import Task, fill
 from rlaifv_pl.data.known import Known
 from rlaifv_pl.data.manifest import hash_json
@@ -79,7 +79,7 @@ class CachedTower:
                 "data.cache_tower needs the whole vision tower on each device, and trainer.strategy shards it. Set "
                 "data.cache_tower: false, or trainer.strategy: ddp."
             )
-        work = _Work(self.policy, Chat(self.processor), trainer)
+        work = _Work(self.policy, Chat(self.processor), samples, trainer)
         with frozen(self.policy):
             if self.policy.tower_layout is None:
                 self.policy.tower_layout = work.lay_out()
@@ -96,8 +96,9 @@ class CachedTower:
 class _Work:
     """The tower at work on single samples."""
 
-    def __init__(self, policy: VLM, chat: Chat, trainer: Trainer) -> None:
-        self.policy, self.chat, self.trainer = policy, chat, trainer
+    def __init__(self, policy: VLM, chat: Chat, samples: ShardSet, trainer: Trainer) -> None:
+        self.policy, self.chat, self.samples, self.trainer = policy, chat, samples, trainer
+        self._shard, self._places = -1, {}
 
     def lay_out(self) -> TowerLayout:
         """The layout of the tower's output, tried on two images: each alone, and both in a batch.
@@ -121,26 +122,34 @@ class _Work:
             layout.check(model, together, joined)
         return layout
 
-    def keep(self, sides: tuple[Pixels, Pixels]) -> Known:
-        """What is kept of a sample."""
-        return {
-            name_of(leaf, rejected): value
-            for rejected, images in zip((False, True), sides, strict=True)
-            for leaf, value in enumerate(self._take(images))
-        }
+    def keep(self, shown: Shown) -> Known:
+        """What is kept of a sample; samples are given shard by shard, in their order."""
+        shard, place = self.samples.locate(shown.index)
+        if shard != self._shard:
+            self._shard, self._places = shard, {}
+        first = self._places.setdefault(shown.digest, place)
+        known = self._take(shown) if first == place else self._take(shown._replace(own={}, rejected={}))
+        return known | {FIRST: torch.tensor([first])}
 
     def weigh(self, read: SamplePixels, missing: list[int]) -> int:
         """Mean number of bytes that are kept of a sample of the missing shards, from some of them."""
-        numbers = [number for shard in missing for number in read.samples.numbers(shard)]
+        numbers = [number for shard in missing for number in self.samples.numbers(shard)]
         spread = np.linspace(0, len(numbers) - 1, min(WEIGHED, len(numbers))).astype(int)
         sizes = [
             value.numel() * value.element_size()
             for place in spread
-            for value in self.keep(read[numbers[place]]).values()
+            for value in self._take(read[numbers[place]]).values()
         ]
         return sum(sizes) // len(spread)
 
-    def _take(self, images: Pixels) -> list[Tensor]:
+    def _take(self, shown: Shown) -> Known:
+        return {
+            name_of(leaf, rejected): value
+            for rejected, images in ((False, shown.own), (True, shown.rejected))
+            for leaf, value in enumerate(self._features(images))
+        }
+
+    def _features(self, images: Pixels) -> list[Tensor]:
         layout, strategy = self.policy.tower_layout, self.trainer.strategy
         if not images:
             return layout.empty
@@ -173,8 +182,8 @@ def _check_room(sidecars: Sidecars, missing: list[int], size: int) -> None:
     for disk, directory in directories.items():
         free, needed = shutil.disk_usage(directory).free, counts[disk] * size
         told = (
-            f"{counts[disk]} samples of about {decimal(size)}, {decimal(needed)} in all; {decimal(free)} are free on "
-            f"the disk of {directory}"
+            f"{counts[disk]} samples of about {decimal(size)}, {decimal(needed)} in all, less if images recur; "
+            f"{decimal(free)} are free on the disk of {directory}"
         )
         _say(f"features of the vision tower: {told}")
         if needed > free:

@@ -4,21 +4,30 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 from rlaifv_pl.cli import main
+from rlaifv_pl.data.datamodule import AlignmentDataModule
+from rlaifv_pl.data.shards import ShardWriter
 from rlaifv_pl.data.sidecar import Sidecars
 from rlaifv_pl.models import tower
-from rlaifv_pl.models.policy import PolicyError
+from rlaifv_pl.models.policy import PolicyError, PolicySpec, load_model
 from rlaifv_pl.models.vlm import VLM
+from rlaifv_pl.objectives import DPOModule
 from rlaifv_pl.objectives.tower import CachedTower
-from tests.run.tiny import dpo_config, run, table, write_config, write_pairs
+from rlaifv_pl.records import Sample
+from tests.families import FAMILIES
+from tests.models.plain import PAIRS, TEXT_ONLY, photo
+from tests.run.tiny import dpo_config, noise_pairs, run, table, write_config, write_pairs
 
 TRAIN, VAL = 12, 5  # shards of 5: 5, 5, 2
 TOKENS, WIDTH = 5, 32  # of an image in the tiny LLaVA: 2 x 2 patches and a class token
@@ -98,7 +107,10 @@ def test_no_more_is_stored_than_is_read(family_dir, shards, tmp_path, capsys):
     assert sum(file["rejected.0"].numel() for file in files.values()) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "features of the vision tower" in line]
     kept = 4 * TOKENS * WIDTH
-    assert f"{TRAIN} samples of about {kept} bytes, {TRAIN * kept / 1000:.1f} kB in all; " in said[0]
+    assert (
+        f"{TRAIN} samples of about {kept} bytes, {TRAIN * kept / 1000:.1f} kB in all, less if images recur; "
+        in said[0]
+    )
     assert f"are free on the disk of {shards[0]}" in said[0] and len(said) == 2
     size = sum(file.stat().st_size for file in directory.iterdir())
     assert size < TRAIN * kept + 3 * 1500
@@ -150,6 +162,62 @@ def test_features_of_another_model_or_precision_lie_side_by_side(family_dir, sha
     assert len(stored) == 3 and {value.dtype for value in stored} >= {torch.float32, torch.bfloat16}
 
 
+def test_pairs_of_a_prompt_in_a_shard_keep_their_images_once(family_dir, tmp_path, monkeypatch):
+    prompts, per_prompt = noise_pairs(4), 3
+    answers = noise_pairs(len(prompts) * per_prompt, seed=1)
+    shards = tmp_path / "pairs"
+    with ShardWriter(shards, recipe={}, samples_per_shard=6) as writer:
+        for number, answer in enumerate(answers):
+            prompt = prompts[number // per_prompt]
+            writer.write(replace(answer, prompt=prompt.prompt, images=prompt.images))
+    both = shards, write_pairs(tmp_path / "val", VAL, seed=1)
+    data = {"batch_size": 3, "sort_within": 12}
+    for name, cache in (("without", False), ("with", True)):
+        main(["fit", "--config", config(family_dir, both, tmp_path / name, cache, **data)])
+    assert float(table(tmp_path / "with", "train/loss")[7]) == pytest.approx(
+        float(table(tmp_path / "without", "train/loss")[7]), rel=1e-4
+    )
+    (directory,) = directories(shards)
+    for file in directory.iterdir():
+        kept = load_file(file)
+        assert len(kept["own.0"]) == 2 and kept["first"].tolist() == [0, 0, 0, 3, 3, 3]
+
+
+def mixed() -> list[Sample]:
+    """No image, one, two, and others for the rejected side; a batch of two trees with each kind in it."""
+    two = replace(PAIRS[1], key="c", images=(photo(1), photo(2, 56, 56)))
+    other = replace(PAIRS[0], key="d", rejected_images=(photo(7, 28, 56),))
+    return [PAIRS[0], PAIRS[1], two, TEXT_ONLY, other, replace(PAIRS[0], key="e")]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains_alike(family_dir, tmp_path, family):
+    shards = tmp_path / "pairs"
+    with ShardWriter(shards, recipe={}, samples_per_shard=4) as writer:
+        for sample in mixed():
+            writer.write(sample)
+    runs = []
+    for cache in (False, True):
+        module = DPOModule(
+            policy=PolicySpec(path=str(family_dir(family))),
+            optimizer=partial(torch.optim.SGD, lr=1e-2),
+            reference="cached",
+        )
+        for made in shards.glob("reference-*"):
+            shutil.rmtree(made)
+        data = AlignmentDataModule(str(shards), batch_size=2, num_workers=0, cache_tower=cache)
+        trainer = L.Trainer(
+            default_root_dir=tmp_path, accelerator="cpu", precision="64-true", logger=False, max_epochs=2,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, data)
+        runs.append({name: p for name, p in module.policy.named_parameters() if p.requires_grad})
+    for name, parameter in runs[0].items():
+        torch.testing.assert_close(runs[1][name], parameter, rtol=0, atol=1e-9)
+    start = dict(VLM(load_model(PolicySpec(path=str(family_dir(family))))).named_parameters())
+    assert max((runs[1][name].float() - start[name]).abs().max() for name in runs[1]) > 1e-3
+
+
 def stops(config: str, *more: str) -> str:
     done = run("fit", "--config", config, *more)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
@@ -176,7 +244,10 @@ def test_a_full_disk_is_refused_before_it_is_filled(family_dir, shards, tmp_path
     )
     with pytest.raises(PolicyError) as stopped:
         main(["fit", "--config", config(family_dir, shards, tmp_path / "run")])
-    assert "do not fit: 12 samples of about 640 bytes, 7.7 kB in all; 7.7 kB are free" in str(stopped.value)
+    assert (
+        "do not fit: 12 samples of about 640 bytes, 7.7 kB in all, less if images recur; 7.7 kB are free"
+        in str(stopped.value)
+    )
     assert not directories(shards[0])
 
 
