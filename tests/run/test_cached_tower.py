@@ -27,6 +27,7 @@ from rlaifv_pl.objectives.tower import CachedTower
 from rlaifv_pl.records import Sample
 from tests.families import FAMILIES
 from tests.models.plain import PAIRS, TEXT_ONLY, photo
+from tests.run.test_resume import killed_at
 from tests.run.tiny import dpo_config, noise_pairs, run, table, write_config, write_pairs
 
 TRAIN, VAL = 12, 5  # shards of 5: 5, 5, 2
@@ -147,6 +148,28 @@ def test_a_pass_that_was_killed_goes_on_at_the_first_shard_that_is_missing(
     monkeypatch.setattr(Sidecars, "write", lambda self, *a: (written.append(a[0]), write(self, *a)))
     main(["fit", "--config", path])
     assert written[2:] == [2, 0] and all(file.read_bytes() == data for file, data in before.items())
+
+
+def test_a_run_that_was_killed_ends_like_one_that_was_not(family_dir, shards, tmp_path):
+    main(["fit", "--config", config(family_dir, shards, tmp_path / "whole")])
+    path = config(family_dir, shards, tmp_path / "killed")
+    killed_at(7, "--config", path)
+    shutil.rmtree(directories(shards[0])[0])
+    main(["fit", "--config", path, "--ckpt_path", "last"])
+    assert table(tmp_path / "killed", "train/loss") == table(tmp_path / "whole", "train/loss")
+
+
+def test_a_validation_alone_uses_them_too(family_dir, shards, tmp_path):
+    """The completions' log-ps; the loss would be log 2 whatever the images are."""
+    metrics = []
+    for name, cache in (("without", False), ("with", True)):
+        cli = main(["validate", "--config", config(family_dir, shards, tmp_path / name, cache)])
+        metrics.append(cli.trainer.callback_metrics)
+    names = [name for name in metrics[0] if "logps" in name]
+    assert names
+    for name in names:
+        assert float(metrics[1][name]) == pytest.approx(float(metrics[0][name]), rel=1e-5)
+    assert len(directories(shards[1])) == 1 and not directories(shards[0])
 
 
 def test_features_of_another_model_or_precision_lie_side_by_side(family_dir, shards, tmp_path):
