@@ -10,8 +10,8 @@
 - `shard_writer`: samples to tars
 - `shards`: tars to samples, at random (with `tar_index`)
 - `importers`: rows in the formats of TRL, RLAIF-V and LLaVA to shards
-- `sidecar`: what was computed of samples once, beside their shards (`survey`: how large they are and which
-  belong together; `known`: log-ps under a cached reference)
+- `sidecar`: what was computed of samples once, beside their shards (with `fill`, computing it; `survey`, how large
+  they are and which belong together; `known`, log-ps under a cached reference; `features`, of a vision tower)
 - `order`: the global order of an epoch, dealt out to the ranks by count or by tokens, restartable anywhere
 - `collate`: samples to a batch (`loader`: in worker processes, with what is known of them)
 - `datamodule`: which shards, how many workers, where an interrupted epoch goes on

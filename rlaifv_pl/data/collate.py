@@ -29,11 +29,13 @@ class _Read:
     images: list[list[Image.Image]]
     origin: Hashable
     """Equal for samples with the same images and the same words up to their first answers."""
+    rejected: list[bool]
+    """Of each dialogue, whether it is about rejected images that are not those of the sample."""
 
     @property
     def shares_images(self) -> bool:
         """Whether all dialogues are about the same images."""
-        return all(images is self.images[0] for images in self.images)
+        return len(set(self.rejected)) == 1
 
 
 class _Tree(NamedTuple):
@@ -41,6 +43,8 @@ class _Tree(NamedTuple):
 
     images: list[Image.Image]
     dialogues: list[tuple[int | None, list[Piece]]]
+    rejected: bool
+    """Whether the images are the rejected ones of the first dialogue's sample."""
 
 
 class _Rows(NamedTuple):
@@ -50,7 +54,12 @@ class _Rows(NamedTuple):
     samples: list[int | None]
     """Of each row, the place of its sample; None where it only fills up its tree."""
     images: dict[str, Tensor]
-    trees: int
+    views: list[tuple[int, bool]]
+    """Of each tree, the place of the sample whose images it has, and whether they are its rejected ones."""
+
+    @property
+    def trees(self) -> int:
+        return len(self.views)
 
 
 class Collator:
@@ -121,9 +130,10 @@ class Collator:
         other = own
         if sample.rejected_images and any(dialogue.rejected_images for dialogue in dialogues):
             other = [open_image(data, f"{where}, rejected side") for data in sample.rejected_images]
-        images = [other if dialogue.rejected_images else own for dialogue in dialogues]
+        rejected = [dialogue.rejected_images and other is not own for dialogue in dialogues]
+        images = [other if is_other else own for is_other in rejected]
         origin = (tuple(sample.images), tuple(opening.text for opening, *_ in pieces))
-        return _Read(number, sample.key, pieces, images, origin)
+        return _Read(number, sample.key, pieces, images, origin, rejected)
 
     def _rows(self, trees: list[_Tree]) -> _Rows:
         copies = max(len(tree.dialogues) for tree in trees)
@@ -138,7 +148,8 @@ class Collator:
             same = all(one[0] == other[0] for one, other in zip(block, blocks[0], strict=True))
             rows += self._extend(opened if same else self._open(block, images)[0], block)
         samples = [sample for block in zip(*filled, strict=True) for sample, _ in block]
-        return _Rows(rows, samples, tensors, len(trees))
+        views = [(tree.dialogues[0][0], tree.rejected) for tree in trees]
+        return _Rows(rows, samples, tensors, views)
 
     def _open(
         self, dialogues: Sequence[list[Piece]], images: Sequence[list[Image.Image]]
@@ -183,6 +194,7 @@ class Collator:
             parts=self.parts,
             branches=self._branches(made),
             kept=[read.number for read in reads],
+            views=made.views,
             dropped=dropped,
         )
 
@@ -199,15 +211,15 @@ class Collator:
 def _plant(reads: list[_Read]) -> list[_Tree]:
     """A tree for each origin; for each dialogue, where two of a sample are about different images."""
     if not all(read.shares_images for read in reads):
-        blocks = zip(*(zip(read.images, read.dialogues, strict=True) for read in reads), strict=True)
+        sides = (zip(read.images, read.dialogues, read.rejected, strict=True) for read in reads)
         return [
-            _Tree(images, [(place, pieces)])
-            for block in blocks
-            for place, (images, pieces) in enumerate(block)
+            _Tree(images, [(place, pieces)], rejected)
+            for block in zip(*sides, strict=True)
+            for place, (images, pieces, rejected) in enumerate(block)
         ]
     trees: dict[Hashable, _Tree] = {}
     for place, read in enumerate(reads):
-        tree = trees.setdefault(read.origin, _Tree(read.images[0], []))
+        tree = trees.setdefault(read.origin, _Tree(read.images[0], [], read.rejected[0]))
         tree.dialogues.extend((place, pieces) for pieces in read.dialogues)
     return list(trees.values())
 

@@ -61,6 +61,8 @@ class AlignmentDataModule(L.LightningDataModule):
         num_workers: processes that read, decode and tokenise.
         window: shards that are shuffled into one another.
         on_bad_sample: stop at a sample that cannot be trained on, or leave it out and count it.
+        cache_tower: run a frozen vision tower once for each sample, before training, and keep what the model reads of
+            its output beside the shards. How much that is, is said before it begins.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class AlignmentDataModule(L.LightningDataModule):
         num_workers: int = 1,
         window: int = 8,
         on_bad_sample: OnBadSample = "raise",
+        cache_tower: bool = False,
     ) -> None:
         super().__init__()
         for name, value in {
@@ -91,6 +94,7 @@ class AlignmentDataModule(L.LightningDataModule):
         self.room, self.val_batch_size = Room(batch_size, max_tokens), val_batch_size or batch_size or 8
         self.group_by, self.sort_within = group_by, sort_within
         self.num_workers, self.window, self.on_bad_sample = num_workers, window, on_bad_sample
+        self.cache_tower = cache_tower
         self._begin()
         self.shards_of_epoch: Callable[[int], list[str]] | None = None
         """Gives the shards of an epoch in place of `train`, where they are made in the run."""
@@ -185,6 +189,8 @@ class AlignmentDataModule(L.LightningDataModule):
             "num_workers": self.num_workers,
             "pin_memory": self.trainer.strategy.root_device.type == "cuda",
         }
+        if self.cache_tower:
+            how["tower"] = module.features(samples, self.num_workers)
         return how | {"reference": module.known(samples, self.val_batch_size, how)}
 
     def _open(self, shards: Shards | None, name: str) -> ShardSet:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
 
+from rlaifv_pl.data import features, known
 from rlaifv_pl.data.faults import BadSample
-from rlaifv_pl.data.known import Known, put_together
+from rlaifv_pl.data.known import Known
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
 from rlaifv_pl.models.vlm import Batch
@@ -24,6 +25,7 @@ class BatchLoader(DataLoader):
         batches: numbers of the samples of each batch.
         collate: makes a batch of samples.
         reference: log-ps of the samples that were computed beforehand.
+        tower: what a frozen vision tower made of their images beforehand.
         how: options of torch's DataLoader.
     """
 
@@ -33,9 +35,10 @@ class BatchLoader(DataLoader):
         batches: Iterable[list[int]],
         collate: Collate,
         reference: Sidecars | None = None,
+        tower: Sidecars | None = None,
         **how: Any,
     ) -> None:
-        make = partial(_batch, collate, reference is not None)
+        make = partial(_batch, collate, reference is not None, tower)
         super().__init__(_Reader(samples, reference), batch_sampler=batches, collate_fn=make, **how)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -45,27 +48,42 @@ class BatchLoader(DataLoader):
             yield batch
 
 
+class _Read(NamedTuple):
+    index: int
+    sample: Sample | BadSample
+    """A bad one is its error, to be raised or counted."""
+    known: Known | None
+
+
 class _Reader(Dataset):
-    """Reads samples, and what is known of them; a bad one comes back as its error, to be raised or counted."""
+    """Reads samples, and their log-ps under the reference."""
 
     def __init__(self, samples: ShardSet, reference: Sidecars | None) -> None:
         self.samples, self.reference = samples, reference
 
-    def __getitem__(self, index: int) -> tuple[Sample | BadSample, Known | None]:
+    def __getitem__(self, index: int) -> _Read:
         known = self.reference.read(index) if self.reference else None
         try:
-            return self.samples[index], known
+            return _Read(index, self.samples[index], known)
         except BadSample as error:
-            return error, known
+            return _Read(index, error, known)
 
 
 def _batch(
-    collate: Collate, has_reference: bool, read: Sequence[tuple[Sample | BadSample, Known]]
+    collate: Collate, has_reference: bool, tower: Sidecars | None, read: Sequence[_Read]
 ) -> Batch | Exception:
     try:
-        batch = collate([sample for sample, _ in read])
+        batch = collate([item.sample for item in read])
         if has_reference and batch.keys:
-            batch.reference = put_together(batch, [read[number][1] for number in batch.kept])
+            batch.reference = known.put_together(batch, [read[number].known for number in batch.kept])
+        if tower is not None:
+            kept = [read[number] for number in batch.kept]
+            # Only now, since trees of several samples need that of one.
+            batch.tower = features.put_together(
+                batch,
+                [item.sample for item in kept],
+                lambda at: features.read_features(tower, kept[at].index),
+            )
     except (BadSample, SidecarError) as error:
         return error
     return batch

@@ -7,12 +7,11 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Trainer
-from rich.console import Console
-from rich.progress import track
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.fill import Task, fill
+from rlaifv_pl.data.known import Known
 from rlaifv_pl.data.loader import Collate
 from rlaifv_pl.data.order import Sizes
 from rlaifv_pl.data.shards import ShardSet
@@ -49,29 +48,8 @@ class Survey:
         Raises:
             BadSample: if bad samples are not to be left out.
         """
-        missing = self.sidecars.missing()
-        trainer.strategy.barrier()  # Before one process writes what another has yet to miss.
-        mine = missing[trainer.global_rank :: trainer.world_size]
-        numbers = [number for shard in mine for number in self.samples.numbers(shard)]
-        loader = DataLoader(
-            _Measured(self.samples, self.collate),
-            batch_size=None,
-            sampler=numbers,
-            num_workers=self.num_workers,
-        )
-        shown = track(
-            loader, "sizes of samples", len(numbers), console=Console(stderr=True),
-            disable=not (trainer.is_global_zero and numbers),
-        )  # fmt: skip
-        found: list[dict[str, Tensor]] = []
-        for measured in shown:
-            if isinstance(measured, BadSample):
-                raise measured
-            found.append(measured)
-            if len(found) == len(self.samples.shards[mine[0]]):
-                self.sidecars.write(mine.pop(0), found)
-                found = []
-        trainer.strategy.barrier()
+        task = Task("sizes of samples", _Measured(self.samples, self.collate), _good)
+        fill(self.sidecars, task, trainer, self.num_workers)
 
     def sizes(self, layout: Layout) -> Sizes:
         """As samples are laid out.
@@ -89,7 +67,7 @@ class _Measured(Dataset):
     def __init__(self, samples: ShardSet, collate: Collate) -> None:
         self.samples, self.collate = samples, collate
 
-    def __getitem__(self, index: int) -> dict[str, Tensor] | BadSample:
+    def __getitem__(self, index: int) -> Known | BadSample:
         try:
             sample = self.samples[index]
             return _measure(sample, self.collate([sample]))
@@ -97,7 +75,13 @@ class _Measured(Dataset):
             return error
 
 
-def _measure(sample: Sample, batch: Batch) -> dict[str, Tensor]:
+def _good(measured: Known | BadSample) -> Known:
+    if isinstance(measured, BadSample):
+        raise measured
+    return measured
+
+
+def _measure(sample: Sample, batch: Batch) -> Known:
     ids = batch.rows.get("input_ids", torch.zeros(0))
     own = sum(branch.stop - branch.start for branch in batch.branches or ())
     values = {TREE_TOKENS: own or ids.numel(), ROW_TOKENS: ids.numel(), PROMPT: _prompt(sample)}

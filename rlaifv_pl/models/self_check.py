@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from rlaifv_pl.models.attention import compute_type
+from rlaifv_pl.models.attention import rounding_type
 from rlaifv_pl.models.logps import group_sums
 from rlaifv_pl.models.policy import plain_model
 from rlaifv_pl.models.vlm import VLM, Batch
@@ -29,12 +29,4 @@ def tree_error(policy: VLM, batch: Batch) -> tuple[float, float]:
         policy.train(training)
     counts = group_sums(torch.ones_like(difference), batch.group, batch.num_groups)
     means = group_sums(difference, batch.group, batch.num_groups) / counts.clamp(min=1)
-    return means.max().item(), TOLERANCE[_precision(policy)]
-
-
-def _precision(policy: VLM) -> torch.dtype:
-    model = plain_model(policy.model)
-    dtype = compute_type(model.dtype, model.device)
-    # TensorFloat-32 has the mantissa of float16.
-    rounds = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
-    return torch.float16 if rounds and model.device.type == "cuda" else dtype
+    return means.max().item(), TOLERANCE[rounding_type(plain_model(policy.model))]

@@ -15,6 +15,7 @@ from rlaifv_pl.models.attention import choose, over_forest
 from rlaifv_pl.models.logps import target_logps
 from rlaifv_pl.models.policy import plain_model, vision_tower
 from rlaifv_pl.models.prefix_tree import Branch, Forest, lay_out
+from rlaifv_pl.models.tower import TowerLayout, standing_in
 
 
 @dataclass
@@ -48,6 +49,10 @@ class Batch:
     """Of the samples that were given, the numbers of those that are in."""
     reference: Tensor | None = None
     """(M,) log-ps of the targets under the reference, in nats, where they are known beforehand."""
+    views: list[tuple[int, bool]] = field(default_factory=list)
+    """Of each tree, the place of a sample whose images it has, and whether they are its rejected ones."""
+    tower: list[Tensor] | None = None
+    """What a frozen vision tower made of `images`, as `TowerLayout` keeps it, where that is known beforehand."""
     weight: float = 1.0
     """Of the batch's loss: makes the samples of a step count equally, however many each batch has."""
     dropped: list[tuple[str, str]] = field(default_factory=list)
@@ -78,6 +83,8 @@ class VLM(nn.Module):
         self.model = model
         self.attention, self.reason = choose(plain_model(model), attention)
         """The backend that shares prefixes, or `rows`; and why it is rows if another was asked for."""
+        self.tower_layout: TowerLayout | None = None
+        """How to use what batches bring along of a frozen tower; without it the tower runs."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "VLM":
         # Rotary frequencies are buffers and stay in float32, as transformers loads them: a strategy that
@@ -102,7 +109,7 @@ class VLM(nn.Module):
         shares = self.shares(batch)
         inputs, source = self._columns(batch, grids) if shares else (batch.rows | grids, batch.source)
         if batch.images:
-            features = model.get_image_features(**batch.images, return_dict=True)
+            features = self._image_features(batch)
             inputs["mm_encoder_outputs"] = {
                 "image": features if shares else repeat_features(features, batch.copies)
             }
@@ -118,6 +125,12 @@ class VLM(nn.Module):
     def shares(self, batch: Batch) -> bool:
         """Whether the batch is read as a forest."""
         return batch.branches is not None and self.attention != "rows"
+
+    def _image_features(self, batch: Batch) -> Any:
+        """The model's own output, of the images of the trees."""
+        if batch.tower is None or self.tower_layout is None:
+            return plain_model(self.model).get_image_features(**batch.images, return_dict=True)
+        return self.tower_layout.features(self.model, batch.images, batch.tower, several=batch.trees > 1)
 
     def _columns(self, batch: Batch, grids: dict[str, Tensor]) -> tuple[dict[str, Any], Tensor]:
         """Inputs of the language model in which each shared prefix stands once, and where they predict targets."""
@@ -186,12 +199,11 @@ class TowerMemo:
     @contextmanager
     def replay(self, reference: VLM) -> Iterator[None]:
         """Return what was kept, call by call, instead of running the tower."""
-        tower, outputs = vision_tower(reference.model), iter(self._outputs)
-        tower.forward = lambda *_inputs, **_options: copy.copy(next(outputs))
-        try:
+        outputs = iter(self._outputs)
+        with standing_in(
+            vision_tower(reference.model), lambda *_inputs, **_options: copy.copy(next(outputs))
+        ):
             yield
-        finally:
-            del tower.forward
 
 
 @torch.no_grad()

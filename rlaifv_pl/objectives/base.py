@@ -26,6 +26,7 @@ from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives.cached import CachedReference
 from rlaifv_pl.objectives.checks import RunError, check_gradients, check_tree
 from rlaifv_pl.objectives.schedule import Schedule, rate
+from rlaifv_pl.objectives.tower import CachedTower
 from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive, run_seed
 
@@ -81,6 +82,7 @@ class AlignmentModule(L.LightningModule):
         # Outside the module tree: neither trained, nor saved, nor counted.
         self.__dict__["reference"] = None
         self.cached: CachedReference | None = None
+        self.cached_tower: CachedTower | None = None
         self.dropped: Counter[str] = Counter()
         self._tree_is_checked = self._gradients_are_checked = False
         self.schedule_epochs: int | None = None
@@ -105,8 +107,7 @@ class AlignmentModule(L.LightningModule):
             self.policy = VLM(load_model(self.policy_spec), self.policy_spec.attention).train()
             self.base_weights = fingerprint(self.policy)
             if self.reference_mode == "cached":
-                images = hash_json(self.processor.image_processor.to_json_string())
-                self.cached = CachedReference(self.policy, self.policy_spec, images)
+                self.cached = CachedReference(self.policy, self.policy_spec, self.processor)
             elif self.reference_mode != "none":
                 self.__dict__["reference"] = Reference(self.policy, self.reference_mode)
 
@@ -145,6 +146,12 @@ class AlignmentModule(L.LightningModule):
             how: options of the loader that reads them.
         """
         return self.cached.sidecars(samples, self.trainer, batch_size, how) if self.cached else None
+
+    def features(self, samples: ShardSet, num_workers: int) -> Sidecars:
+        """What the frozen vision tower makes of the samples' images, computed now where it is missing."""
+        if self.cached_tower is None:
+            self.cached_tower = CachedTower(self.policy, self.policy_spec, self.processor)
+        return self.cached_tower.sidecars(samples, self.trainer, num_workers)
 
     def score(self, batch: Batch) -> tuple[Scored, Scored | None]:
         """Log-ps of the batch's targets under the policy, and under the reference if there is one."""

@@ -17,6 +17,7 @@ from rlaifv_pl.models.identity import weights_hash
 from rlaifv_pl.models.policy import PolicyError, PolicySpec, load_model
 from rlaifv_pl.models.reference import frozen
 from rlaifv_pl.models.vlm import VLM, Batch
+from rlaifv_pl.objectives.tower import seen_as
 
 
 class CachedReference:
@@ -25,11 +26,11 @@ class CachedReference:
     Args:
         policy: as it was loaded, before any training; it is the reference, without its LoRA adapters.
         spec: from which it was loaded.
-        images: a hash of how images are prepared. (Tokens are compared sample by sample.)
+        processor: that prepares images. (Tokens are compared sample by sample.)
     """
 
-    def __init__(self, policy: VLM, spec: PolicySpec, images: str) -> None:
-        self.policy, self.spec, self.images = policy, spec, images
+    def __init__(self, policy: VLM, spec: PolicySpec, processor: Any) -> None:
+        self.policy, self.spec, self.processor = policy, spec, processor
         self.weights, self.adapters = weights_hash(policy, adapters=False), False
         self._is_policy = True
 
@@ -63,8 +64,8 @@ class CachedReference:
             SidecarError: a file beside a shard is of another shard.
             PolicyError: something is missing, and the reference is no longer to be had.
         """
-        identity = {"weights": self.weights, "adapters": self.adapters, "images": self.images}
-        identity["precision"] = f"{self.spec.dtype}, {trainer.precision}"
+        identity = {"weights": self.weights, "adapters": self.adapters}
+        identity |= seen_as(self.processor, self.spec, trainer)
         sidecars = Sidecars(samples, "reference", identity)
         missing = sidecars.missing()
         # Before one process writes what another has yet to miss; and before one reads what another writes.
@@ -110,6 +111,7 @@ class CachedReference:
                 "round began, which has been trained since. Restore the directories reference-*, or start anew."
             )
         model = VLM(load_model(self.spec), self.policy.attention)
+        model.tower_layout = self.policy.tower_layout
         if weights_hash(model) != self.weights:
             raise PolicyError(
                 f"Reference log-ps beside the shards are missing, and {self.spec.path} holds other weights than "

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from rlaifv_pl.cli import main
 from rlaifv_pl.data.manifest import ShardInfo, hash_file, read_manifest, write_manifest
@@ -62,11 +63,25 @@ def test_a_bad_sample_is_left_out_and_counted(shards, tmp_path):
         assert len([row for row in csv.DictReader(file) if row["train/loss"]]) == 3
 
 
+def with_a_broken_image(data: bytes) -> bytes:
+    return data.replace(b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a!", 1)
+
+
+def test_a_sample_without_tower_features_is_left_out_as_before(shards, tmp_path):
+    rewrite(shards, with_a_broken_image)
+    options = ("--data.on_bad_sample", "skip", "--data.cache_tower", "true")
+    cli = main(fit(shards, tmp_path / "run", *options))
+    assert sum(cli.model.dropped.values()) == 1
+    (kept,) = shards.glob("tower-*/*")
+    ends = load_file(kept)["own.0.ends"].tolist()
+    assert ends[:3] == [0, 0, 1] and len(ends) == 13
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda data: data[: len(data) // 2], ("truncated_shard",)),
-        (lambda data: data.replace(b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a!", 1), ("tune_000000",)),
+        (with_a_broken_image, ("tune_000000",)),
         (lambda data: data.replace(b'"rejected": "there is a blue ring."', b'"rejected": "                     "', 1),
          ("tune_000000", "rejected")),
     ],

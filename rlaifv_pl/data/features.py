@@ -1,0 +1,108 @@
+"""Features of a frozen vision tower that were computed beforehand: of which pixels, and from sidecars to a batch."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.images import open_image
+from rlaifv_pl.data.known import Known
+from rlaifv_pl.data.shards import ShardSet
+from rlaifv_pl.data.sidecar import SidecarError, Sidecars
+from rlaifv_pl.models.chat import Chat, about_images
+from rlaifv_pl.models.vlm import Batch
+from rlaifv_pl.records import Sample
+
+FIRST = "first"
+"""Name of the place in the shard of the first sample with the same images, with which alone they are kept."""
+
+Pixels = dict[str, Tensor]
+"""Processor outputs of some images; empty of none."""
+
+
+class Shown(NamedTuple):
+    """The images of a sample as the tower takes them, each side by itself."""
+
+    index: int
+    """Of the sample."""
+    digest: bytes
+    """Equal for equal images."""
+    own: Pixels
+    rejected: Pixels
+
+
+class SamplePixels(Dataset):
+    """What samples show. One that cannot be read shows nothing: whether that stops a run is for those to say who
+    train on it."""
+
+    def __init__(self, samples: ShardSet, chat: Chat) -> None:
+        self.samples, self.chat = samples, chat
+
+    def __getitem__(self, index: int) -> Shown:
+        try:
+            sample = self.samples[index]
+            sides = [
+                [open_image(data, sample.key) for data in images]
+                for images in (sample.images, sample.rejected_images)
+            ]
+        except BadSample:
+            return Shown(index, b"", {}, {})
+        hashes = [
+            [hashlib.sha256(data).digest() for data in images]
+            for images in (sample.images, sample.rejected_images)
+        ]
+        return Shown(index, repr(hashes).encode(), *(pixels(self.chat, [images]) for images in sides))
+
+
+def pixels(chat: Chat, images: Sequence[Sequence]) -> Pixels:
+    """Of some trees, each with its images."""
+    if not any(images):
+        return {}
+    texts = [chat.render([about_images("a", len(group))], ask=False) for group in images]
+    return chat.open(texts, images)[1]
+
+
+def name_of(leaf: int, rejected: bool) -> str:
+    """Of what a sidecar holds: tower features by number, of a sample's own and of its rejected images."""
+    return f"{'rejected' if rejected else 'own'}.{leaf}"
+
+
+def read_features(tower: Sidecars, index: int) -> Known:
+    """What is kept of a sample, or of the one of its shard that has the same images."""
+    known = tower.read(index)
+    _, place = tower.samples.locate(index)
+    first = int(known[FIRST])
+    return known if first == place else tower.read(index - place + first)
+
+
+def put_together(
+    batch: Batch, samples: Sequence[Sample], read: Callable[[int], Known]
+) -> list[Tensor] | None:
+    """The tower features of the images of the batch's trees; None where there are no images.
+
+    Args:
+        samples: of the batch.
+        read: what is known of the sample at a place of the batch.
+
+    Raises:
+        SidecarError: nothing is known of a sample that has images.
+    """
+    if not batch.images:
+        return None
+    parts = []
+    for place, rejected in batch.views:
+        known = read(place)
+        leaves = sum(name != FIRST for name in known) // 2
+        side = [known[name_of(leaf, rejected)] for leaf in range(leaves)]
+        if samples[place].images and not len(side[0]):
+            raise SidecarError(
+                f"sample {batch.keys[place]} has images, but none were seen when the features of the vision tower "
+                "were computed: it could not be read then. Delete the directories tower-* beside the shards: they "
+                "are made again."
+            )
+        parts.append(side)
+    return [torch.cat(leaf) for leaf in zip(*parts, strict=True)]
