@@ -11,7 +11,7 @@ from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.known import Known
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
-from rlaifv_pl.models.vlm import Batch
+from rlaifv_pl.models.vlm import Batch, Uncast
 from rlaifv_pl.records import Sample
 
 Collate = Callable[[Sequence[Sample | BadSample]], Batch]
@@ -75,7 +75,7 @@ def _batch(
     try:
         batch = collate([item.sample for item in read])
         if has_reference and batch.keys:
-            batch.reference = known.put_together(batch, [read[number].known for number in batch.kept])
+            batch.reference = Uncast(known.put_together(batch, [read[number].known for number in batch.kept]))
         if tower is not None:
             kept = [read[number] for number in batch.kept]
             # Only now, since trees of several samples need that of one.

@@ -30,11 +30,6 @@ class Reference:
         self._memo = TowerMemo()
         self._shares_tower = not any(p.requires_grad for p in vision_tower(policy.model).parameters())
 
-    def to(self, device: torch.device) -> None:
-        """Move the copy, if there is one, to the policy's device."""
-        if self.copy is not None:
-            self.copy.to(device)
-
     @torch.no_grad()
     def refresh(self, policy: VLM, keep: float = 0.0) -> None:
         """Move the copy to the policy as it is now.

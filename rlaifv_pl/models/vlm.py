@@ -18,6 +18,21 @@ from rlaifv_pl.models.prefix_tree import Branch, Forest, lay_out
 from rlaifv_pl.models.tower import TowerLayout, standing_in
 
 
+class Uncast:
+    """A tensor of a batch that keeps its type when a strategy casts what the model reads.
+
+    Args:
+        values: of any shape and type.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def to(self, *arguments: Any, **options: Any) -> "Uncast":
+        """On another device."""
+        return Uncast(self.values.to(*arguments, **options))
+
+
 @dataclass
 class Batch:
     """Tokenised rows of B samples with their images, and the targets among their tokens.
@@ -47,7 +62,7 @@ class Batch:
     """What each row adds to the earlier rows of its tree; None where images stand behind what is shared."""
     kept: list[int] = field(default_factory=list)
     """Of the samples that were given, the numbers of those that are in."""
-    reference: Tensor | None = None
+    reference: Uncast | None = None
     """(M,) log-ps of the targets under the reference, in nats, where they are known beforehand."""
     views: list[tuple[int, bool]] = field(default_factory=list)
     """Of each tree, the place of a sample whose images it has, and whether they are its rejected ones."""

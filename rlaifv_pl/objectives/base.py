@@ -112,8 +112,9 @@ class AlignmentModule(L.LightningModule):
                 self.__dict__["reference"] = Reference(self.policy, self.reference_mode)
 
     def on_fit_start(self) -> None:
-        if self.reference is not None:
-            self.reference.to(self.device)
+        if self.reference is not None and self.reference.copy is not None:
+            # As the strategy did with the policy, which was copied before.
+            self.trainer.strategy.precision_plugin.convert_module(self.reference.copy).to(self.device)
 
     on_validation_start = on_fit_start
 
@@ -157,12 +158,15 @@ class AlignmentModule(L.LightningModule):
         """Log-ps of the batch's targets under the policy, and under the reference if there is one."""
         with self.reference.watching() if self.reference else nullcontext():
             policy = self._scored(self.policy(batch), batch)
-        compared = self.reference.token_logps(batch) if self.reference else batch.reference
-        if compared is None and self.cached:
+        if self.reference:
+            return policy, self._scored(self.reference.token_logps(batch), batch)
+        if batch.reference:
+            return policy, self._scored(batch.reference.values, batch)
+        if self.cached:
             raise RunError(
                 "reference: cached needs batches of AlignmentDataModule, which bring its log-ps along."
             )
-        return policy, None if compared is None else self._scored(compared, batch)
+        return policy, None
 
     def _scored(self, tokens: Tensor, batch: Batch) -> Scored:
         counts = group_sums(torch.ones_like(tokens), batch.group, batch.num_groups)

@@ -1,5 +1,6 @@
 """A cached reference trains as a live one does, holds one model, and is never another's."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -59,6 +60,18 @@ def test_a_cached_reference_trains_as_a_live_one(family_dir, shards, tmp_path, l
     names = [path.name for path in directories(shards[0])[0].iterdir()]
     assert sorted(names) == [f"shard-00000{number}.safetensors" for number in range(3)]
     assert len(directories(shards[1])) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize("reference", ["live", "cached"])
+def test_step_0_is_ln_2_in_narrow_types_too(family_dir, shards, tmp_path, reference, precision, dtype):
+    """A cached log-p that was rounded with the pixels would be off by tenths of a nat; in other company bfloat16
+    itself is off by hundredths."""
+    path = config(family_dir, shards, tmp_path / "run", reference, precision=precision, max_epochs=1)
+    main(["fit", "--config", path, "--model.policy.dtype", dtype, "--export.at_end", "false"])
+    allowed = 1e-5 if reference == "live" else 2e-3
+    assert float(table(tmp_path / "run", "train/loss")[0]) == pytest.approx(math.log(2), abs=allowed)
 
 
 def test_one_model_is_held(family_dir):
