@@ -33,6 +33,7 @@ from rlaifv_pl.run.messages import explain
 from rlaifv_pl.run.numbers import BadNumbers
 from rlaifv_pl.run.signals import StopOnSignal
 from rlaifv_pl.run.throughput import Throughput
+from rlaifv_pl.run.trust import trust
 from rlaifv_pl.world import shipped
 
 TRAINER_DEFAULTS = {
@@ -163,6 +164,7 @@ def main(args: ArgsType = None) -> CLI:
     hush()
     OmegaConf.register_resolver("shipped", lambda name: str(shipped(name)), replace=True)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    arguments = sys.argv[1:] if args is None else args
     return CLI(
         AlignmentModule,
         AlignmentDataModule,
@@ -175,5 +177,5 @@ def main(args: ArgsType = None) -> CLI:
         parser_kwargs={"parser_mode": "omegaconf+"},
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
-        args=args,
+        args=trust(arguments) if isinstance(arguments, list) else arguments,
     )

@@ -17,6 +17,7 @@ from rlaifv_pl.rounds.status import status
 from rlaifv_pl.run.console import hush
 from rlaifv_pl.run.export import ExportError, export
 from rlaifv_pl.run.messages import explain
+from rlaifv_pl.run.trust import trust
 from rlaifv_pl.world import verbs as world
 
 VERBS = {
@@ -65,7 +66,7 @@ class Parser(ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the verb named on the command line, or in `arguments`."""
     hush()
-    named = list(sys.argv[1:] if arguments is None else arguments)
+    named = trust(sys.argv[1:] if arguments is None else arguments)
     if named[:1] == ["feedback"] and not {*named[1:2]} & {"run", "correct", "--help", "-h"}:
         named.insert(1, "run")  # `rlaifv feedback --config FILE` is what one means by feedback.
     # Feedback is made of parts that configs name, so that all it takes is an option.

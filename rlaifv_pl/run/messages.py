@@ -18,6 +18,10 @@ _WORDS = (
     (re.compile(r"a typing\.Literal"), "one of "),
     (re.compile(r"Type typing\.Callable.* expects a function or a callable class: "), ""),
     (re.compile(r"\.? Got value: Namespace\(.*"), ""),
+    (
+        re.compile(r"Importing '([\w.]+)' is not allowed.*"),
+        r"configs may not name \1, unless you trust it: --trust-config PACKAGE",
+    ),
 )
 _OPTION = re.compile(r"(?:[Oo]ption|arguments?:?|resolved to) ['\"]?-*(?:(?:fit|validate)\.)?([\w.]+)")
 _GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")

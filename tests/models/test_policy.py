@@ -1,5 +1,7 @@
 """What trains of a policy and what does not, and what is said when that cannot be."""
 
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -268,3 +270,19 @@ def test_dropout_of_adapters_is_off_in_the_reference_and_on_in_the_policy(llava:
     with pytest.raises(AttributeError):
         reference.token_logps(None)
     assert policy.training and "forward" not in vision_tower(policy.model).__dict__
+
+
+@pytest.mark.parametrize("trusts", [False, True])
+def test_code_that_comes_with_a_model_runs_only_on_demand(family_dir, tmp_path, monkeypatch, trusts):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    model = shutil.copytree(family_dir("llava"), tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForImageTextToText": "mine.Mine"}
+    (model / "config.json").write_text(json.dumps(config))
+    (model / "mine.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+        "from transformers import LlavaForConditionalGeneration\n"
+        "class Mine(LlavaForConditionalGeneration):\n    pass\n"
+    )
+    loaded = load_model(PolicySpec(path=str(model), trust_remote_code=trusts))
+    assert (type(loaded).__name__ == "Mine") == (tmp_path / "ran").exists() == trusts

@@ -89,7 +89,8 @@ class KillAt(Callback):
 
 def killed_at(step: int, *arguments: str) -> None:
     """Trains in this process up to the first moment of a step."""
-    callback = ["--trainer.callbacks+=tests.run.test_resume.KillAt", f"--trainer.callbacks.step={step}"]
+    callback = ["--trust-config", "tests", "--trainer.callbacks+=tests.run.test_resume.KillAt"]
+    callback += [f"--trainer.callbacks.step={step}"]
     with pytest.raises(Killed):
         main(["fit", *arguments, *callback])
 

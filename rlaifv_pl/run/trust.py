@@ -1,0 +1,26 @@
+"""Which classes a config may name: whoever names one runs its code."""
+
+import argparse
+from collections.abc import Sequence
+
+from jsonargparse import set_parsing_settings
+
+OPTION = "--trust-config"
+NAMED = ("rlaifv_pl", "lightning", "torch.optim", "torch.nn", "torch.distributed", "torchmetrics")
+"""What configs may name classes and functions of, and of what lies under it."""
+
+
+def trust(arguments: Sequence[str]) -> list[str]:
+    """Let configs and options name nothing else than `NAMED` and what `--trust-config` adds.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        the arguments without `--trust-config PACKAGE`, which may come several times.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(OPTION, action="append", default=[], metavar="PACKAGE")
+    known, others = parser.parse_known_args(list(arguments))
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*NAMED, *known.trust_config])
+    return others
