@@ -1,5 +1,6 @@
 """Every config builds what it says, and opens with the command that runs it."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rlaifv_pl import verbs
 from rlaifv_pl.cli import main
 from rlaifv_pl.feedback.run import FeedbackRun
 from rlaifv_pl.rounds import Rounds
+from rlaifv_pl.run.signals import EXIT_CODE
 
 ROOT = Path(__file__).parents[1]
 FEEDBACK = ROOT / "configs" / "feedback.yaml"
@@ -18,6 +20,8 @@ CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {FEEDBACK})
 LAYERS = {
     "lora.yaml": ["--config", "configs/dpo.yaml"],
     "rounds_nsft.yaml": ["--config", "configs/rounds.yaml"],
+    "ddp.yaml": ["--config", "configs/dpo.yaml"],
+    "slurm.yaml": ["--config", "configs/dpo.yaml"],
 }
 """What a config that is no run by itself is stacked on."""
 
@@ -26,6 +30,9 @@ LAYERS = {
 def test_each_config_builds_its_module_data_and_trainer(config, monkeypatch, tmp_path):
     """Nothing is loaded or trained: a model of 7B is only named here."""
     monkeypatch.chdir(ROOT)
+    if config.name == "slurm.yaml":
+        for name in ("NODEID", "LOCALID", "PROCID"):
+            monkeypatch.setenv(f"SLURM_{name}", "0")
     started = []
     monkeypatch.setattr(Trainer, "fit", lambda self, model, **options: started.append((self, model, options)))
     main(
@@ -35,6 +42,11 @@ def test_each_config_builds_its_module_data_and_trainer(config, monkeypatch, tmp
             "--config",
             str(config),
             f"--trainer.default_root_dir={tmp_path}",
+            *(
+                ["--trainer.accelerator", "cpu", "--trainer.devices", "1"]
+                if config.parent.name == "machine"
+                else []
+            ),
         ]
     )
     ((trainer, module, options),) = started
@@ -42,6 +54,24 @@ def test_each_config_builds_its_module_data_and_trainer(config, monkeypatch, tmp
     has_rounds = any(isinstance(callback, Rounds) for callback in trainer.callbacks)
     assert has_rounds == (options["datamodule"].train is None)
     assert str(trainer.default_root_dir) == str(tmp_path)
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(75, True), (0, False), (1, False)])
+def test_the_job_of_slurm_puts_itself_back_where_it_was_told_to_stop(tmp_path, code, requeued):
+    """With stand-ins for Slurm's commands, which write down how they are called."""
+    for name, then in {"srun": f"exit {code}", "scontrol": "exit 0"}.items():
+        file = tmp_path / name
+        file.write_text(f'#!/bin/bash\necho {name} "$@" >> {tmp_path}/calls\n{then}\n')
+        file.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "17"}
+    job = [ROOT / "configs/machine/slurm.sh", "--config", "a b.yaml"]
+    assert subprocess.run(job, env=environment).returncode == code == (EXIT_CODE if requeued else code)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert (
+        calls
+        == ["srun python train.py fit --config a b.yaml --ckpt_path last"]
+        + ["scontrol requeue 17"] * requeued
+    )
 
 
 def test_the_feedback_config_builds_policy_and_feedback(monkeypatch):
