@@ -1,7 +1,7 @@
 """Peak memory of a training step: of DPO's ways against TRL's trainer, and of DPO against nSFT.
 
     python -m benchmarks.run --only memory
-    python -m benchmarks.memory --way "ours, trees" --path DIR --shape v32k --pairs 4
+    python -m benchmarks.memory --job.way "ours, trees" --job.path DIR --job.shape v32k --job.pairs 4
 
 Each way trains in a fresh process on one thread: a first step makes the optimiser's state, and the second is measured,
 by the peak that the kernel (Linux) keeps of a process's resident memory. The second command is such a process.
@@ -77,19 +77,11 @@ def measure(shape: str, repeats: int, pairs: int = 4, weighty: str = "memw") -> 
     return tables
 
 
-def child(way: str, path: Path, shape: str, pairs: int = 1, lora: bool = False) -> None:
-    """Train two steps in this process, and print the memory of the second as a line of JSON.
-
-    Args:
-        way: a name of `WAYS`.
-        path: of the model.
-        shape: of the model.
-        pairs: in the batch.
-        lora: train adapters of rank 16 instead of all weights.
-    """
+def child(job: Job) -> None:
+    """Train two steps in this process, and print the memory of the second as a line of JSON."""
     torch.set_num_threads(1)
     imports = _settled()
-    step = WAYS[way](Job(way, path, shape, pairs, lora))
+    step = WAYS[job.way](job)
     step()
     before = _settled()
     Path("/proc/self/clear_refs").write_text("5")
@@ -109,9 +101,9 @@ def _values(peak: Peak) -> tuple[float, float, float]:
 
 def run(job: Job) -> Peak:
     """Measure a job in a process of its own."""
-    options = [f"--way={job.way}", f"--path={job.path}", f"--shape={job.shape}", f"--pairs={job.pairs}"]
+    options = [f"--job.{name}={value}" for name, value in vars(job).items()]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", *options, f"--lora={str(job.lora).lower()}"],
+        [sys.executable, "-m", "benchmarks.memory", *options],
         env=os.environ | HONEST_MALLOC,
         capture_output=True,
         text=True,

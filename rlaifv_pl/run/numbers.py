@@ -61,6 +61,11 @@ class BadNumbers(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: AlignmentModule, optimizer: Optimizer
     ) -> None:
+        """Let a step with bad numbers on any rank change nothing.
+
+        Raises:
+            RunError: there are some, and steps are not to be left out.
+        """
         step, self._step = self._step, []
         losses = [loss.item() for _, loss in step]
         # A loss that is scaled for float16 overflows in good health; its scaler leaves such steps out.

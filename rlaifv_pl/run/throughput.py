@@ -77,6 +77,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AlignmentModule, _outputs: Any, batch: Batch, _index: int
     ) -> None:
+        """Note what was done and how long it took; at steps that are logged, tell."""
         if batch.keys:
             work = self._meter.read(batch, pl_module.reference is not None)
             self._batches.append((len(batch.keys), work))

@@ -34,7 +34,7 @@ def test_what_is_held_and_what_a_step_takes_are_told_apart(monkeypatch, capsys, 
         return step
 
     monkeypatch.setitem(WAYS, "hungry", hungry)
-    memory.child("hungry", tmp_path, "toy")
+    memory.child(memory.Job("hungry", tmp_path, "toy", 1))
     found = json.loads(capsys.readouterr().out)
     assert found["steady"] == pytest.approx(60 * MB, abs=3 * MB)
     assert found["transient"] == pytest.approx(150 * MB, abs=3 * MB)

@@ -108,7 +108,7 @@ def test_a_pass_that_was_killed_goes_on_at_the_first_shard_that_is_missing(
     written, write = [], Sidecars.write
 
     def spy(self, number, values):
-        if len(written) == 2 and "kill" in str(tmp_path / "kill"):
+        if len(written) == 2:
             raise KeyboardInterrupt
         written.append((Path(self.path(number)).parent.parent.name, number))
         write(self, number, values)
