@@ -10,9 +10,11 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 import torch
 
+from rlaifv_pl.run.trust import trust
 from tests.families import build, why_not
 
 torch.set_num_threads(1)
+trust(["--trust-config", "tests"])  # Stand-ins of the tests are named as configs name classes.
 
 
 @pytest.fixture(scope="session")
