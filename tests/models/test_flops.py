@@ -21,17 +21,10 @@ from rlaifv_pl.models.reference import Reference
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.records import Sample
 from tests.families import FAMILIES
-from tests.models.plain import PAIRS, TEXT_ONLY, photo
+from tests.models.plain import PAIRS
+from tests.models.test_prefix_tree import ALIKE, SAMPLES
 from tests.models.test_vlm import sides
 
-ALIKE = Sample(
-    key="alike",
-    prompt="What is on the table?",
-    images=(photo(5), photo(6)),
-    chosen="There is a cup on the table.",
-    rejected="There is a dog on the table, and a cat.",
-)
-SAMPLES = [*PAIRS, TEXT_ONLY, ALIKE]
 SETTINGS = {
     "full": {},
     "adapters": {"lora": LoRA(rank=2, dropout=0.0)},

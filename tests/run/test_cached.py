@@ -102,9 +102,8 @@ def wide(batch):
     return batch
 
 
-def test_a_pass_that_was_killed_goes_on_at_the_first_shard_that_is_missing(
-    family_dir, shards, tmp_path, monkeypatch
-):
+def killed_and_finished(path: str, shards: Path, kind: str, monkeypatch) -> list:
+    """Kill the pass of a run behind its second shard and run it again; what was written, in order."""
     written, write = [], Sidecars.write
 
     def spy(self, number, values):
@@ -114,14 +113,22 @@ def test_a_pass_that_was_killed_goes_on_at_the_first_shard_that_is_missing(
         write(self, number, values)
 
     monkeypatch.setattr(Sidecars, "write", spy)
-    path = config(family_dir, shards, tmp_path / "run", "cached")
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         main(["fit", "--config", path])
     assert written == [("pairs", 0), ("pairs", 1)]
-    before = {file: file.read_bytes() for file in directories(shards[0])[0].iterdir()}
+    (directory,) = shards.glob(f"{kind}-*")
+    before = {file: file.read_bytes() for file in directory.iterdir()}
     monkeypatch.setattr(Sidecars, "write", lambda self, *a: (written.append(a[0]), write(self, *a)))
     main(["fit", "--config", path])
     assert written[2:] == [2, 0] and all(file.read_bytes() == data for file, data in before.items())
+    return written
+
+
+def test_a_pass_that_was_killed_goes_on_at_the_first_shard_that_is_missing(
+    family_dir, shards, tmp_path, monkeypatch
+):
+    path = config(family_dir, shards, tmp_path / "run", "cached")
+    written = killed_and_finished(path, shards[0], "reference", monkeypatch)
     main(["fit", "--config", config(family_dir, shards, tmp_path / "again", "cached")])
     assert len(written) == 4
     assert table(tmp_path / "again", "train/loss") == table(tmp_path / "run", "train/loss")

@@ -18,7 +18,6 @@ from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 from rlaifv_pl.cli import main
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.shards import ShardWriter
-from rlaifv_pl.data.sidecar import Sidecars
 from rlaifv_pl.models import tower
 from rlaifv_pl.models.policy import PolicyError, PolicySpec, load_model
 from rlaifv_pl.models.vlm import VLM
@@ -27,6 +26,7 @@ from rlaifv_pl.objectives.tower import CachedTower
 from rlaifv_pl.records import Sample
 from tests.families import FAMILIES
 from tests.models.plain import PAIRS, TEXT_ONLY, photo
+from tests.run.test_cached import killed_and_finished
 from tests.run.test_resume import killed_at
 from tests.run.tiny import dpo_config, noise_pairs, run, table, write_config, write_pairs
 
@@ -132,22 +132,7 @@ def test_a_pass_that_was_killed_goes_on_at_the_first_shard_that_is_missing(
     family_dir, shards, tmp_path, monkeypatch
 ):
     path = config(family_dir, shards, tmp_path / "run")
-    written, write = [], Sidecars.write
-
-    def spy(self, number, values):
-        if len(written) == 2:
-            raise KeyboardInterrupt
-        written.append((Path(self.path(number)).parent.parent.name, number))
-        write(self, number, values)
-
-    monkeypatch.setattr(Sidecars, "write", spy)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        main(["fit", "--config", path])
-    assert written == [("pairs", 0), ("pairs", 1)]
-    before = {file: file.read_bytes() for file in directories(shards[0])[0].iterdir()}
-    monkeypatch.setattr(Sidecars, "write", lambda self, *a: (written.append(a[0]), write(self, *a)))
-    main(["fit", "--config", path])
-    assert written[2:] == [2, 0] and all(file.read_bytes() == data for file, data in before.items())
+    killed_and_finished(path, shards[0], "tower", monkeypatch)
 
 
 def test_a_run_that_was_killed_ends_like_one_that_was_not(family_dir, shards, tmp_path):
