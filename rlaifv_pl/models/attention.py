@@ -183,9 +183,10 @@ def compute_type(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
 
 
-def rounding_type(model: PreTrainedModel) -> torch.dtype:
-    """The type that says how far two ways to compute the same may differ."""
-    dtype = compute_type(model.dtype, model.device)
+def rounding_type(model: PreTrainedModel, dtype: torch.dtype | None = None) -> torch.dtype:
+    """The type that says how far two ways to compute the same may differ; `dtype` is that of the weights in use, if
+    not the model's own."""
+    dtype = compute_type(dtype or model.dtype, model.device)
     # TensorFloat-32 has the mantissa of float16.
     rounds = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
     return torch.float16 if rounds and model.device.type == "cuda" else dtype

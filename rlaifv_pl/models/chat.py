@@ -198,6 +198,11 @@ class Chat:
             name: value for name, value in out.items() if name not in per_token and name != "input_ids"
         }
 
+    def blank_image(self) -> dict[str, Tensor]:
+        """Processor outputs of a small grey image."""
+        grey = Image.new("RGB", (64, 64), (127, 127, 127))
+        return self.open([self.render([about_images("a", 1)], ask=False)], [[grey]])[1]
+
     def prompt_tensors(self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> BatchFeature:
         """Everything the model takes for these texts with their images, padded left as generation needs it."""
         return self.processor(

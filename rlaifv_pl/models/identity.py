@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from rlaifv_pl.models.fsdp import whole
+
 VALUES = 64
 """First values of each tensor that count."""
 SPOTS, SPOT_BYTES = 16, 1 << 16
@@ -14,20 +16,21 @@ SPOTS, SPOT_BYTES = 16, 1 << 16
 
 def fingerprint(model: nn.Module, *, adapters: bool = False) -> str:
     """A hash of the first values of each parameter; adapters are left out unless asked for, since a fresh
-    one is drawn."""
+    one is drawn. Processes with slices must ask together."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         if adapters or "lora_" not in name:
-            digest.update(parameter.detach().flatten()[:VALUES].double().cpu().numpy().tobytes())
+            digest.update(whole(parameter.detach()).flatten()[:VALUES].double().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
 def weights_hash(model: nn.Module, *, adapters: bool = True) -> str:
-    """A hash of all parameters, byte by byte; of LoRA's too unless told otherwise."""
+    """A hash of all parameters, byte by byte; of LoRA's too unless told otherwise. Processes with
+    slices must ask together."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         if adapters or "lora_" not in name:
-            digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            digest.update(whole(parameter.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

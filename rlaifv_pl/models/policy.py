@@ -2,13 +2,20 @@
 
 import fnmatch
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    PreTrainedModel,
+)
 
 SHARING = ("auto", "split", "dense", "flex", "flash", "rows")
 """Values of `PolicySpec.attention` under which attention itself is transformers' SDPA."""
@@ -78,22 +85,28 @@ def load_processor(spec: PolicySpec) -> Any:
     return processor
 
 
-def load_model(spec: PolicySpec) -> nn.Module:
-    """The model, frozen and adapted as `spec` says; a PEFT model when it has adapters."""
+def load_model(spec: PolicySpec, *, empty: bool = False) -> nn.Module:
+    """The model, frozen and adapted as `spec` says; a PEFT model when it has adapters.
+
+    Args:
+        spec: what to load.
+        empty: leave the weights away; the model is on the `meta` device then.
+    """
     if spec.lora and (spec.freeze or not spec.freeze_vision):
         raise PolicyError(
             "policy.lora trains adapters of the language model and nothing else. Leave out policy.freeze and "
             "policy.freeze_vision, or policy.lora."
         )
     model = _from_pretrained(
-        AutoModelForImageTextToText.from_pretrained,
+        _skeleton if empty else AutoModelForImageTextToText.from_pretrained,
         spec,
         dtype=getattr(torch, spec.dtype),
         attn_implementation="sdpa" if spec.attention in SHARING else spec.attention,
     )
     _check_head(model)
     if spec.lora:
-        adapted = _with_adapters(model, spec.lora)
+        with torch.device("meta") if empty else nullcontext():
+            adapted = _with_adapters(model, spec.lora)
     else:
         adapted = model
         _freeze(model, spec)
@@ -115,6 +128,19 @@ def _from_pretrained(load: Callable[..., Any], spec: PolicySpec, **options: Any)
             "for a model and its processor, or a hub name that can be reached from here. "
             f"transformers says: {str(error).strip().splitlines()[0]}"
         ) from error
+
+
+def _skeleton(path: str, revision: str, trust_remote_code: bool, **options: Any) -> PreTrainedModel:
+    """As from_pretrained, without weights."""
+    where = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(path, **where)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(
+            config, trust_remote_code=trust_remote_code, **options
+        )
+    with suppress(OSError):  # A model without the file has what its config says.
+        model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
+    return model.eval()
 
 
 def _check_head(model: PreTrainedModel) -> None:
@@ -145,6 +171,13 @@ def _parts(model: PreTrainedModel) -> tuple[set[int], set[int]]:
     }
     others = {id(p) for p in model.parameters()} - tower - language
     return tower, others
+
+
+def trains_vision(model: nn.Module) -> bool:
+    """Whether something trains that only images pass through: the tower, or what lies behind it."""
+    base = plain_model(model)
+    seen = set.union(*_parts(base))
+    return any(parameter.requires_grad for parameter in base.parameters() if id(parameter) in seen)
 
 
 def _freeze(model: PreTrainedModel, spec: PolicySpec) -> None:

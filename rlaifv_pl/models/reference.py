@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rlaifv_pl.models.fsdp import here, slice_like
 from rlaifv_pl.models.policy import vision_tower
 from rlaifv_pl.models.vlm import VLM, Batch, TowerMemo, copy_frozen
 
@@ -39,23 +40,24 @@ class Reference:
         """
         own = dict(self.copy.named_parameters())
         for name, parameter in _trained(policy):
-            own[name].copy_(parameter if keep == 0 else torch.lerp(parameter.to(own[name]), own[name], keep))
+            old, new = here(own[name]), here(parameter)
+            old.copy_(new if keep == 0 else torch.lerp(new.to(old), old, keep))
 
     def state(self) -> dict[str, Tensor]:
-        """The copy's own weights: those that train in the policy."""
+        """The copy's own weights: those that train in the policy; slices where it is cut up."""
         own = dict(self.copy.named_parameters())
         return {name: own[name].detach() for name, _ in _trained(self.policy)}
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take weights that `state` gave.
+        """Take weights that `state` gave, whole.
 
         Raises:
             KeyError: they are of other parameters.
         """
         own = dict(self.copy.named_parameters())
         for name, _ in _trained(self.policy):
-            own[name].copy_(state[name])
+            own[name].copy_(slice_like(state[name], own[name]))
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -29,4 +29,4 @@ def tree_error(policy: VLM, batch: Batch) -> tuple[float, float]:
         policy.train(training)
     counts = group_sums(torch.ones_like(difference), batch.group, batch.num_groups)
     means = group_sums(difference, batch.group, batch.num_groups) / counts.clamp(min=1)
-    return means.max().item(), TOLERANCE[rounding_type(plain_model(policy.model))]
+    return means.max().item(), TOLERANCE[rounding_type(plain_model(policy.model), policy.compute)]

@@ -100,11 +100,17 @@ class VLM(nn.Module):
         """The backend that shares prefixes, or `rows`; and why it is rows if another was asked for."""
         self.tower_layout: TowerLayout | None = None
         """How to use what batches bring along of a frozen tower; without it the tower runs."""
+        self.compute: torch.dtype | None = None
+        """The type that slices of weights are gathered in, if it is another than theirs."""
+        self.blank: dict[str, Tensor] | None = None
+        """Processor outputs of an image to look at in a batch without any, so that all processes compute in step
+        and whatever reads images gets a gradient, of zero; without it a batch without images passes them by."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "VLM":
         # Rotary frequencies are buffers and stay in float32, as transformers loads them: a strategy that
         # casts the policy to bfloat16 would turn its positions, and no longer those of the reference.
-        wide = {name: buffer for name, buffer in self.named_buffers() if buffer.is_floating_point()}
+        # (One on the `meta` device has no values to keep.)
+        wide = {name: b for name, b in self.named_buffers() if b.is_floating_point() and not b.is_meta}
         super()._apply(fn, recurse)
         for name, buffer in wide.items():
             owner, _, leaf = name.rpartition(".")
@@ -130,7 +136,8 @@ class VLM(nn.Module):
             }
         hidden = model.model(**inputs, use_cache=False).last_hidden_state
         wanted = hidden.flatten(0, 1)[source]
-        return target_logps(wanted, model.get_output_embeddings().weight, batch.target)
+        logps = target_logps(wanted, model.get_output_embeddings().weight, batch.target)
+        return logps if batch.images or self.blank is None else logps + self._nothing_seen(logps.device)
 
     @property
     def layout(self) -> Literal["packed", "trees", "rows"]:
@@ -141,10 +148,23 @@ class VLM(nn.Module):
         """Whether the batch is read as a forest."""
         return batch.branches is not None and self.attention != "rows"
 
+    def _nothing_seen(self, device: torch.device) -> Tensor:
+        """Zero, out of the features of the blank image."""
+        self.blank = {name: value.to(device) for name, value in self.blank.items()}
+        features = self._features(self.blank)
+        seen = [features.pooler_output, *(getattr(features, "deepstack_features", None) or ())]
+        leaves = [leaf for part in seen for leaf in ([part] if isinstance(part, Tensor) else part)]
+        return sum(leaf.float().sum() for leaf in leaves) * 0.0
+
+    def _features(self, images: dict[str, Tensor]) -> Any:
+        if self.compute:
+            images = {n: v.to(self.compute) if v.is_floating_point() else v for n, v in images.items()}
+        return plain_model(self.model).get_image_features(**images, return_dict=True)
+
     def _image_features(self, batch: Batch) -> Any:
         """The model's own output, of the images of the trees."""
         if batch.tower is None or self.tower_layout is None:
-            return plain_model(self.model).get_image_features(**batch.images, return_dict=True)
+            return self._features(batch.images)
         return self.tower_layout.features(self.model, batch.images, batch.tower, several=batch.trees > 1)
 
     def _columns(self, batch: Batch, grids: dict[str, Tensor]) -> tuple[dict[str, Any], Tensor]:

@@ -19,12 +19,13 @@ from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import Sidecars
 from rlaifv_pl.models.chat import Chat, Dialogue
 from rlaifv_pl.models.identity import fingerprint
+from rlaifv_pl.models.loading import load_policy
 from rlaifv_pl.models.logps import group_sums
-from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
-from rlaifv_pl.models.reference import Reference, ReferenceMode
+from rlaifv_pl.models.policy import PolicySpec, load_processor
+from rlaifv_pl.models.reference import ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives.cached import CachedReference
-from rlaifv_pl.objectives.checks import RunError, check_gradients, check_tree
+from rlaifv_pl.objectives.checks import RunError, check_gradients, check_tree, slicing_of
 from rlaifv_pl.objectives.schedule import Schedule, rate
 from rlaifv_pl.objectives.tower import CachedTower
 from rlaifv_pl.records import Sample
@@ -104,12 +105,13 @@ class AlignmentModule(L.LightningModule):
 
     def configure_model(self) -> None:
         if self.policy is None:
-            self.policy = VLM(load_model(self.policy_spec), self.policy_spec.attention).train()
+            self.policy, self.__dict__["reference"] = load_policy(
+                self.policy_spec, self.processor, self.reference_mode, slicing_of(self._trainer)
+            )
             self.base_weights = fingerprint(self.policy)
             if self.reference_mode == "cached":
                 self.cached = CachedReference(self.policy, self.policy_spec, self.processor)
-            elif self.reference_mode != "none":
-                self.__dict__["reference"] = Reference(self.policy, self.reference_mode)
+            self._tree_is_checked = self.policy.attention == "rows"
 
     def on_fit_start(self) -> None:
         if self.reference is not None and self.reference.copy is not None:
@@ -176,25 +178,31 @@ class AlignmentModule(L.LightningModule):
         self.dropped.update(reason for _, reason in batch.dropped)
         if not batch.keys:
             return self._without_samples(batch)
-        if self.policy.shares(batch) and not self._tree_is_checked:
-            check_tree(self.policy, batch)
-            self._tree_is_checked = True
+        self._check_tree(batch)
         return self._log(batch, "train").loss * batch.weight
 
+    def _check_tree(self, batch: Batch) -> None:
+        # All processes at the same batch: those with slices of the policy compute in step.
+        if not self._tree_is_checked and self.trainer.strategy.reduce_boolean_decision(
+            self.policy.shares(batch)
+        ):
+            check_tree(self.policy, batch)
+            self._tree_is_checked = True
+
     def validation_step(self, batch: Batch, _index: int) -> None:
-        if batch.keys:
-            self._log(batch, "val")
+        if not batch.keys:
+            return self._without_samples(batch)
+        self._log(batch, "val")
 
     def _log(self, batch: Batch, stage: str) -> Step:
         step = self.objective(batch)
         metrics = {f"{stage}/{name}": value.detach() for name, value in step.metrics.items()}
         training = stage == "train"
-        many = self.trainer.world_size > 1
-        self.log_dict(
-            metrics, on_step=training, on_epoch=not training, batch_size=len(batch.keys), sync_dist=many
-        )
-        self.log(f"{stage}/loss", step.loss.detach(), prog_bar=True, batch_size=len(batch.keys),
-                 on_step=training, on_epoch=not training, sync_dist=many)  # fmt: skip
+        how = {"on_step": training, "on_epoch": not training, "sync_dist": self.trainer.world_size > 1}
+        # A batch that only keeps other processes company has no weight.
+        how["batch_size"] = len(batch.keys) if batch.weight else 0
+        self.log_dict(metrics, **how)
+        self.log(f"{stage}/loss", step.loss.detach(), prog_bar=True, **how)
         return step
 
     def _without_samples(self, batch: Batch) -> None:
@@ -243,7 +251,6 @@ class AlignmentModule(L.LightningModule):
         return self.total_steps()
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
-        self._batch_has_images = bool(batch.images)
         if self.cached:
             self.cached.depart()
         # Dropout depends on the position alone, so that a resumed run draws what the killed one drew.
@@ -254,13 +261,14 @@ class AlignmentModule(L.LightningModule):
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])
 
     def on_after_backward(self) -> None:
-        # Without an image a projector rightly gets none.
-        if self._batch_has_images and not self._gradients_are_checked:
+        if not self._gradients_are_checked:
             check_gradients(self.policy)
             self._gradients_are_checked = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._trained_names()}
+        # A process that leaves writing to the first one has nothing.
+        state, trained = checkpoint["state_dict"], self._trained_names()
+        checkpoint["state_dict"] = {name: state[name] for name in trained if name in state}
         checkpoint["base"] = {"path": self.policy_spec.path, "weights": self.base_weights}
         if self.cached:
             checkpoint["reference"] = self.cached.state_dict()
@@ -288,6 +296,11 @@ class AlignmentModule(L.LightningModule):
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
         if self.cached:
             self.cached.load_state_dict(checkpoint.get("reference", self.cached.state_dict()))
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What of the state training changes, by name."""
+        state = self.state_dict()
+        return {name: state[name] for name in self._trained_names()}
 
     def _trained_names(self) -> list[str]:
         # With duplicates: a tied head has a name of its own in the state.

@@ -14,9 +14,11 @@ from rlaifv_pl.data.loader import BatchLoader
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import Sidecars
 from rlaifv_pl.models.identity import weights_hash
-from rlaifv_pl.models.policy import PolicyError, PolicySpec, load_model
+from rlaifv_pl.models.loading import load_policy
+from rlaifv_pl.models.policy import PolicyError, PolicySpec
 from rlaifv_pl.models.reference import frozen
 from rlaifv_pl.models.vlm import VLM, Batch
+from rlaifv_pl.objectives.checks import slicing_of
 from rlaifv_pl.objectives.tower import seen_as
 
 
@@ -110,7 +112,8 @@ class CachedReference:
                 "Reference log-ps beside the shards are missing, and their model is gone: it was the policy as the "
                 "round began, which has been trained since. Restore the directories reference-*, or start anew."
             )
-        model = VLM(load_model(self.spec), self.policy.attention)
+        model, _ = load_policy(self.spec, self.processor, slicing=slicing_of(trainer))
+        model.attention = self.policy.attention
         model.tower_layout = self.policy.tower_layout
         if weights_hash(model) != self.weights:
             raise PolicyError(

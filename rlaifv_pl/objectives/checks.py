@@ -1,11 +1,35 @@
 """What is looked at once, at the first batch, since it would go wrong in silence."""
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+
+from rlaifv_pl.models.fsdp import Slicing
 from rlaifv_pl.models.self_check import tree_error
 from rlaifv_pl.models.vlm import VLM, Batch
+
+SLICED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
+"""Strategies under which no process has a whole model."""
 
 
 class RunError(RuntimeError):
     """A run that cannot go on as configured; the message says what to change."""
+
+
+def slicing_of(trainer: Trainer | None) -> Slicing | None:
+    """How the strategy cuts models into slices; None if each process has its own.
+
+    Raises:
+        RunError: it does so by means that are not supported.
+    """
+    if trainer is None:
+        return None
+    slicing = getattr(trainer.strategy, "slicing", None)
+    if slicing is None and isinstance(trainer.strategy, SLICED):
+        raise RunError(
+            f"trainer.strategy is {type(trainer.strategy).__name__}, which is not supported. Set "
+            "rlaifv_pl.run.fsdp.FSDP2 instead (configs/machine/fsdp.yaml)."
+        )
+    return slicing
 
 
 def check_tree(policy: VLM, batch: Batch) -> None:
@@ -24,7 +48,7 @@ def check_tree(policy: VLM, batch: Batch) -> None:
 
 
 def check_gradients(policy: VLM) -> None:
-    """Look, after a backward pass over images, for parameters that train and got no gradient.
+    """Look, after a backward pass, for parameters that train and got no gradient.
 
     Raises:
         RunError: there are some.
@@ -32,7 +56,7 @@ def check_gradients(policy: VLM) -> None:
     idle = [name for name, p in policy.named_parameters() if p.requires_grad and p.grad is None]
     if idle:
         raise RunError(
-            f"{len(idle)} parameters are set to train but got no gradient from the first batch with images: "
+            f"{len(idle)} parameters are set to train but got no gradient from the first batch: "
             f"{', '.join(idle[:8])}{' ...' if len(idle) > 8 else ''}. Their optimiser state could not be saved "
             "and distributed training would hang. Freeze them: policy.freeze takes patterns of these names "
             "(without the leading 'model.')."

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from rich.console import Console
@@ -26,18 +25,19 @@ from rlaifv_pl.models.policy import PolicyError, PolicySpec, vision_tower
 from rlaifv_pl.models.reference import frozen
 from rlaifv_pl.models.tower import TowerLayout, tower_output
 from rlaifv_pl.models.vlm import VLM
+from rlaifv_pl.objectives.checks import SLICED
 
 WEIGHED = 8
 """Samples whose size stands for that of all."""
 PROBES = ((320, 240), (200, 300))
 """Width and height of the images that show how the tower treats images of two sizes."""
-SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
 
 
 def seen_as(processor: Any, spec: PolicySpec, trainer: Trainer) -> dict[str, str]:
     """What decides, beside weights, what a model makes of images: how they are prepared, and the precision."""
     images = hash_json(processor.image_processor.to_json_string())
-    return {"images": images, "precision": f"{spec.dtype}, {trainer.precision}"}
+    compute = getattr(trainer.strategy, "compute", None) or trainer.precision
+    return {"images": images, "precision": f"{spec.dtype}, {compute}"}
 
 
 class CachedTower:
@@ -74,10 +74,10 @@ class CachedTower:
             SidecarError: a file beside a shard is of another shard.
             PolicyError: the family's tower cannot be cached, or what is missing does not fit on the disk.
         """
-        if isinstance(trainer.strategy, SHARDED):
+        if isinstance(trainer.strategy, SLICED):
             raise PolicyError(
-                "data.cache_tower needs the whole vision tower on each device, and trainer.strategy shards it. Set "
-                "data.cache_tower: false, or trainer.strategy: ddp."
+                "data.cache_tower needs the whole vision tower on each device, and trainer.strategy cuts it into "
+                "slices. Set data.cache_tower: false, or trainer.strategy: ddp."
             )
         work = _Work(self.policy, Chat(self.processor), samples, trainer)
         with frozen(self.policy):

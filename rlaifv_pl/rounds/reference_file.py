@@ -6,6 +6,7 @@ from typing import Literal
 from safetensors.torch import load_file, save
 
 from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.models.fsdp import on_first
 from rlaifv_pl.models.reference import Reference
 from rlaifv_pl.models.vlm import VLM
 
@@ -35,13 +36,12 @@ class ReferenceFiles:
             return
         self.resume(number - 1, reference)
         reference.refresh(policy, self.keep)
+        weights = on_first(reference.state())
         if self.writes:
             path = self._path(number)
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as file:
-                file.write(
-                    save({name: value.cpu().contiguous() for name, value in reference.state().items()})
-                )
+                file.write(save({name: value.contiguous() for name, value in weights.items()}))
 
     def resume(self, number: int, reference: Reference) -> None:
         """Take up the reference of a round that has begun."""

@@ -8,10 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from rlaifv_pl.data.atomic import sync
+from rlaifv_pl.run.slices import are_whole, read_slices
 
 _NAME = re.compile(r"epoch\d+-step(\d+)(?:-v\d+)?\.ckpt")
 TORN_SUFFIX = ".torn"
@@ -71,6 +74,7 @@ class RunCheckpoint(ModelCheckpoint):
         if self.dirpath is None:
             self.dirpath = os.path.join(trainer.default_root_dir, "checkpoints")
         super().setup(trainer, pl_module, stage)
+        trainer.strategy.checkpoint_io = CheckpointFiles()
         # With max_steps set, Lightning would take the end of an epoch for the middle of it on resuming.
         trainer.fit_loop._iteration_based_training = lambda: False
 
@@ -93,9 +97,21 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_last_checkpoint(trainer, candidates)
 
 
+class CheckpointFiles(TorchCheckpointIO):
+    """Reads checkpoints of runs with slices, too, where each process has a whole model."""
+
+    def load_checkpoint(self, path: str | Path, *_: Any, **_options: Any) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """All of a checkpoint, on the CPU. Nothing in it is unpickled but tensors, numbers and texts."""
+    return read_slices(path) if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True)
+
+
 def is_whole(path: Path) -> bool:
-    """Whether a file is a checkpoint to its end, where its table of contents stands."""
-    return path.is_file() and zipfile.is_zipfile(path)
+    """Whether a file is a checkpoint to its end, where its table of contents stands; or a directory of slices."""
+    return are_whole(path) if path.is_dir() else path.is_file() and zipfile.is_zipfile(path)
 
 
 def _step(path: Path) -> int:

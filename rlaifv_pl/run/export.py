@@ -3,24 +3,29 @@
 import copy
 import io
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
+from rlaifv_pl.models.fsdp import on_first
 from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor, plain_model
 from rlaifv_pl.models.vlm import VLM, Batch
+from rlaifv_pl.objectives.base import AlignmentModule
+from rlaifv_pl.objectives.checks import slicing_of
 from rlaifv_pl.records import Sample
+from rlaifv_pl.run.checkpoint import read_checkpoint
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 """Nats that a completion's log-p may move by saving and loading, by type of the weights."""
@@ -107,12 +112,36 @@ class ExportPolicy(Callback):
     def __init__(self, at_end: bool = True) -> None:
         self.at_end = at_end
 
-    @rank_zero_only
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.at_end and not trainer.fast_dev_run:
+    def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
+        if not self.at_end or trainer.fast_dev_run:
+            return
+        model = pl_module.policy.model
+        if slicing_of(trainer) is not None:
+            weights = on_first(pl_module.trained_state())
+            model = trained(load_model(pl_module.policy_spec), weights) if trainer.is_global_zero else None
+        if trainer.is_global_zero:
             out = Path(trainer.default_root_dir) / "export"
-            export_policy(pl_module.policy.model, pl_module.processor, out)
+            export_policy(model, pl_module.processor, out)
             rank_zero_info(f"The trained model is in {out}; its log-ps equal those in memory.")
+
+
+def trained(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """A model with what a run has trained of it.
+
+    Args:
+        model: that the run started from.
+        state: of the run's module, whole.
+
+    Raises:
+        ExportError: something that trains has no weight in the state.
+    """
+    prefix = "policy.model."
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    expected = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if missing := sorted(expected - set(weights)):
+        raise ExportError(f"the checkpoint lacks {missing[:8]}, which the run's config trains.")
+    model.load_state_dict(weights, strict=False)
+    return model
 
 
 def export(run: str, out: str, checkpoint: str = "last") -> None:
@@ -127,21 +156,11 @@ def export(run: str, out: str, checkpoint: str = "last") -> None:
     lora = settings.pop("lora", None)
     spec = PolicySpec(**settings, lora=LoRA(**lora) if lora else None)
     path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
-    model = VLM(load_model(spec))
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    model, stored = load_model(spec), read_checkpoint(path)
     if stored["base"]["weights"] != fingerprint(model):
         raise ExportError(
             f"{path} is of a run that started from {stored['base']['path']}, and {spec.path} holds other weights "
             "now. Put the run's own model back: what was frozen in the run is read from there."
         )
-    saved = stored["state_dict"]
-    weights = {
-        name.removeprefix("policy."): value for name, value in saved.items() if name.startswith("policy.")
-    }
-    expected = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if expected - set(weights):
-        raise ExportError(
-            f"{path} lacks {sorted(expected - set(weights))[:8]}, which the run's config trains."
-        )
-    model.load_state_dict(weights, strict=False)
-    print(f"The model of {path} is in {export_policy(model.model, load_processor(spec), out)}.")
+    made = export_policy(trained(model, stored["state_dict"]), load_processor(spec), out)
+    print(f"The model of {path} is in {made}.")

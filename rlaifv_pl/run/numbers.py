@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.optim import Optimizer
 
+from rlaifv_pl.models.fsdp import whole
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
 
@@ -107,7 +108,7 @@ class BadNumbers(Callback):
 
 def _is_finite(optimizer: Optimizer) -> bool:
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    return bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)).item())
+    return bool(torch.isfinite(whole(torch.nn.utils.get_total_norm(gradients))).item())
 
 
 def _gather(values: list[Any]) -> list[Any]:

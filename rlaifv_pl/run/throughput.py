@@ -61,7 +61,7 @@ class Throughput(Callback):
         if self.peak is None:
             model = plain_model(pl_module.policy.model)
             with trainer.precision_plugin.forward_context():
-                dtype = compute_type(model.dtype, trainer.strategy.root_device)
+                dtype = compute_type(pl_module.policy.compute or model.dtype, trainer.strategy.root_device)
             self.peak = get_available_flops(trainer.strategy.root_device, dtype)
         self.leave_out()
 

@@ -1,0 +1,126 @@
+"""A checkpoint in slices: a directory into which each process writes what it holds.
+
+Tensors lie in safetensors, everything else in `rest.pt`, which is written last and lists the files. The directory is
+written aside and takes its name when it is complete. It is read with any number of processes; nothing of it is
+unpickled.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.tensor import DTensor
+
+from rlaifv_pl.data.atomic import sync
+from rlaifv_pl.models.fsdp import slice_like
+
+REST = "rest.pt"
+ASIDE = ".writing"
+"""What the name of a directory ends in while it is written."""
+
+Like = Callable[[str, Sequence[int]], Tensor | None]
+"""Of a tensor's place in the checkpoint and its shape, the one in use."""
+
+
+def write_slices(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint whose tensors are slices; all processes call this together.
+
+    Raises:
+        CheckpointException: a process could not write; all processes get it.
+        OSError: the rest could not be written.
+    """
+    aside = path.with_name(path.name + ASIDE)
+    if dist.get_rank() == 0:
+        for stale in (aside, path):
+            shutil.rmtree(stale, ignore_errors=True)
+        aside.mkdir(parents=True)
+    dist.barrier()
+    rest = _with_copied_dicts(checkpoint)
+    tensors = {}
+    for place, holder, name in _places(rest):
+        if isinstance(holder[name], DTensor):
+            tensors[place], holder[name] = holder[name], None
+    dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(aside), save_distributed=True))
+    if dist.get_rank() == 0:
+        rest["slices"] = {file.name: file.stat().st_size for file in aside.iterdir()}
+        torch.save(rest, aside / REST)
+        sync(aside / REST)
+        os.rename(aside, path)
+        sync(path)
+    dist.barrier()
+
+
+def read_slices(path: Path, like: Like | None = None) -> dict[str, Any]:
+    """The checkpoint in a directory.
+
+    Args:
+        path: the directory.
+        like: what each tensor is cut like; all processes call this together then, and tensors without it are left
+            out. Each process gets whole tensors on the CPU if this is not given.
+    """
+    checkpoint = torch.load(path / REST, map_location="cpu", weights_only=True)
+    del checkpoint["slices"]
+    reader = HuggingFaceStorageReader(str(path))
+    known = reader.read_metadata().state_dict_metadata
+    missing = {place: (holder, name) for place, holder, name in _places(checkpoint) if holder[name] is None}
+    tensors = {}
+    for place in missing:
+        about = known[place]
+        if like is None:
+            tensors[place] = torch.empty(about.size, dtype=about.properties.dtype)
+        elif (target := like(place, about.size)) is not None:
+            tensors[place] = torch.empty_like(target, dtype=about.properties.dtype)
+    dcp.load(tensors, storage_reader=reader, no_dist=like is None)
+    for place, tensor in tensors.items():
+        holder, name = missing[place]
+        holder[name] = tensor
+    return checkpoint
+
+
+def read_file(path: Path, like: Like) -> dict[str, Any]:
+    """The checkpoint in a file that a process without slices wrote, cut into slices.
+
+    Args:
+        path: the file.
+        like: what each tensor is cut like.
+    """
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    for place, holder, name in _places(checkpoint):
+        value = holder[name]
+        # The numbers of steps that optimisers count are no weights.
+        if isinstance(value, Tensor) and value.dim():
+            target = like(place, value.shape)
+            holder[name] = value if target is None else slice_like(value, target)
+    return checkpoint
+
+
+def are_whole(path: Path) -> bool:
+    """Whether a directory holds all slices of a checkpoint, to their ends."""
+    try:
+        files = torch.load(path / REST, map_location="cpu", weights_only=True)["slices"]
+        return all((path / name).stat().st_size == size for name, size in files.items())
+    except Exception:
+        return False
+
+
+def _places(checkpoint: dict[str, Any]) -> Iterator[tuple[str, dict, Any]]:
+    """Where tensors of weights and optimisers stand: a name for each, and the dict that holds it under which key."""
+    for name in checkpoint["state_dict"]:
+        yield f"weights/{name}", checkpoint["state_dict"], name
+    for number, optimizer in enumerate(checkpoint.get("optimizer_states", [])):
+        for parameter, state in optimizer["state"].items():
+            for name in state:
+                yield f"optimizer {number}/{parameter}/{name}", state, name
+
+
+def _with_copied_dicts(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_copied_dicts(inner) for name, inner in value.items()}
+    return [_with_copied_dicts(inner) for inner in value] if type(value) is list else value
