@@ -298,8 +298,8 @@ class AlignmentModule(L.LightningModule):
             self.cached.load_state_dict(checkpoint.get("reference", self.cached.state_dict()))
 
     def trained_state(self) -> dict[str, Tensor]:
-        """What of the state training changes, by name."""
-        state = self.state_dict()
+        """What of the state training changes, by name; what is tied is one tensor with several names."""
+        state = self.state_dict(keep_vars=True)
         return {name: state[name] for name in self._trained_names()}
 
     def _trained_names(self) -> list[str]:

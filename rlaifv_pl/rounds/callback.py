@@ -24,6 +24,7 @@ from rlaifv_pl.feedback.parts import Share, wait_for
 from rlaifv_pl.feedback.run import FeedbackRun
 from rlaifv_pl.feedback.settings import Feedback, Prompts
 from rlaifv_pl.models.chat import Chat
+from rlaifv_pl.models.fsdp import gathered
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.records import Candidate, Sample
 from rlaifv_pl.rounds.ledger import Ledger
@@ -126,8 +127,8 @@ class Rounds(Checkpoint):
         self._stop_without_pairs(trainer, trainer.current_epoch + 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
-        done = trainer.current_epoch // self.epochs
-        self._measure(done)
+        with gathered(pl_module.policy):
+            self._measure(trainer.current_epoch // self.epochs)
         if trainer.is_global_zero:
             conclude(
                 Path(trainer.default_root_dir), self.ledger, run_seed(), time.monotonic() - self._started
@@ -167,13 +168,8 @@ class Rounds(Checkpoint):
             self._references.begin(number, self._module.reference, self._module.policy)
         if self._module.cached is not None and number > 1 and self.refresh == "previous":
             self._module.cached.renew()
-        run = self._feedback(number)
-        self.ledger.begin(number, hash_json(run.recipe()))
-        self._measure(number - 1)
-        manifest = run.make()
-        if self.correct is not None:
-            self._make_corrections(number)
-        self._note(number, manifest, run)
+        with gathered(self._module.policy):
+            run, manifest = self._make(number)
         made = read_manifest(self._shards(number))
         if number == 1 and made.samples < self.min_pairs:
             raise RunError(
@@ -182,6 +178,17 @@ class Rounds(Checkpoint):
                 "temperature, or loosen feedback.pair."
             )
         self._trainer.strategy.barrier()
+
+    def _make(self, number: int) -> tuple[FeedbackRun, Manifest]:
+        """A round's shards; processes ask the policy for as much as each has to do."""
+        run = self._feedback(number)
+        self.ledger.begin(number, hash_json(run.recipe()))
+        self._measure(number - 1)
+        manifest = run.make()
+        if self.correct is not None:
+            self._make_corrections(number)
+        self._note(number, manifest, run)
+        return run, manifest
 
     def _resume(self, number: int) -> None:
         """Take up a round in whose midst the run was killed; the policy has been trained since it began."""

@@ -43,10 +43,15 @@ def write_slices(checkpoint: dict[str, Any], path: Path) -> None:
         aside.mkdir(parents=True)
     dist.barrier()
     rest = _with_copied_dicts(checkpoint)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
+    first: dict[int, str] = {}
     for place, holder, name in _places(rest):
-        if isinstance(holder[name], DTensor):
-            tensors[place], holder[name] = holder[name], None
+        value = holder[name]
+        if isinstance(value, DTensor) and id(value) in first:
+            holder[name] = first[id(value)]  # Tied: it stands there.
+        elif isinstance(value, DTensor):
+            first[id(value)] = place
+            tensors[place], holder[name] = value.detach(), None
     dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(aside), save_distributed=True))
     if dist.get_rank() == 0:
         rest["slices"] = {file.name: file.stat().st_size for file in aside.iterdir()}
@@ -69,18 +74,16 @@ def read_slices(path: Path, like: Like | None = None) -> dict[str, Any]:
     del checkpoint["slices"]
     reader = HuggingFaceStorageReader(str(path))
     known = reader.read_metadata().state_dict_metadata
-    missing = {place: (holder, name) for place, holder, name in _places(checkpoint) if holder[name] is None}
-    tensors = {}
-    for place in missing:
+    tensors: dict[str, Tensor] = {}
+    for place in [place for place, holder, name in _places(checkpoint) if holder[name] is None]:
         about = known[place]
         if like is None:
             tensors[place] = torch.empty(about.size, dtype=about.properties.dtype)
         elif (target := like(place, about.size)) is not None:
             tensors[place] = torch.empty_like(target, dtype=about.properties.dtype)
     dcp.load(tensors, storage_reader=reader, no_dist=like is None)
-    for place, tensor in tensors.items():
-        holder, name = missing[place]
-        holder[name] = tensor
+    for place, holder, name in _places(checkpoint):
+        holder[name] = tensors.get(holder[name] if isinstance(holder[name], str) else place, holder[name])
     return checkpoint
 
 

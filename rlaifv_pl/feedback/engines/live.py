@@ -208,7 +208,8 @@ def _open(about: Sample | Request) -> list[Image.Image]:
 
 
 def _how(sampling: Sampling, seeds: Sequence[int]) -> dict[str, Any]:
-    limit = {"max_new_tokens": sampling.max_new_tokens}
+    # Processes ask for as many texts as each likes: none waits for another's.
+    limit = {"max_new_tokens": sampling.max_new_tokens, "synced_gpus": False}
     if sampling.temperature == 0:
         return {**limit, "do_sample": False}
     draw = SeededDraw(seeds, sampling.temperature)

@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
 """By how much a probability may differ from the plain way's, by type of the weights."""
 
+ONE_TOKEN = {"max_new_tokens": 1, "do_sample": False, "return_dict_in_generate": True, "synced_gpus": False}
+
 
 def hand_on(model: PreTrainedModel, inputs: Mapping[str, Any], copies: int) -> dict[str, Any]:
     """Read prompts up to their last tokens, and say what `generate` takes to go on from there.
@@ -24,7 +26,7 @@ def hand_on(model: PreTrainedModel, inputs: Mapping[str, Any], copies: int) -> d
     """
     shape = inputs["input_ids"].shape
     head = {name: value[:, :-1] if value.shape == shape else value for name, value in inputs.items()}
-    read = model.generate(**head, max_new_tokens=1, do_sample=False, return_dict_in_generate=True)
+    read = model.generate(**head, **ONE_TOKEN)
     cache = read.past_key_values
     cache.batch_repeat_interleave(copies)
     # The Qwen families keep how far an image has moved each row's positions.
@@ -44,7 +46,5 @@ def hand_on_error(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[fl
 
 def _next(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor:
     """(R, V) probabilities of the first token that each row would be continued with."""
-    out = model.generate(
-        **inputs, max_new_tokens=1, do_sample=False, return_dict_in_generate=True, output_logits=True
-    )
+    out = model.generate(**inputs, **ONE_TOKEN, output_logits=True)
     return out.logits[0].float().softmax(-1)
