@@ -19,8 +19,10 @@ from rlaifv_pl.data.order import (
     Sizes,
     bring_together,
     deal,
+    deal_all,
     epoch_order,
     even_weights,
+    in_step,
     sort_by_length,
 )
 from rlaifv_pl.data.shards import ShardSet, load_shards
@@ -135,9 +137,12 @@ class AlignmentDataModule(L.LightningDataModule):
         if self.val is None:
             return []
         samples = self._open(self.val, "data.val")
-        shares = deal(np.arange(len(samples)), self.trainer.world_size, Room(self.val_batch_size))
-        mine = [share[self.trainer.global_rank] for share in shares]
-        return BatchLoader(samples, mine, **self._how(samples))
+        rank = self.trainer.global_rank
+        shares = deal_all(range(len(samples)), self.trainer.world_size, self.val_batch_size)
+        # What only keeps other processes company does not count.
+        weights = [float(bool(share[rank])) for share in shares]
+        mine = [in_step(share, rank) for share in shares]
+        return BatchLoader(samples, mine, weights=weights, **self._how(samples))
 
     def batches_per_epoch(self) -> int:
         """Batches that this rank sees in a whole epoch of the shards of now."""
@@ -217,18 +222,19 @@ class PositionedLoader(BatchLoader):
         weights: list[float],
         **how: Any,
     ) -> None:
-        super().__init__(samples, [share[rank] for share in shares], **how)
+        super().__init__(samples, [share[rank] for share in shares], weights=weights, **how)
         self._position, self._before = position, position["batches"]
-        self._counts, self._weights = [sum(map(len, share)) for share in shares], weights
+        self._counts = [sum(map(len, share)) for share in shares]
+        self._shares = [len(share[rank]) * len(share) / sum(map(len, share)) for share in shares]
 
     def __len__(self) -> int:
         return self._before + len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch, count, weight in zip(super().__iter__(), self._counts, self._weights, strict=True):
+        for batch, count, share in zip(super().__iter__(), self._counts, self._shares, strict=True):
             self._position["samples"] += count
             self._position["batches"] += 1
-            batch.weight = weight
+            batch.share = share
             yield batch
 
 

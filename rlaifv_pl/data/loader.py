@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
@@ -26,6 +27,7 @@ class BatchLoader(DataLoader):
         collate: makes a batch of samples.
         reference: log-ps of the samples that were computed beforehand.
         tower: what a frozen vision tower made of their images beforehand.
+        weights: of the batches; 1 unless given.
         how: options of torch's DataLoader.
     """
 
@@ -36,15 +38,19 @@ class BatchLoader(DataLoader):
         collate: Collate,
         reference: Sidecars | None = None,
         tower: Sidecars | None = None,
+        weights: Sequence[float] | None = None,
         **how: Any,
     ) -> None:
+        self.weights = weights
         make = partial(_batch, collate, reference is not None, tower)
         super().__init__(_Reader(samples, reference), batch_sampler=batches, collate_fn=make, **how)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in super().__iter__():
+        weights = repeat(1.0) if self.weights is None else self.weights
+        for batch, weight in zip(super().__iter__(), weights, strict=False):
             if isinstance(batch, Exception):
                 raise batch
+            batch.weight = weight
             yield batch
 
 

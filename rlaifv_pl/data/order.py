@@ -155,6 +155,22 @@ class _Hand:
         self.tokens, self.longest, self.prompt = self.tokens + size, max(self.longest, size), prompt
 
 
+def deal_all(order: Sequence[int], ranks: int, size: int) -> list[Deal]:
+    """Batches of all ranks with every sample in them; the last one may leave ranks without any.
+
+    >>> deal_all([0, 1, 2, 3, 4], ranks=2, size=2)
+    [[[0, 2], [1, 3]], [[4], []]]
+    """
+    parts = (list(order[first : first + size * ranks]) for first in range(0, len(order), size * ranks))
+    return [[part[rank::ranks] for rank in range(ranks)] for part in parts]
+
+
+def in_step(share: Deal, rank: int) -> list[int]:
+    """What a rank computes: its own samples, or one of another's where it has none, since models in slices compute
+    in step."""
+    return share[rank] or share[0][:1]
+
+
 def _deal_rest(share: Deal, room: Room, sizes: Sizes | None) -> list[Deal]:
     if all(share):
         return [share]

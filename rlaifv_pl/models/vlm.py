@@ -69,7 +69,10 @@ class Batch:
     tower: list[Tensor] | None = None
     """What a frozen vision tower made of `images`, as `TowerLayout` keeps it, where that is known beforehand."""
     weight: float = 1.0
-    """Of the batch's loss: makes the samples of a step count equally, however many each batch has."""
+    """Of the batch's loss: makes the samples of a step count equally, however many each batch has. 0 for a batch
+    that another process has too."""
+    share: float = 1.0
+    """Samples of this process's batch over the mean of all processes: what its means weigh among theirs."""
     dropped: list[tuple[str, str]] = field(default_factory=list)
     """(where it lies, reason) of each sample that was left out."""
 

@@ -1,10 +1,10 @@
 """What the objectives share: a policy, its optimiser and schedule, and checkpoints that tell the truth."""
 
-import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -25,8 +25,8 @@ from rlaifv_pl.models.policy import PolicySpec, load_processor
 from rlaifv_pl.models.reference import ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives.cached import CachedReference
-from rlaifv_pl.objectives.checks import RunError, check_gradients, check_tree, slicing_of
-from rlaifv_pl.objectives.schedule import Schedule, rate
+from rlaifv_pl.objectives.checks import RunError, check_gradients, check_resumed, check_tree, slicing_of
+from rlaifv_pl.objectives.schedule import Schedule, rate, steps_of
 from rlaifv_pl.objectives.tower import CachedTower
 from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive, run_seed
@@ -85,6 +85,7 @@ class AlignmentModule(L.LightningModule):
         self.cached: CachedReference | None = None
         self.cached_tower: CachedTower | None = None
         self.dropped: Counter[str] = Counter()
+        self._last: Batch | None = None
         self._tree_is_checked = self._gradients_are_checked = False
         self.schedule_epochs: int | None = None
         """Epochs that the schedule spans from `schedule_start` on; the whole run unless set."""
@@ -111,7 +112,6 @@ class AlignmentModule(L.LightningModule):
             self.base_weights = fingerprint(self.policy)
             if self.reference_mode == "cached":
                 self.cached = CachedReference(self.policy, self.policy_spec, self.processor)
-            self._tree_is_checked = self.policy.attention == "rows"
 
     def on_fit_start(self) -> None:
         if self.reference is not None and self.reference.copy is not None:
@@ -176,41 +176,51 @@ class AlignmentModule(L.LightningModule):
 
     def training_step(self, batch: Batch, _index: int) -> Tensor | None:
         self.dropped.update(reason for _, reason in batch.dropped)
-        if not batch.keys:
-            return self._without_samples(batch)
+        if (batch := self._in_step(batch)) is None:
+            return None
         self._check_tree(batch)
         return self._log(batch, "train").loss * batch.weight
 
     def _check_tree(self, batch: Batch) -> None:
+        if self._tree_is_checked or self.policy.attention == "rows":
+            return
         # All processes at the same batch: those with slices of the policy compute in step.
-        if not self._tree_is_checked and self.trainer.strategy.reduce_boolean_decision(
-            self.policy.shares(batch)
-        ):
+        if self.trainer.strategy.reduce_boolean_decision(self.policy.shares(batch)):
             check_tree(self.policy, batch)
             self._tree_is_checked = True
 
     def validation_step(self, batch: Batch, _index: int) -> None:
-        if not batch.keys:
-            return self._without_samples(batch)
-        self._log(batch, "val")
+        if (batch := self._in_step(batch)) is not None:
+            self._log(batch, "val")
 
     def _log(self, batch: Batch, stage: str) -> Step:
         step = self.objective(batch)
-        metrics = {f"{stage}/{name}": value.detach() for name, value in step.metrics.items()}
+        means = {"loss": step.loss, **step.metrics}
+        metrics = {f"{stage}/{name}": value.detach() * batch.share for name, value in means.items()}
         training = stage == "train"
         how = {"on_step": training, "on_epoch": not training, "sync_dist": self.trainer.world_size > 1}
         # A batch that only keeps other processes company has no weight.
         how["batch_size"] = len(batch.keys) if batch.weight else 0
+        self.log(f"{stage}/loss", metrics.pop(f"{stage}/loss"), prog_bar=True, **how)
         self.log_dict(metrics, **how)
-        self.log(f"{stage}/loss", step.loss.detach(), prog_bar=True, **how)
         return step
 
-    def _without_samples(self, batch: Batch) -> None:
-        if self.trainer.world_size > 1:
+    def _in_step(self, batch: Batch) -> Batch | None:
+        """The batch; where all its samples were left out, the one before at no weight, since other processes do not
+        step alone. A lone process needs none.
+
+        Raises:
+            RunError: there was none before.
+        """
+        if not batch.keys and self._last is not None:
+            return replace(self._last, weight=0.0, share=0.0)
+        if not batch.keys and self.trainer.world_size > 1:
             raise RunError(
-                f"No sample of a batch could be used on rank {self.global_rank} ({batch.dropped}), and the other "
-                "ranks cannot step without it. Remove these samples: `rlaifv shards verify` lists them."
+                f"No sample of the first batch of rank {self.global_rank} could be used ({batch.dropped}), and the "
+                "other ranks cannot step without it. Remove these samples: `rlaifv shards verify` lists them."
             )
+        self._last = batch if self.trainer.world_size > 1 else None
+        return batch if batch.keys else None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # Named, so that an optimiser may treat matrices of layers and embeddings differently.
@@ -229,18 +239,7 @@ class AlignmentModule(L.LightningModule):
 
     def total_steps(self) -> int:
         """Optimiser updates that the schedule spans, from the shards of now."""
-        trainer = self.trainer
-        batches = trainer.datamodule.batches_per_epoch()
-        limit = trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        epochs = self.schedule_epochs or trainer.max_epochs
-        steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
-        ends = [end for end in (steps, trainer.max_steps) if end >= 0]
-        if not ends:
-            raise ValueError(
-                "A run without an end has no schedule: set trainer.max_epochs or trainer.max_steps."
-            )
-        return min(ends)
+        return steps_of(self.trainer, self.schedule_epochs or self.trainer.max_epochs)
 
     def on_train_epoch_start(self) -> None:
         # Shards may differ from epoch to epoch, and with them the length of the run.
@@ -277,22 +276,9 @@ class AlignmentModule(L.LightningModule):
         """Put the frozen weights, which are not in the checkpoint, beside the trained ones.
 
         Raises:
-            RunError: other parameters train now, or the run did not start from these weights, so that
-                what is frozen, and the reference, would be others.
+            RunError: as `check_resumed`.
         """
-        saved, expected = set(checkpoint["state_dict"]), set(self._trained_names())
-        if saved != expected:
-            raise RunError(
-                "The checkpoint does not fit the configured policy: "
-                f"missing {sorted(expected - saved)[:8]}, unexpected {sorted(saved - expected)[:8]}. "
-                "Resume with the config that the run was started with (config.yaml in its directory)."
-            )
-        if checkpoint["base"]["weights"] != self.base_weights:
-            raise RunError(
-                f"The checkpoint is of a run that started from {checkpoint['base']['path']}, and policy.path, "
-                f"{self.policy_spec.path}, holds other weights (or policy.dtype rounds them otherwise). Resume "
-                "with the model that the run was started from; the directory may have moved."
-            )
+        check_resumed(checkpoint, self._trained_names(), self.policy_spec.path, self.base_weights)
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
         if self.cached:
             self.cached.load_state_dict(checkpoint.get("reference", self.cached.state_dict()))

@@ -11,6 +11,7 @@ from rich.progress import track
 
 from rlaifv_pl.data.known import UNKNOWN, Known, take_apart
 from rlaifv_pl.data.loader import BatchLoader
+from rlaifv_pl.data.order import deal_all, in_step
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import Sidecars
 from rlaifv_pl.models.identity import weights_hash
@@ -137,11 +138,8 @@ def _plan(samples: ShardSet, shards: Sequence[int], trainer: Trainer, batch_size
     work = []
     for shard in shards:
         numbers = samples.numbers(shard)
-        for first in range(0, len(numbers), batch_size * size):
-            part = numbers[first : first + batch_size * size]
-            # Where nothing is left for a process, it computes what another does.
-            own = part[rank::size] or part[:1]
-            work.append(_Work(shard, list(own), part[-1] == numbers[-1]))
+        shares = deal_all(numbers, size, batch_size)
+        work += [_Work(shard, in_step(share, rank), share is shares[-1]) for share in shares]
     return work
 
 

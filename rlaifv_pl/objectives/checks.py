@@ -1,4 +1,7 @@
-"""What is looked at once, at the first batch, since it would go wrong in silence."""
+"""What is looked at once, at the start or the first batch, since it would go wrong in silence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
@@ -60,4 +63,32 @@ def check_gradients(policy: VLM) -> None:
             f"{', '.join(idle[:8])}{' ...' if len(idle) > 8 else ''}. Their optimiser state could not be saved "
             "and distributed training would hang. Freeze them: policy.freeze takes patterns of these names "
             "(without the leading 'model.')."
+        )
+
+
+def check_resumed(checkpoint: Mapping[str, Any], trained: Sequence[str], path: str, weights: str) -> None:
+    """Compare a checkpoint with the run that is to go on from it.
+
+    Args:
+        checkpoint: as it was saved.
+        trained: names of what trains.
+        path: of the policy as it was loaded.
+        weights: their hash.
+
+    Raises:
+        RunError: other parameters train now, or the run did not start from these weights, so that what is frozen,
+            and the reference, would be others.
+    """
+    saved, expected = set(checkpoint["state_dict"]), set(trained)
+    if saved != expected:
+        raise RunError(
+            "The checkpoint does not fit the configured policy: "
+            f"missing {sorted(expected - saved)[:8]}, unexpected {sorted(saved - expected)[:8]}. "
+            "Resume with the config that the run was started with (config.yaml in its directory)."
+        )
+    if checkpoint["base"]["weights"] != weights:
+        raise RunError(
+            f"The checkpoint is of a run that started from {checkpoint['base']['path']}, and policy.path, "
+            f"{path}, holds other weights (or policy.dtype rounds them otherwise). Resume "
+            "with the model that the run was started from; the directory may have moved."
         )

@@ -3,6 +3,8 @@
 import math
 from typing import Literal
 
+from lightning.pytorch import Trainer
+
 Schedule = Literal["cosine", "linear", "constant"]
 
 
@@ -24,3 +26,19 @@ def rate(step: int, total: int, warmup: float, schedule: Schedule) -> float:
     progress = min(1.0, (step - rising) / max(1, total - rising))
     shares = {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress, "constant": 1.0}
     return shares[schedule]
+
+
+def steps_of(trainer: Trainer, epochs: int) -> int:
+    """Optimiser updates in so many epochs of the shards of now, or up to `trainer.max_steps`.
+
+    Raises:
+        ValueError: neither is limited.
+    """
+    batches = trainer.datamodule.batches_per_epoch()
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
+    ends = [end for end in (steps, trainer.max_steps) if end >= 0]
+    if not ends:
+        raise ValueError("A run without an end has no schedule: set trainer.max_epochs or trainer.max_steps.")
+    return min(ends)

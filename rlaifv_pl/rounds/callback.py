@@ -27,6 +27,7 @@ from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.fsdp import gathered
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.records import Candidate, Sample
+from rlaifv_pl.rounds.check import check_rounds
 from rlaifv_pl.rounds.ledger import Ledger
 from rlaifv_pl.rounds.probe import Probe
 from rlaifv_pl.rounds.reference_file import ReferenceFiles, Refresh
@@ -89,7 +90,7 @@ class Rounds(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
         if stage != "fit":
             return
-        self._check(trainer, pl_module)
+        check_rounds(trainer, pl_module, self.epochs, self.refresh)
         self._started, self._ready = time.monotonic(), 0
         self._trainer, self._module = trainer, pl_module
         self.directory = Path(trainer.default_root_dir) / "rounds"
@@ -139,29 +140,6 @@ class Rounds(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._schedule_start = state_dict["schedule_start"]
-
-    def _check(self, trainer: Trainer, module: AlignmentModule) -> None:
-        if trainer.max_epochs < 1 or trainer.max_epochs % self.epochs:
-            raise RunError(
-                f"trainer.max_epochs is {trainer.max_epochs}, expected a multiple of rounds.epochs ({self.epochs}), "
-                "since their quotient is the number of rounds."
-            )
-        if trainer.datamodule.train:
-            raise RunError(
-                f"data.train is {trainer.datamodule.train!r}, but rounds make the shards that a run trains on. "
-                "Leave data.train out, or leave the rounds out."
-            )
-        many = trainer.max_epochs > self.epochs
-        if many and module.reference_mode == "adapter_off" and self.refresh != "initial":
-            raise RunError(
-                f"The reference of a later round is to be {self.refresh!r}, but without its adapters the policy is the "
-                "initial one. Set model.reference: live (its copy holds adapters only), or refresh: initial."
-            )
-        if many and module.reference_mode == "cached" and self.refresh == "ema":
-            raise RunError(
-                "rounds.refresh: ema makes a reference that is no policy of any time, and model.reference: cached "
-                "holds none. Set model.reference: live, or refresh: previous."
-            )
 
     def _begin(self, number: int) -> None:
         if self._module.reference is not None:
