@@ -132,15 +132,18 @@ class VLM(nn.Module):
         }
         shares = self.shares(batch)
         inputs, source = self._columns(batch, grids) if shares else (batch.rows | grids, batch.source)
+        nothing = 0.0
         if batch.images:
             features = self._image_features(batch)
             inputs["mm_encoder_outputs"] = {
                 "image": features if shares else repeat_features(features, batch.copies)
             }
+        elif self.blank is not None:
+            # Now, where others look at their images.
+            nothing = self._nothing_seen(source.device)
         hidden = model.model(**inputs, use_cache=False).last_hidden_state
         wanted = hidden.flatten(0, 1)[source]
-        logps = target_logps(wanted, model.get_output_embeddings().weight, batch.target)
-        return logps if batch.images or self.blank is None else logps + self._nothing_seen(logps.device)
+        return target_logps(wanted, model.get_output_embeddings().weight, batch.target) + nothing
 
     @property
     def layout(self) -> Literal["packed", "trees", "rows"]:
