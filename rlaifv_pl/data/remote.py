@@ -138,8 +138,9 @@ def _fill(copy: Path, directory: RemoteDirectory, data: bytes, manifest: Manifes
         if _is_whole(copy, data):
             return
         missing = [shard for shard in manifest.shards if _size(copy / shard.name) != shard.bytes]
-        _check_room(copy, directory, missing)
-        _fetch_all(copy, directory, missing)
+        if missing:
+            _check_room(copy, directory, missing)
+            _fetch_all(copy, directory, missing)
         with atomic_file(copy / MANIFEST_NAME) as file:
             file.write(data)
 

@@ -311,7 +311,7 @@ def test_what_a_kill_left_torn_is_fetched_anew(server, pairs, cache):
     "fault", [None, serve.status(500), serve.status(404), serve.status(403), serve.cut(9)]
 )
 def test_secrets_are_sent_and_never_shown(server, pairs, cache, capfd, caplog, fault):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     url = f"http://me:hunter2@{server.place}/pairs?token=hunter3&sig=hunter%2F4"
     server.on(FIRST, fault)
     shown = ""
@@ -332,6 +332,13 @@ def test_secrets_are_sent_and_never_shown(server, pairs, cache, capfd, caplog, f
     said = capfd.readouterr()
     everything = shown + said.out + said.err + caplog.text + repr(written)
     assert "hunter" not in everything and "bWU6" not in everything
+
+
+def test_credentials_may_come_from_a_file(server, pairs, cache, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password hunter2")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert_equal(local(server.url("pairs"), cache), pairs)
+    assert {authorization for _, authorization in server.requests} == {"Basic bWU6aHVudGVyMg=="}
 
 
 def _shown(error: BaseException) -> list[str]:
