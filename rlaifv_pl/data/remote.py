@@ -70,14 +70,14 @@ def local(path: str | Path, cache_dir: str | Path | None = None, patience: Patie
     _check(manifest, directory)
     root = Path(cache_dir) if cache_dir else default_cache()
     copy = root / f"{directory.name}-{hashlib.sha256(data).hexdigest()[:32]}"
-    if not _is_whole(copy, data):
-        try:
+    try:
+        if not _is_whole(copy, data):
             _fill(copy, directory, data, manifest)
-        except OSError as error:
-            raise RemoteError(
-                f"{directory.shown} cannot be copied to {copy} ({error.strerror or error}). Make room there, or name "
-                f"another cache: data.cache_dir in training, {CACHE_VARIABLE} in the environment everywhere."
-            ) from error
+    except OSError as error:
+        raise RemoteError(
+            f"{directory.shown} cannot be copied to {copy} ({error.strerror or error}). Make room there, or name "
+            f"another cache: data.cache_dir in training, {CACHE_VARIABLE} in the environment everywhere."
+        ) from error
     return copy
 
 
