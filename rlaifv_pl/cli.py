@@ -21,6 +21,7 @@ from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.sidecar import SidecarError
+from rlaifv_pl.data.urls import RemoteError, redact
 from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.models.policy import PolicyError
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
@@ -54,6 +55,7 @@ EXPLAINED = (
     ExportError,
     ManifestError,
     PolicyError,
+    RemoteError,
     RunError,
     SidecarError,
     TimeoutError,
@@ -99,7 +101,19 @@ class KeepConfig(SaveConfigCallback):
         directory.mkdir(parents=True, exist_ok=True)
         starts = len(list(directory.glob("config.start*.yaml")))
         for name in (self.config_filename, f"config.start{starts}.yaml"):
-            self.parser.save(self.config, directory / name, skip_none=False, overwrite=True)
+            self.parser.save(_without_secrets(self.config), directory / name, skip_none=False, overwrite=True)
+
+
+def _without_secrets(config: Namespace) -> Namespace:
+    """The config without what the URLs of its shards may hold of passwords and tokens."""
+    config = config.clone()
+    for name in ("data.train", "data.val", "rounds.prompts"):
+        match config.get(name):
+            case str(url):
+                config[name] = redact(url)
+            case list(urls):
+                config[name] = [redact(url) for url in urls]
+    return config
 
 
 class CLI(LightningCLI):

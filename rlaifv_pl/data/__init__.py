@@ -8,6 +8,8 @@
   `images`, opening files nobody vouches for; `faults`, what can be wrong and what to do about it)
 - `manifest`: what a directory of shards holds and how it came about, written last (with `atomic`)
 - `shard_writer`: samples to tars
+- `remote`: directories of shards behind URLs to copies on this machine (with `transfer`, one file; `urls`, what is
+  behind them)
 - `shards`: tars to samples, at random (with `tar_index`)
 - `importers`: rows in the formats of TRL, RLAIF-V and LLaVA to shards
 - `sidecar`: what was computed of samples once, beside their shards (with `fill`, computing it; `survey`, how large

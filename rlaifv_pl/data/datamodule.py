@@ -3,7 +3,7 @@
 What a batch is made of is the objective's business: the module in training offers a `collator`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,20 +13,23 @@ import numpy as np
 from rlaifv_pl.data.collate import OnBadSample
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.loader import BatchLoader
+from rlaifv_pl.data.manifest import ManifestError, hash_json
 from rlaifv_pl.data.order import (
     Deal,
     Room,
     Sizes,
+    Turn,
     bring_together,
     deal,
     deal_all,
     epoch_order,
-    even_weights,
-    in_step,
     sort_by_length,
+    turns,
 )
+from rlaifv_pl.data.remote import default_cache, local
 from rlaifv_pl.data.shards import ShardSet, load_shards
 from rlaifv_pl.data.survey import Survey
+from rlaifv_pl.data.urls import is_url, redact
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.seeds import derive, run_seed
 
@@ -48,7 +51,8 @@ class AlignmentDataModule(L.LightningDataModule):
     is kept beside the shards.
 
     Args:
-        train: shard directory, or several.
+        train: shard directory, or several; also as URLs (http, s3, gs and others that fsspec knows), which are
+            copied to each node's disk before the first step.
         val: the same for validation; none is made without it.
         sources: makers of shards that are not there yet; each is asked before the first epoch.
         batch_size: samples a device and batch, at most. A preference sample is one pair. None for as many as
@@ -65,6 +69,8 @@ class AlignmentDataModule(L.LightningDataModule):
         on_bad_sample: stop at a sample that cannot be trained on, or leave it out and count it.
         cache_tower: run a frozen vision tower once for each sample, before training, and keep what the model reads of
             its output beside the shards. How much that is, is said before it begins.
+        cache_dir: where shards behind URLs are copied to, with what is computed of them; RLAIFV_PL_CACHE of the
+            environment unless given, or `rlaifv_pl` in the user's own cache.
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class AlignmentDataModule(L.LightningDataModule):
         window: int = 8,
         on_bad_sample: OnBadSample = "raise",
         cache_tower: bool = False,
+        cache_dir: str | None = None,
     ) -> None:
         super().__init__()
         for name, value in {
@@ -96,27 +103,33 @@ class AlignmentDataModule(L.LightningDataModule):
         self.room, self.val_batch_size = Room(batch_size, max_tokens), val_batch_size or batch_size or 8
         self.group_by, self.sort_within = group_by, sort_within
         self.num_workers, self.window, self.on_bad_sample = num_workers, window, on_bad_sample
-        self.cache_tower = cache_tower
+        self.cache_tower, self.cache_dir = cache_tower, cache_dir
         self._begin()
         self.shards_of_epoch: Callable[[int], list[str]] | None = None
         """Gives the shards of an epoch in place of `train`, where they are made in the run."""
 
     def _begin(self) -> None:
-        self._position = _start_of(epoch=0)
+        self._position: dict[str, Any] = _start_of(epoch=0)
         self._opened: tuple[int, ShardSet] | None = None
+        self._copies: dict[str, Path] = {}
 
     def prepare_data(self) -> None:
         for source in self.sources:
             source.ensure()
+        # Now, since a node's other processes, and other nodes, wait for the end of this as long as it takes.
+        is_validation = self.trainer is not None and self.trainer.validating
+        for shards in [self.val] if is_validation else [self.train, self.val]:
+            for path in _listed(shards):
+                local(path, self.cache_dir)
 
     def setup(self, stage: str) -> None:
         # Called before a checkpoint is restored: a second run with this object is a run of its own.
         self._begin()
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         return dict(self._position)
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self._position = dict(state)
 
     def train_dataloader(self) -> "PositionedLoader":
@@ -125,24 +138,17 @@ class AlignmentDataModule(L.LightningDataModule):
         samples = self._train_samples(epoch)
         if self._position["epoch"] != epoch:
             self._position = _start_of(epoch)
+        self._check_shards(samples)
         shares = self._deal(samples, epoch, self._position["samples"])
-        weights = even_weights(
-            shares, trainer.global_rank, self._position["batches"], trainer.accumulate_grad_batches
-        )
-        return PositionedLoader(
-            self._position, samples, shares, trainer.global_rank, weights, **self._how(samples)
-        )
+        mine = turns(shares, trainer.global_rank, self._position["batches"], trainer.accumulate_grad_batches)
+        return PositionedLoader(self._position, samples, mine, **self._how(samples))
 
     def val_dataloader(self) -> BatchLoader | list:
         if self.val is None:
             return []
         samples = self._open(self.val, "data.val")
-        rank = self.trainer.global_rank
         shares = deal_all(range(len(samples)), self.trainer.world_size, self.val_batch_size)
-        # What only keeps other processes company does not count.
-        weights = [float(bool(share[rank])) for share in shares]
-        mine = [in_step(share, rank) for share in shares]
-        return BatchLoader(samples, mine, weights=weights, **self._how(samples))
+        return BatchLoader(samples, turns(shares, self.trainer.global_rank), **self._how(samples))
 
     def batches_per_epoch(self) -> int:
         """Batches that this rank sees in a whole epoch of the shards of now."""
@@ -152,6 +158,38 @@ class AlignmentDataModule(L.LightningDataModule):
     def is_inside(self, epoch: int) -> bool:
         """Whether some of the epoch's samples have been trained on."""
         return self._position["epoch"] == epoch and self._position["samples"] > 0
+
+    def fetch(self, shards: Shards) -> list[Path]:
+        """Directories on this machine of shards that may lie behind URLs; the same ones while a run lasts, and
+        with the same shards in all processes.
+
+        Raises:
+            RemoteError: they cannot be had.
+            ManifestError: processes found different ones.
+        """
+        for path in filter(is_url, _listed(shards)):
+            if path in self._copies:
+                continue
+            copy = local(path, self.cache_dir)
+            first = self.trainer.strategy.broadcast(copy.name)
+            if copy.name != first:
+                raise ManifestError(
+                    f"{redact(path)} changed while the run began: its copy is {copy.name} in process "
+                    f"{self.trainer.global_rank} and {first} in process 0. Start the run again."
+                )
+            self._copies[path] = copy
+        return [self._copies.get(path) or Path(path) for path in _listed(shards)]
+
+    def _check_shards(self, samples: ShardSet) -> None:
+        """Refuse to go on inside an epoch of other shards: its place says nothing about these."""
+        found = hash_json(samples.hashes)
+        if self._position["samples"] and self._position.get("shards", found) != found:
+            raise ManifestError(
+                f"data.train holds other shards than when the checkpoint was saved, {self._position['samples']} "
+                "samples into the epoch. Bring those back, or start a new run. Of shards behind a URL, the copy is "
+                f"still there: name its directory in {self.cache_dir or default_cache()} as data.train."
+            )
+        self._position["shards"] = found
 
     def _train_samples(self, epoch: int) -> ShardSet:
         if self._opened is None or self._opened[0] != epoch:
@@ -203,7 +241,7 @@ class AlignmentDataModule(L.LightningDataModule):
             raise ValueError(
                 f"{name}: expected a directory of shards, got none. Set it in the config or as --{name}."
             )
-        return load_shards(shards)
+        return load_shards(self.fetch(shards))
 
 
 class PositionedLoader(BatchLoader):
@@ -214,29 +252,24 @@ class PositionedLoader(BatchLoader):
     """
 
     def __init__(
-        self,
-        position: dict[str, int],
-        samples: ShardSet,
-        shares: list[Deal],
-        rank: int,
-        weights: list[float],
-        **how: Any,
+        self, position: dict[str, Any], samples: ShardSet, turns: Sequence[Turn], **how: Any
     ) -> None:
-        super().__init__(samples, [share[rank] for share in shares], weights=weights, **how)
+        super().__init__(samples, turns, **how)
         self._position, self._before = position, position["batches"]
-        self._counts = [sum(map(len, share)) for share in shares]
-        self._shares = [len(share[rank]) * len(share) / sum(map(len, share)) for share in shares]
 
     def __len__(self) -> int:
         return self._before + len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch, count, share in zip(super().__iter__(), self._counts, self._shares, strict=True):
-            self._position["samples"] += count
+        for batch in super().__iter__():
+            self._position["samples"] += batch.among
             self._position["batches"] += 1
-            batch.share = share
             yield batch
 
 
-def _start_of(epoch: int) -> dict[str, int]:
+def _start_of(epoch: int) -> dict[str, Any]:
     return {"epoch": epoch, "samples": 0, "batches": 0}
+
+
+def _listed(shards: Shards | None) -> list[str]:
+    return [shards] if isinstance(shards, str | Path) else list(shards or ())

@@ -1,8 +1,7 @@
 """Samples of given numbers to batches, in worker processes."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import repeat
 from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
@@ -10,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from rlaifv_pl.data import features, known
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.known import Known
+from rlaifv_pl.data.order import Turn
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
 from rlaifv_pl.models.vlm import Batch, Uncast
@@ -23,34 +23,36 @@ class BatchLoader(DataLoader):
 
     Args:
         samples: of one or more directories.
-        batches: numbers of the samples of each batch.
+        turns: the batches.
         collate: makes a batch of samples.
         reference: log-ps of the samples that were computed beforehand.
         tower: what a frozen vision tower made of their images beforehand.
-        weights: of the batches; 1 unless given.
         how: options of torch's DataLoader.
     """
 
     def __init__(
         self,
         samples: ShardSet,
-        batches: Iterable[list[int]],
+        turns: Sequence[Turn],
         collate: Collate,
         reference: Sidecars | None = None,
         tower: Sidecars | None = None,
-        weights: Sequence[float] | None = None,
         **how: Any,
     ) -> None:
-        self.weights = weights
+        self.turns = turns
         make = partial(_batch, collate, reference is not None, tower)
-        super().__init__(_Reader(samples, reference), batch_sampler=batches, collate_fn=make, **how)
+        super().__init__(
+            _Reader(samples, reference),
+            batch_sampler=[turn.numbers for turn in turns],
+            collate_fn=make,
+            **how,
+        )
 
     def __iter__(self) -> Iterator[Batch]:
-        weights = repeat(1.0) if self.weights is None else self.weights
-        for batch, weight in zip(super().__iter__(), weights, strict=False):
+        for batch, turn in zip(super().__iter__(), self.turns, strict=True):
             if isinstance(batch, Exception):
                 raise batch
-            batch.weight = weight
+            batch.among, batch.share, batch.weight = turn.among, turn.share, turn.weight
             yield batch
 
 

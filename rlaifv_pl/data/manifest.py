@@ -117,15 +117,20 @@ def read_manifest(directory: str | Path) -> Manifest:
             f"{path} is missing, so the shards in {directory} are unfinished or were moved without it. "
             "Run the command that writes them again, to its end, or copy the manifest beside its shards."
         )
-    manifest = _parse(path)
+    manifest = parse_manifest(path.read_bytes(), path)
     for shard in manifest.shards:
         _check_size(directory / shard.name, shard.bytes)
     return manifest
 
 
-def _parse(path: Path) -> Manifest:
+def parse_manifest(data: bytes, path: str | Path) -> Manifest:
+    """The manifest that is in a file; `path` is for messages.
+
+    Raises:
+        ManifestError: it is none of this schema version.
+    """
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(data)
         version = document["schema_version"]
         if version == SCHEMA_VERSION:
             shards = tuple(ShardInfo(**shard) for shard in document.pop("shards"))

@@ -165,12 +165,6 @@ def deal_all(order: Sequence[int], ranks: int, size: int) -> list[Deal]:
     return [[part[rank::ranks] for rank in range(ranks)] for part in parts]
 
 
-def in_step(share: Deal, rank: int) -> list[int]:
-    """What a rank computes: its own samples, or one of another's where it has none, since models in slices compute
-    in step."""
-    return share[rank] or share[0][:1]
-
-
 def _deal_rest(share: Deal, room: Room, sizes: Sizes | None) -> list[Deal]:
     if all(share):
         return [share]
@@ -181,24 +175,43 @@ def _deal_rest(share: Deal, room: Room, sizes: Sizes | None) -> list[Deal]:
     return deal(rest, len(share), room, sizes._replace(prompt=np.arange(len(sizes.prompt))))
 
 
-def even_weights(shares: Sequence[Deal], rank: int, before: int, accumulated: int) -> list[float]:
-    """What to multiply the mean loss of each of a rank's batches by, so that every sample of a step counts
-    equally: ranks are averaged, and so are accumulated batches, however many samples they have.
+class Turn(NamedTuple):
+    """A rank's batch, and what it is among those that are computed with it."""
+
+    numbers: list[int]
+    """Of the samples. A rank that has none computes one of another's, since models in slices compute in step."""
+    among: int
+    """Samples of all ranks' batches."""
+    share: float
+    """What the mean over the rank's samples adds to that over all, as the mean over ranks: own samples over those of
+    a rank on average. 0 for samples of another's."""
+    weight: float = 1.0
+    """Of the batches of all ranks among those of a step: makes its samples count equally."""
+
+
+def turns(shares: Sequence[Deal], rank: int, before: int = 0, accumulated: int = 1) -> list[Turn]:
+    """A rank's batches.
 
     Args:
         shares: the batches of all ranks.
-        rank: whose weights are wanted.
+        rank: whose are wanted.
         before: batches of the epoch that came earlier.
         accumulated: batches of a step; the last step of an epoch may have fewer.
 
-    >>> even_weights([[[1, 2], [3, 4]], [[5], [6]]], rank=0, before=0, accumulated=2)
-    [1.3333333333333333, 0.6666666666666666]
+    >>> turns([[[1, 2], [3, 4]], [[5], []]], rank=1, accumulated=2)
+    [Turn(numbers=[3, 4], among=4, share=1.0, weight=1.6), Turn(numbers=[5], among=1, share=0.0, weight=0.4)]
     """
+    counts = [sum(map(len, share)) for share in shares]
     steps = [(before + place) // accumulated for place in range(len(shares))]
     samples: Counter[int] = Counter()
-    for step, share in zip(steps, shares, strict=True):
-        samples[step] += sum(map(len, share))
+    for step, count in zip(steps, counts, strict=True):
+        samples[step] += count
     return [
-        len(share[rank]) * len(share) * accumulated / samples[step]
-        for step, share in zip(steps, shares, strict=True)
+        Turn(
+            numbers=share[rank] or share[0][:1],
+            among=count,
+            share=len(share[rank]) * len(share) / count,
+            weight=count * accumulated / samples[step],
+        )
+        for step, share, count in zip(steps, shares, counts, strict=True)
     ]

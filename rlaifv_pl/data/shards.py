@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.manifest import ManifestError, read_manifest
+from rlaifv_pl.data.remote import local
 from rlaifv_pl.data.schema import decode_sample
 from rlaifv_pl.data.shard_writer import ShardWriter
 from rlaifv_pl.data.tar_index import Extent, index_tar
@@ -130,9 +131,10 @@ class ShardSet(Dataset[Sample]):
         return number, index - self._ends[number] + len(self.shards[number])
 
 
-def load_shards(paths: str | Path | Sequence[str | Path]) -> ShardSet:
-    """Open one shard directory or several, as `ShardSet` describes."""
-    return ShardSet([paths] if isinstance(paths, str | Path) else paths)
+def load_shards(paths: str | Path | Sequence[str | Path], cache_dir: str | Path | None = None) -> ShardSet:
+    """Open one shard directory or several, as `ShardSet` describes; URLs through the cache, as `local` does."""
+    paths = [paths] if isinstance(paths, str | Path) else paths
+    return ShardSet([local(path, cache_dir) for path in paths])
 
 
 def check_length(shard: Shard, expected: int) -> None:

@@ -14,8 +14,10 @@ from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.importers.run import Format, OnBad, import_shards
 from rlaifv_pl.data.manifest import ShardInfo, hash_file, read_manifest
+from rlaifv_pl.data.remote import local
 from rlaifv_pl.data.schema import Kind, check_sample, kinds
 from rlaifv_pl.data.shards import Shard, check_length, load_shards
+from rlaifv_pl.data.urls import redact
 from rlaifv_pl.records import Sample
 
 MAX_PRINTED_FAULTS = 20
@@ -58,7 +60,7 @@ def verify(paths: list[str] | str) -> None:
     """Read every byte of shards: hashes, tar structure, samples, images.
 
     Args:
-        paths: one directory of shards or a list of them.
+        paths: one directory of shards or a list of them; a URL is copied to the cache first (RLAIFV_PL_CACHE).
 
     Raises:
         ManifestError: a directory is unfinished, or its shards do not have the sizes it says.
@@ -66,7 +68,8 @@ def verify(paths: list[str] | str) -> None:
     """
     console = Console()
     paths = _listed(paths)
-    shards = [(Path(path), info) for path in paths for info in read_manifest(path).shards]
+    copies = map(local, paths)
+    shards = [(path, info) for path in copies for info in read_manifest(path).shards]
     faults: Counter[str] = Counter()
     for path, info in track(shards, "verifying", console=console, disable=not console.is_terminal):
         for fault in _find_faults(path / info.name, info):
@@ -79,14 +82,14 @@ def verify(paths: list[str] | str) -> None:
     console.print(table)
     if faults:
         counts = ", ".join(f"{reason} {count}" for reason, count in faults.items())
-        raise SystemExit(f"faults in {', '.join(paths)}: {counts}")
+        raise SystemExit(f"faults in {', '.join(map(redact, paths))}: {counts}")
 
 
 def show(paths: list[str] | str, *, out: str = "contact_sheet.png", count: int = 12, seed: int = 0) -> None:
     """Print what shards hold, and draw some of their samples on a contact sheet.
 
     Args:
-        paths: one directory of shards or a list of them.
+        paths: one directory of shards or a list of them; a URL is copied to the cache first (RLAIFV_PL_CACHE).
         out: the PNG to write.
         count: samples on the sheet.
         seed: picks the samples.
@@ -94,7 +97,7 @@ def show(paths: list[str] | str, *, out: str = "contact_sheet.png", count: int =
     paths = _listed(paths)
     shards = load_shards(paths)
     samples = (shards[index] for index in range(len(shards)))
-    table = Table("what", "value", title=", ".join(paths))
+    table = Table("what", "value", title=", ".join(map(redact, paths)))
     for name, value in _statistics(samples):
         table.add_row(name, value)
     for manifest in shards.manifests:

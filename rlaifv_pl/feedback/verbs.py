@@ -27,7 +27,8 @@ def make(
     starts them: `torchrun --nproc-per-node 8 --no-python rlaifv feedback ...`.
 
     Args:
-        prompts: shard directory, or several; of each sample only the prompt and the images count.
+        prompts: shard directory, or several, also as URLs, which are copied to the cache first (RLAIFV_PL_CACHE);
+            of each sample only the prompt and the images count.
         out: directory of the preference shards to write.
         policy: the model that answers.
         feedback: how its answers become pairs.

@@ -68,11 +68,13 @@ class Batch:
     """Of each tree, the place of a sample whose images it has, and whether they are its rejected ones."""
     tower: list[Tensor] | None = None
     """What a frozen vision tower made of `images`, as `TowerLayout` keeps it, where that is known beforehand."""
-    weight: float = 1.0
-    """Of the batch's loss: makes the samples of a step count equally, however many each batch has. 0 for a batch
-    that another process has too."""
+    among: int = 0
+    """Samples of the batches of all processes that are computed with this one."""
     share: float = 1.0
-    """Samples of this process's batch over the mean of all processes: what its means weigh among theirs."""
+    """What this batch's mean adds to that over all of them, as the mean over processes; 0 for one that only keeps the
+    others company."""
+    weight: float = 1.0
+    """Of the batches of all processes among those of a step: makes its samples count equally."""
     dropped: list[tuple[str, str]] = field(default_factory=list)
     """(where it lies, reason) of each sample that was left out."""
 

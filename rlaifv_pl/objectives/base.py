@@ -4,7 +4,6 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from rlaifv_pl.models.reference import ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives.cached import CachedReference
 from rlaifv_pl.objectives.checks import RunError, check_gradients, check_resumed, check_tree, slicing_of
+from rlaifv_pl.objectives.in_step import InStep
 from rlaifv_pl.objectives.schedule import Schedule, rate, steps_of
 from rlaifv_pl.objectives.tower import CachedTower
 from rlaifv_pl.records import Sample
@@ -44,10 +44,11 @@ class Scored(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What an objective makes of a batch."""
+    """What an objective makes of a batch: this process's parts of means over the samples, or tokens, of all processes.
+    The mean of the parts is the mean."""
 
     loss: Tensor
-    """Mean over the samples; the only thing with a gradient."""
+    """The only thing with a gradient."""
     metrics: dict[str, Tensor]
 
 
@@ -85,7 +86,7 @@ class AlignmentModule(L.LightningModule):
         self.cached: CachedReference | None = None
         self.cached_tower: CachedTower | None = None
         self.dropped: Counter[str] = Counter()
-        self._last: Batch | None = None
+        self._in_step = InStep()
         self._tree_is_checked = self._gradients_are_checked = False
         self.schedule_epochs: int | None = None
         """Epochs that the schedule spans from `schedule_start` on; the whole run unless set."""
@@ -176,7 +177,7 @@ class AlignmentModule(L.LightningModule):
 
     def training_step(self, batch: Batch, _index: int) -> Tensor | None:
         self.dropped.update(reason for _, reason in batch.dropped)
-        if (batch := self._in_step(batch)) is None:
+        if (batch := self._in_step(batch, self.trainer)) is None:
             return None
         self._check_tree(batch)
         return self._log(batch, "train").loss * batch.weight
@@ -190,37 +191,31 @@ class AlignmentModule(L.LightningModule):
             self._tree_is_checked = True
 
     def validation_step(self, batch: Batch, _index: int) -> None:
-        if (batch := self._in_step(batch)) is not None:
+        if (batch := self._in_step(batch, self.trainer)) is not None:
             self._log(batch, "val")
 
     def _log(self, batch: Batch, stage: str) -> Step:
-        step = self.objective(batch)
-        means = {"loss": step.loss, **step.metrics}
-        metrics = {f"{stage}/{name}": value.detach() * batch.share for name, value in means.items()}
-        training = stage == "train"
+        step, training = self.objective(batch), stage == "train"
+        # The mean over processes is that over all their samples; in validation, batches have their number of them.
         how = {"on_step": training, "on_epoch": not training, "sync_dist": self.trainer.world_size > 1}
-        # A batch that only keeps other processes company has no weight.
-        how["batch_size"] = len(batch.keys) if batch.weight else 0
-        self.log(f"{stage}/loss", metrics.pop(f"{stage}/loss"), prog_bar=True, **how)
-        self.log_dict(metrics, **how)
+        how["batch_size"] = batch.among or len(batch.keys)
+        self.log_dict({f"{stage}/{name}": value.detach() for name, value in step.metrics.items()}, **how)
+        self.log(f"{stage}/loss", step.loss.detach(), prog_bar=True, **how)
         return step
 
-    def _in_step(self, batch: Batch) -> Batch | None:
-        """The batch; where all its samples were left out, the one before at no weight, since other processes do not
-        step alone. A lone process needs none.
+    def token_mean(self, total: Tensor, count: Tensor | int, batch: Batch) -> Tensor:
+        """This process's part of a mean over the tokens of all: the mean of the parts is the mean.
 
-        Raises:
-            RunError: there was none before.
+        Args:
+            total: sum over its own tokens.
+            count: number of them; where no process has any, the mean is 0.
+            batch: that they are of.
         """
-        if not batch.keys and self._last is not None:
-            return replace(self._last, weight=0.0, share=0.0)
-        if not batch.keys and self.trainer.world_size > 1:
-            raise RunError(
-                f"No sample of the first batch of rank {self.global_rank} could be used ({batch.dropped}), and the "
-                "other ranks cannot step without it. Remove these samples: `rlaifv shards verify` lists them."
-            )
-        self._last = batch if self.trainer.world_size > 1 else None
-        return batch if batch.keys else None
+        is_own = float(batch.share > 0)
+        counts = torch.as_tensor(count, dtype=total.dtype, device=total.device) * is_own
+        if self._trainer is not None and self.trainer.world_size > 1:
+            counts = self.trainer.strategy.reduce(counts, reduce_op="mean")
+        return total * is_own / torch.where(counts > 0, counts, 1.0)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # Named, so that an optimiser may treat matrices of layers and embeddings differently.

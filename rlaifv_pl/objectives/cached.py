@@ -11,7 +11,7 @@ from rich.progress import track
 
 from rlaifv_pl.data.known import UNKNOWN, Known, take_apart
 from rlaifv_pl.data.loader import BatchLoader
-from rlaifv_pl.data.order import deal_all, in_step
+from rlaifv_pl.data.order import Turn, deal_all, turns
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import Sidecars
 from rlaifv_pl.models.identity import weights_hash
@@ -20,6 +20,7 @@ from rlaifv_pl.models.policy import PolicyError, PolicySpec
 from rlaifv_pl.models.reference import frozen
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives.checks import slicing_of
+from rlaifv_pl.objectives.in_step import InStep
 from rlaifv_pl.objectives.tower import seen_as
 
 
@@ -35,7 +36,7 @@ class CachedReference:
     def __init__(self, policy: VLM, spec: PolicySpec, processor: Any) -> None:
         self.policy, self.spec, self.processor = policy, spec, processor
         self.weights, self.adapters = weights_hash(policy, adapters=False), False
-        self._is_policy = True
+        self._is_policy, self._in_step = True, InStep()
 
     def renew(self) -> None:
         """Compare with the policy as it is now, adapters included."""
@@ -80,14 +81,14 @@ class CachedReference:
 
     def _make(self, sidecars: Sidecars, work: list["_Work"], trainer: Trainer, how: dict[str, Any]) -> None:
         model, samples = self._model(trainer), sidecars.samples
-        loader = BatchLoader(samples, [part.numbers for part in work], **how)
+        loader = BatchLoader(samples, [part.turn for part in work], **how)
         shown = track(
             zip(work, loader, strict=True), "reference log-ps", len(work), console=Console(stderr=True),
             disable=not trainer.is_global_zero,
         )  # fmt: skip
         found: dict[int, Known] = {}
         for part, batch in shown:
-            found |= self._score(model, trainer, part.numbers, batch)
+            found |= self._score(model, trainer, part.turn.numbers, batch)
             if part.ends_shard:
                 found = _gather(found, trainer.world_size)
                 if trainer.is_global_zero:
@@ -96,11 +97,13 @@ class CachedReference:
 
     @torch.no_grad()
     def _score(self, model: VLM, trainer: Trainer, numbers: Sequence[int], batch: Batch) -> dict[int, Known]:
-        if not batch.keys:
+        strategy, own = trainer.strategy, batch
+        if (batch := self._in_step(own, trainer)) is None:
             return {}
-        strategy = trainer.strategy
         with strategy.precision_plugin.forward_context(), frozen(model, adapters=self.adapters):
             logps = model(strategy.batch_to_device(batch))
+        if not own.keys:
+            return {}
         values = take_apart(batch, logps)
         return {numbers[kept]: value for kept, value in zip(batch.kept, values, strict=True)}
 
@@ -128,7 +131,7 @@ class _Work(NamedTuple):
     """A batch of the pass, of this process."""
 
     shard: int
-    numbers: list[int]
+    turn: Turn
     ends_shard: bool
 
 
@@ -138,8 +141,8 @@ def _plan(samples: ShardSet, shards: Sequence[int], trainer: Trainer, batch_size
     work = []
     for shard in shards:
         numbers = samples.numbers(shard)
-        shares = deal_all(numbers, size, batch_size)
-        work += [_Work(shard, in_step(share, rank), share is shares[-1]) for share in shares]
+        mine = turns(deal_all(numbers, size, batch_size), rank)
+        work += [_Work(shard, turn, turn is mine[-1]) for turn in mine]
     return work
 
 

@@ -59,7 +59,8 @@ class DPOModule(AlignmentModule):
         composed = compose(self.losses, policy, reference)
         metrics = pair_metrics(policy, reference, self._beta)
         metrics |= {f"loss/{name}": value.mean() for name, value in composed.parts.items()}
-        return Step(composed.loss.mean(), metrics)
+        parts = {name: value * batch.share for name, value in metrics.items()}
+        return Step(composed.loss.mean() * batch.share, parts)
 
     @property
     def _beta(self) -> float:

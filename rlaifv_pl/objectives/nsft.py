@@ -7,13 +7,11 @@ got wrong. L = L_sft(chosen) + L_sft(corrections): one model, plain cross-entrop
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from torch import Tensor
-
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.models.chat import Dialogue, about_images, prompt_messages, turn
 from rlaifv_pl.models.reference import ReferenceMode, resolve_reference
 from rlaifv_pl.models.vlm import Batch
-from rlaifv_pl.objectives.base import AlignmentModule, Scored, Step
+from rlaifv_pl.objectives.base import AlignmentModule, Step
 from rlaifv_pl.objectives.losses import token_kl
 from rlaifv_pl.records import Message, Sample
 
@@ -83,11 +81,14 @@ class NSFTModule(AlignmentModule):
 
     def objective(self, batch: Batch) -> Step:
         policy, reference = self.score(batch)
-        chosen, corrections = _means(policy)
+        tokens = len(policy.tokens)
+        sums, counts = policy.sums.view(2, -1).sum(1), policy.counts.view(2, -1).sum(1)
+        chosen, corrections = self.token_mean(-sums, counts, batch)
         parts = {"loss/chosen": chosen, "loss/corrections": corrections}
-        loss = -policy.tokens.mean() if self.reduction == "token_mean" else sum(parts.values())
+        whole = self.token_mean(-policy.tokens.sum(), tokens, batch)
+        loss = whole if self.reduction == "token_mean" else chosen + corrections
         if reference is not None:
-            parts["kl"] = token_kl(policy.tokens, reference.tokens).mean()
+            parts["kl"] = self.token_mean(token_kl(policy.tokens, reference.tokens).sum(), tokens, batch)
             loss = loss + self.kl_weight * parts["kl"]
         return Step(loss, parts)
 
@@ -104,10 +105,3 @@ def _turns(sample: Sample) -> list[Message]:
         for correction in sample.corrections
         for message in (turn("user", correction.question), turn("assistant", correction.answer))
     ]
-
-
-def _means(scored: Scored) -> tuple[Tensor, Tensor]:
-    """Mean negative log-p of a token of each part; 0 for a part without targets."""
-    sums, counts = scored.sums.view(2, -1).sum(1), scored.counts.view(2, -1).sum(1)
-    chosen, corrections = -sums / counts.clamp(min=1)
-    return chosen, corrections

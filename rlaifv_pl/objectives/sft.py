@@ -30,4 +30,5 @@ class SFTModule(AlignmentModule):
 
     def objective(self, batch: Batch) -> Step:
         scored, _ = self.score(batch)
-        return Step(-scored.tokens.mean(), {"tokens": scored.counts.mean()})
+        loss = self.token_mean(-scored.tokens.sum(), len(scored.tokens), batch)
+        return Step(loss, {"tokens": scored.counts.mean() * batch.share})

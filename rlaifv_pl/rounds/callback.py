@@ -42,8 +42,8 @@ class Rounds(Checkpoint):
     `<run>/rounds/<number>`, counted from 1.
 
     Args:
-        prompts: shards of the prompts that the policy answers; each round gets its own. A config without
-            it has no rounds.
+        prompts: shards of the prompts that the policy answers, also as URLs; each round gets its own. A config
+            without it has no rounds.
         feedback: how answers become pairs; needed with `prompts`.
         epochs: of training in a round.
         prompts_per_round: how many are answered in a round; as many as are there, in equal shares, unless given.
@@ -97,6 +97,7 @@ class Rounds(Checkpoint):
         writes = trainer.global_rank == 0
         self.ledger = Ledger(self.directory, writes=writes)
         self._references = ReferenceFiles(self.directory, self.refresh, self.ema_keep, writes=writes)
+        self._prompts = trainer.datamodule.fetch(self.prompts)
         trainer.datamodule.shards_of_epoch = self.shards_of_epoch
         pl_module.schedule_epochs = self.epochs if self.restart else None
 
@@ -210,12 +211,12 @@ class Rounds(Checkpoint):
 
     def _draw_prompts(self, number: int) -> Prompts:
         """A slice of one shuffle of all prompts: no prompt is in two rounds."""
-        shards, rounds = load_shards(self.prompts), self._trainer.max_epochs // self.epochs
+        shards, rounds = load_shards(self._prompts), self._trainer.max_epochs // self.epochs
         many = self.prompts_per_round or len(shards) // rounds
         if not 0 < many * rounds <= len(shards):
             raise RunError(
                 f"{rounds} rounds of {many} prompts need {max(many, 1) * rounds}, but there are {len(shards)} in "
-                f"{self.prompts}. Bring more prompts, or set fewer rounds or prompts_per_round."
+                f"{', '.join(map(str, self._prompts))}. Bring more prompts, or set fewer rounds or prompts_per_round."
             )
         order = random.Random(derive(run_seed(), "prompts")).sample(range(len(shards)), len(shards))
         return Prompts(shards, order[(number - 1) * many : number * many])

@@ -25,7 +25,7 @@ def check_rounds(trainer: Trainer, module: AlignmentModule, epochs: int, refresh
         )
     if trainer.datamodule.train:
         raise RunError(
-            f"data.train is {trainer.datamodule.train!r}, but rounds make the shards that a run trains on. "
+            "data.train is set, but rounds make the shards that a run trains on. "
             "Leave data.train out, or leave the rounds out."
         )
     many = trainer.max_epochs > epochs

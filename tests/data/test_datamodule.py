@@ -18,6 +18,7 @@ from torch import nn
 
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.shards import ShardWriter
 from rlaifv_pl.run.checkpoint import RunCheckpoint
 from tests.data.samples import pair
@@ -46,7 +47,7 @@ class Tracer(L.LightningModule):
         self.seen.append((self.current_epoch, index, batch.keys))
         Tracer.trained += 1
         x = torch.tensor([float(key[1:]) for key in batch.keys])
-        return (self.weight - x).square().mean() * batch.weight
+        return (self.weight - x).square().mean() * batch.share * batch.weight
 
     def validation_step(self, batch, index):
         self.validated += len(batch.keys)
@@ -300,7 +301,22 @@ def test_the_position_counts_what_was_handed_out_and_not_what_workers_read_ahead
     assert data.state_dict()["samples"] == 0
     for count in range(1, 4):
         next(batches)
-        assert data.state_dict() == {"epoch": 0, "samples": 2 * count, "batches": count}
+        assert data.state_dict().items() >= {"epoch": 0, "samples": 2 * count, "batches": count}.items()
+
+
+def test_going_on_inside_an_epoch_of_other_shards_is_refused(tmp_path, rounds):
+    """Other samples in as many shards; the same ones elsewhere are the same."""
+    data = at(AlignmentDataModule(rounds[11], batch_size=2, num_workers=0))
+    start = data.state_dict()
+    next(iter(data.train_dataloader()))
+    state = data.state_dict()
+    elsewhere = shards(tmp_path / "moved", 11, first=1100)
+    take(elsewhere, 2, 1, state=state)
+    other = shards(tmp_path / "other", 11, first=1000)
+    with pytest.raises(ManifestError, match=r"data\.train holds other shards .*, 2 samples into the epoch"):
+        take(other, 2, 1, state=state)
+    for state_before_there_was_a_check in (start, {"epoch": 0, "samples": 2, "batches": 1}):
+        take(other, 2, 1, state=state_before_there_was_a_check)
 
 
 def test_the_length_of_an_epoch_counts_what_came_before_the_interruption(rounds):

@@ -12,8 +12,8 @@ from rlaifv_pl.data.order import (
     bring_together,
     deal,
     epoch_order,
-    even_weights,
     sort_by_length,
+    turns,
 )
 
 LENGTHS = [5, 1, 0, 7, 3, 4]
@@ -214,12 +214,13 @@ def test_dealing_on_from_any_batch_gives_the_same_batches():
 def test_weights_make_every_sample_of_a_step_count_equally():
     shares = deal(ORDER[:101], 3, Room(None, 300), SIZES)
     before, accumulated = 4, 3
-    weights = [even_weights(shares, rank, before, accumulated) for rank in range(3)]
+    mine = [turns(shares, rank, before, accumulated) for rank in range(3)]
     steps = {}
     for place, share in enumerate(shares):
         for rank, part in enumerate(share):
             # What a sample's gradient is multiplied by: mean of the batch, of the ranks, of the accumulated.
-            each = weights[rank][place] / len(part) / 3 / accumulated
+            turn = mine[rank][place]
+            each = turn.weight * turn.share / len(part) / 3 / accumulated
             steps.setdefault((before + place) // accumulated, []).extend([each] * len(part))
     assert len(steps) > 2
     for shares_of_step in steps.values():

@@ -28,7 +28,8 @@ def correct(
     """Write a corrective dialogue to each preference sample: shards for nSFT.
 
     Args:
-        shards: one directory of preference shards or a list of them.
+        shards: one directory of preference shards or a list of them; a URL is copied to the cache first
+            (RLAIFV_PL_CACHE).
         out: the directory of shards to write. Killed, the same command goes on where it was.
         corrector: writes the dialogues: by rule from the verdicts on the answers' claims, or a model.
         seed: decides which turns are taken, and their order.
