@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, auto_cli
 
 from rlaifv_pl.data import verbs as shards
+from rlaifv_pl.data.atomic import disk_fault
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.feedback import verbs as feedback
 from rlaifv_pl.feedback.correct.codebook import CodebookError
 from rlaifv_pl.feedback.correct.verb import correct
 from rlaifv_pl.feedback.engine import EngineError
+from rlaifv_pl.feedback.memory import MemoryFileError
 from rlaifv_pl.models.policy import PolicyError
 from rlaifv_pl.rounds.status import status
 from rlaifv_pl.run.console import hush
@@ -51,6 +53,7 @@ EXPLAINED = (
     FileExistsError,
     FileNotFoundError,
     ManifestError,
+    MemoryFileError,
     PolicyError,
 )
 """Errors whose message is all that a user needs."""
@@ -75,3 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         auto_cli(VERBS, args=named, parser_class=Parser, allow_abbrev=False, as_positional=positional)
     except EXPLAINED as error:
         sys.exit(f"error: {error}")
+    except Exception as error:
+        if (fault := disk_fault(error)) is None:
+            raise
+        sys.exit(f"error: {fault}")

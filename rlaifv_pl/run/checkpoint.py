@@ -8,10 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from rlaifv_pl.data.atomic import sync
+from rlaifv_pl.run.checkpoint_file import CheckpointFiles, sweep
 
 _NAME = re.compile(r"epoch\d+-step(\d+)(?:-v\d+)?\.ckpt")
 TORN_SUFFIX = ".torn"
@@ -62,15 +63,14 @@ class RunCheckpoint(ModelCheckpoint):
                 sys.stderr.write(f"{path} is torn, and now called {aside.name}; the one before it is taken\n")
         return set()
 
-    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        super()._save_checkpoint(trainer, filepath)
-        if trainer.is_global_zero and os.path.isfile(filepath):
-            sync(Path(filepath))
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.dirpath is None:
             self.dirpath = os.path.join(trainer.default_root_dir, "checkpoints")
         super().setup(trainer, pl_module, stage)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = CheckpointFiles()
+        if stage == "fit" and trainer.is_global_zero:
+            sweep(Path(self.dirpath))
         # With max_steps set, Lightning would take the end of an epoch for the middle of it on resuming.
         trainer.fit_loop._iteration_based_training = lambda: False
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from rlaifv_pl.data.atomic import WriteError, writing
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
 from rlaifv_pl.models.identity import fingerprint
@@ -43,6 +44,7 @@ def export_policy(model: nn.Module, processor: Any, out: str | Path) -> Path:
 
     Raises:
         ExportError: the reloaded model gives other log-ps, or `out` holds something else than a model.
+        WriteError: there is no room, or no permission.
     """
     out = Path(out)
     if out.exists() and not (out / "config.json").is_file():
@@ -50,18 +52,27 @@ def export_policy(model: nn.Module, processor: Any, out: str | Path) -> Path:
     aside, old = (out.with_name(f"{out.name}.{state}") for state in ("writing", "old"))
     shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-    aside.parent.mkdir(parents=True, exist_ok=True)
     model = model.eval()
     adapted = model is not plain_model(model)
     merged = copy.deepcopy(model).merge_and_unload() if adapted else model
-    merged.save_pretrained(aside)
-    processor.save_pretrained(aside)
+    _write(merged, processor, aside)
     _check(model, processor, aside)
     if out.exists():
         out.rename(old)
     aside.rename(out)
     shutil.rmtree(old, ignore_errors=True)
     return out
+
+
+def _write(model: nn.Module, processor: Any, out: Path) -> None:
+    try:
+        with writing(out, sum(parameter.nbytes for parameter in model.parameters())):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            model.save_pretrained(out)
+            processor.save_pretrained(out)
+    except WriteError:
+        shutil.rmtree(out, ignore_errors=True)  # It would take the room of what comes next.
+        raise
 
 
 @torch.no_grad()
