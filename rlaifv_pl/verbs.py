@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from jsonargparse import ArgumentParser, auto_cli
+from jsonargparse import ArgumentParser, Namespace, auto_cli
 
 from rlaifv_pl.data import verbs as shards
 from rlaifv_pl.data.atomic import disk_fault
@@ -64,6 +65,12 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> None:
         sys.exit(f"error: {explain(message, [action.dest for action in self._actions])}")
+
+    def instantiate(self, *args: Any, **kwargs: Any) -> Namespace:
+        try:
+            return super().instantiate(*args, **kwargs)
+        except ValueError as error:  # Of our constructors, about what they were given.
+            self.error(str(error), error)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
