@@ -177,8 +177,7 @@ class AlignmentModule(L.LightningModule):
         if not batch.keys:
             return self._without_samples(batch)
         if self.policy.shares(batch) and not self._tree_is_checked:
-            check_tree(self.policy, batch)
-            self._tree_is_checked = True
+            self._tree_is_checked = check_tree(self.policy, batch)
         return self._log(batch, "train").loss * batch.weight
 
     def validation_step(self, batch: Batch, _index: int) -> None:
