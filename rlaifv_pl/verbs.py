@@ -16,6 +16,7 @@ from rlaifv_pl.feedback.correct.verb import correct
 from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.feedback.memory import MemoryFileError
 from rlaifv_pl.models.policy import PolicyError
+from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.rounds.status import status
 from rlaifv_pl.run.console import hush
 from rlaifv_pl.run.export import ExportError, export
@@ -56,6 +57,7 @@ EXPLAINED = (
     ManifestError,
     MemoryFileError,
     PolicyError,
+    RunError,
 )
 """Errors whose message is all that a user needs."""
 

@@ -22,6 +22,7 @@ from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor, plain_model
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.records import Sample
+from rlaifv_pl.run.checkpoint_file import CheckpointFiles
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 """Nats that a completion's log-p may move by saving and loading, by type of the weights."""
@@ -139,7 +140,7 @@ def export(run: str, out: str, checkpoint: str = "last") -> None:
     spec = PolicySpec(**settings, lora=LoRA(**lora) if lora else None)
     path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
     model = VLM(load_model(spec))
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    stored = CheckpointFiles().load_checkpoint(path)
     if stored["base"]["weights"] != fingerprint(model):
         raise ExportError(
             f"{path} is of a run that started from {stored['base']['path']}, and {spec.path} holds other weights "
