@@ -44,6 +44,8 @@ class RunCheckpoint(ModelCheckpoint):
             mode="max",
             save_top_k=keep,
             save_last="link",
+            # Else a run that is started afresh in an old directory leaves `last` to the old one.
+            enable_version_counter=False,
             every_n_train_steps=None if train_time_interval else every_n_train_steps,
             every_n_epochs=None if train_time_interval or every_n_train_steps else 0,
             train_time_interval=train_time_interval,
@@ -54,7 +56,15 @@ class RunCheckpoint(ModelCheckpoint):
         disk when the machine went down."""
         directory = Path(self.dirpath or os.path.join(trainer.default_root_dir, "checkpoints"))
         saved = [path for path in directory.glob("epoch*.ckpt") if _NAME.fullmatch(path.name)]
-        for path in sorted(saved, key=lambda path: (_step(path), path.stat().st_mtime_ns), reverse=True):
+        # A run that was started afresh here may have come less far than the one before it, whose files stay.
+        linked = directory / f"{self.CHECKPOINT_NAME_LAST}.ckpt"
+        floor = linked.stat().st_mtime_ns if linked.exists() else 0
+
+        def newness(path: Path) -> tuple[bool, int, int]:
+            saved_at = path.stat().st_mtime_ns
+            return saved_at >= floor, _step(path), saved_at
+
+        for path in sorted(saved, key=newness, reverse=True):
             if is_whole(path):
                 return {str(path)}
             aside = path.with_name(path.name + TORN_SUFFIX)
