@@ -17,12 +17,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rlaifv_pl.data.atomic import atomic_file, disk_fault, writing
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.sidecar import SidecarError
 from rlaifv_pl.data.urls import RemoteError, redact
 from rlaifv_pl.feedback.engine import EngineError
+from rlaifv_pl.feedback.memory import MemoryFileError
 from rlaifv_pl.models.policy import PolicyError
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.rounds import Rounds
@@ -54,6 +56,7 @@ EXPLAINED = (
     EngineError,
     ExportError,
     ManifestError,
+    MemoryFileError,
     PolicyError,
     RemoteError,
     RunError,
@@ -98,10 +101,13 @@ class KeepConfig(SaveConfigCallback):
         if stage != "fit":
             return
         directory = Path(trainer.default_root_dir)
-        directory.mkdir(parents=True, exist_ok=True)
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
         starts = len(list(directory.glob("config.start*.yaml")))
+        text = self.parser.dump(_without_secrets(self.config), skip_none=False)
         for name in (self.config_filename, f"config.start{starts}.yaml"):
-            self.parser.save(_without_secrets(self.config), directory / name, skip_none=False, overwrite=True)
+            with atomic_file(directory / name) as file:
+                file.write(text.encode())
 
 
 def _without_secrets(config: Namespace) -> Namespace:
@@ -162,7 +168,8 @@ class CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         stock = LightningCLI.subcommands()
-        return {name: stock[name] for name in ("fit", "validate")}
+        # Checkpoints are always read with weights_only: to unpickle a stranger's is not a config's business.
+        return {name: stock[name] | {"weights_only"} for name in ("fit", "validate")}
 
 
 def run() -> None:
@@ -171,6 +178,10 @@ def run() -> None:
         main()
     except EXPLAINED as error:
         sys.exit(f"error: {error}")
+    except Exception as error:
+        if (fault := disk_fault(error)) is None:
+            raise
+        sys.exit(f"error: {fault}")
 
 
 def main(args: ArgsType = None) -> CLI:

@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from jsonargparse import ArgumentParser, auto_cli
+from jsonargparse import ArgumentParser, Namespace, auto_cli
 
 from rlaifv_pl.data import verbs as shards
+from rlaifv_pl.data.atomic import disk_fault
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.urls import RemoteError
@@ -13,7 +15,9 @@ from rlaifv_pl.feedback import verbs as feedback
 from rlaifv_pl.feedback.correct.codebook import CodebookError
 from rlaifv_pl.feedback.correct.verb import correct
 from rlaifv_pl.feedback.engine import EngineError
+from rlaifv_pl.feedback.memory import MemoryFileError
 from rlaifv_pl.models.policy import PolicyError
+from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.rounds.status import status
 from rlaifv_pl.run.console import hush
 from rlaifv_pl.run.export import ExportError, export
@@ -52,8 +56,10 @@ EXPLAINED = (
     FileExistsError,
     FileNotFoundError,
     ManifestError,
+    MemoryFileError,
     PolicyError,
     RemoteError,
+    RunError,
 )
 """Errors whose message is all that a user needs."""
 
@@ -63,6 +69,12 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> None:
         sys.exit(f"error: {explain(message, [action.dest for action in self._actions])}")
+
+    def instantiate(self, *args: Any, **kwargs: Any) -> Namespace:
+        try:
+            return super().instantiate(*args, **kwargs)
+        except ValueError as error:  # Of our constructors, about what they were given.
+            self.error(str(error), error)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,3 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         auto_cli(VERBS, args=named, parser_class=Parser, allow_abbrev=False, as_positional=positional)
     except EXPLAINED as error:
         sys.exit(f"error: {error}")
+    except Exception as error:
+        if (fault := disk_fault(error)) is None:
+            raise
+        sys.exit(f"error: {fault}")

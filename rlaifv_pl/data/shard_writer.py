@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from webdataset import TarWriter
 
-from rlaifv_pl.data.atomic import TEMPORARY_SUFFIX, atomic_file
+from rlaifv_pl.data.atomic import TEMPORARY_SUFFIX, atomic_file, writing
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.manifest import (
     MANIFEST_NAME,
@@ -50,6 +50,7 @@ class ShardWriter:
 
     Raises:
         FileExistsError: the directory holds other shards.
+        WriteError: there is no room, or no permission.
     """
 
     def __init__(
@@ -151,8 +152,9 @@ class ShardWriter:
 
     def _claim(self) -> None:
         """Mark the directory unfinished, then clear what an earlier attempt left."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / UNFINISHED_NAME).write_text(_UNFINISHED_TEXT)
+        with writing(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            (self.directory / UNFINISHED_NAME).write_text(_UNFINISHED_TEXT)
         (self.directory / MANIFEST_NAME).unlink(missing_ok=True)
         for suffix in ("", TEMPORARY_SUFFIX):
             for path in self.directory.glob(_shard_name("[0-9]" * 6) + suffix):

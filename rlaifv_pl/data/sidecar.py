@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.data.atomic import WriteError, atomic_file, writing
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.data.shards import MAX_OPEN_SHARDS, Shard, ShardSet
 
@@ -69,14 +69,15 @@ class Sidecars:
             parts = [value[name] for value in values]
             tensors[name] = torch.cat(parts).contiguous()
             tensors[name + ENDS] = torch.tensor([0, *map(len, parts)]).cumsum(0)
+        data = save(tensors, {HEADER: json.dumps(self._header(number))})
         try:
-            path.parent.mkdir(exist_ok=True)
-            with atomic_file(path) as file:
-                file.write(save(tensors, {HEADER: json.dumps(self._header(number))}))
-        except OSError as error:
+            with writing(path.parent):
+                path.parent.mkdir(exist_ok=True)
+            with atomic_file(path, len(data)) as file:
+                file.write(data)
+        except WriteError as error:
             raise SidecarError(
-                f"{path} cannot be written ({error.strerror}). It belongs beside its shard: make room there, or copy "
-                "the shards to where you may write. What was written before is kept."
+                f"{error} It belongs beside its shard; copy the shards to another place if that one is not yours."
             ) from error
 
     def read(self, index: int) -> dict[str, Tensor]:

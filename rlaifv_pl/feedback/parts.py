@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.data.atomic import atomic_file, writing
 from rlaifv_pl.data.manifest import hash_json
 
 Row = Mapping[str, Any]
@@ -61,7 +61,8 @@ class Parts:
     def make(self, make: Callable[[range], Iterable[Row]], share: Share | None = None) -> Iterator[int]:
         """Make the missing parts of this process's share; yields after each the records in it."""
         share = share or Share()
-        self.directory.mkdir(parents=True, exist_ok=True)
+        with writing(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
         for number in range(share.rank, len(self.slices), share.of):
             if not self.is_made(number):
                 lines = [json.dumps(row, allow_nan=False) + "\n" for row in make(self.slices[number])]

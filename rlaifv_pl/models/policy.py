@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -122,6 +123,11 @@ def _from_pretrained(load: Callable[..., Any], spec: PolicySpec, **options: Any)
         return load(
             spec.path, revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code, **options
         )
+    except UnpicklingError as error:
+        raise PolicyError(
+            f"policy.path: cannot load {spec.path!r}: its weights are a pickle with more than tensors in it, of which "
+            "nothing was run. Take a copy with safetensors."
+        ) from error
     except (OSError, ValueError) as error:
         raise PolicyError(
             f"policy.path: cannot load {spec.path!r}. Expected a directory with the files that save_pretrained writes "

@@ -1,5 +1,6 @@
 """Whether a tree of rows gives what its rows give: every known mistake in one is silent."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -19,14 +20,20 @@ def tree_error(policy: VLM, batch: Batch) -> tuple[float, float]:
     """How far log-ps out of the batch's tree are from those of its plain rows, and how far they may be.
 
     Returns:
-        the largest mean over the tokens of an answer, and the tolerance of the type, in nats.
+        the largest mean over the tokens of an answer (NaN where no plain row gives a finite number, so that nothing can
+        be compared), and the tolerance of the type, in nats.
     """
     training = policy.training
     policy.eval()  # Dropout would be another on other rows; and no random number is drawn.
     try:
-        difference = (policy(batch) - policy(replace(batch, branches=None))).abs()
+        tree, rows = policy(batch), policy(replace(batch, branches=None))
     finally:
         policy.train(training)
-    counts = group_sums(torch.ones_like(difference), batch.group, batch.num_groups)
+    tolerance = TOLERANCE[rounding_type(plain_model(policy.model), policy.compute)]
+    sound = rows.isfinite()
+    if not sound.any():
+        return math.nan, tolerance
+    difference = (tree - rows).abs().nan_to_num(nan=math.inf).where(sound, 0)
+    counts = group_sums(sound.to(rows.dtype), batch.group, batch.num_groups)
     means = group_sums(difference, batch.group, batch.num_groups) / counts.clamp(min=1)
-    return means.max().item(), TOLERANCE[rounding_type(plain_model(policy.model), policy.compute)]
+    return means.max().item(), tolerance

@@ -187,8 +187,7 @@ class AlignmentModule(L.LightningModule):
             return
         # All processes at the same batch: those with slices of the policy compute in step.
         if self.trainer.strategy.reduce_boolean_decision(self.policy.shares(batch)):
-            check_tree(self.policy, batch)
-            self._tree_is_checked = True
+            self._tree_is_checked = check_tree(self.policy, batch)
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         if (batch := self._in_step(batch, self.trainer)) is not None:

@@ -1,5 +1,6 @@
 """What is looked at once, at the start or the first batch, since it would go wrong in silence."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,19 +36,25 @@ def slicing_of(trainer: Trainer | None) -> Slicing | None:
     return slicing
 
 
-def check_tree(policy: VLM, batch: Batch) -> None:
+def check_tree(policy: VLM, batch: Batch) -> bool:
     """Compare log-ps over shared prefixes with those of plain rows.
+
+    Returns:
+        whether they could be: a batch gone bad says nothing of either.
 
     Raises:
         RunError: they differ by more than rounding.
     """
     error, allowed = tree_error(policy, batch)
+    if math.isnan(error):
+        return False
     if not error <= allowed:
         raise RunError(
             f"Log-ps of the first batch differ by {error:.2g} nats a token between {policy.attention} "
             f"attention over shared prefixes and rows computed one by one; {allowed:.2g} is what rounding "
             "explains. Training would be wrong. Set policy.attention: rows."
         )
+    return True
 
 
 def check_gradients(policy: VLM) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.data.atomic import atomic_file, writing
 
 LEDGER_NAME = "ledger.json"
 
@@ -66,6 +66,7 @@ class Ledger:
         self.note(number, seconds=spent | {stage: round(spent.get(stage, 0.0) + seconds, 3)})
 
     def _write(self, entries: Mapping[int, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(self.path) as file:
             file.write((json.dumps(entries, indent=2) + "\n").encode())

@@ -5,7 +5,7 @@ from typing import Literal
 
 from safetensors.torch import load_file, save
 
-from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.data.atomic import atomic_file, writing
 from rlaifv_pl.models.fsdp import on_first
 from rlaifv_pl.models.reference import Reference
 from rlaifv_pl.models.vlm import VLM
@@ -39,9 +39,11 @@ class ReferenceFiles:
         weights = on_first(reference.state())
         if self.writes:
             path = self._path(number)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(path) as file:
-                file.write(save({name: value.contiguous() for name, value in weights.items()}))
+            data = save({name: value.contiguous() for name, value in weights.items()})
+            with writing(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(path, len(data)) as file:
+                file.write(data)
 
     def resume(self, number: int, reference: Reference) -> None:
         """Take up the reference of a round that has begun."""

@@ -8,13 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from rlaifv_pl.data.atomic import sync
-from rlaifv_pl.run.slices import are_whole, read_slices
+from rlaifv_pl.run.checkpoint_file import CheckpointFiles, sweep
+from rlaifv_pl.run.slices import are_whole
 
 _NAME = re.compile(r"epoch\d+-step(\d+)(?:-v\d+)?\.ckpt")
 TORN_SUFFIX = ".torn"
@@ -46,6 +45,8 @@ class RunCheckpoint(ModelCheckpoint):
             mode="max",
             save_top_k=keep,
             save_last="link",
+            # Else a run that is started afresh in an old directory leaves `last` to the old one.
+            enable_version_counter=False,
             every_n_train_steps=None if train_time_interval else every_n_train_steps,
             every_n_epochs=None if train_time_interval or every_n_train_steps else 0,
             train_time_interval=train_time_interval,
@@ -56,7 +57,15 @@ class RunCheckpoint(ModelCheckpoint):
         disk when the machine went down."""
         directory = Path(self.dirpath or os.path.join(trainer.default_root_dir, "checkpoints"))
         saved = [path for path in directory.glob("epoch*.ckpt") if _NAME.fullmatch(path.name)]
-        for path in sorted(saved, key=lambda path: (_step(path), path.stat().st_mtime_ns), reverse=True):
+        # A run that was started afresh here may have come less far than the one before it, whose files stay.
+        linked = directory / f"{self.CHECKPOINT_NAME_LAST}.ckpt"
+        floor = linked.stat().st_mtime_ns if linked.exists() else 0
+
+        def newness(path: Path) -> tuple[bool, int, int]:
+            saved_at = path.stat().st_mtime_ns
+            return saved_at >= floor, _step(path), saved_at
+
+        for path in sorted(saved, key=newness, reverse=True):
             if is_whole(path):
                 return {str(path)}
             aside = path.with_name(path.name + TORN_SUFFIX)
@@ -65,16 +74,14 @@ class RunCheckpoint(ModelCheckpoint):
                 sys.stderr.write(f"{path} is torn, and now called {aside.name}; the one before it is taken\n")
         return set()
 
-    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        super()._save_checkpoint(trainer, filepath)
-        if trainer.is_global_zero and os.path.isfile(filepath):
-            sync(Path(filepath))
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.dirpath is None:
             self.dirpath = os.path.join(trainer.default_root_dir, "checkpoints")
         super().setup(trainer, pl_module, stage)
-        trainer.strategy.checkpoint_io = CheckpointFiles()
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = CheckpointFiles()
+        if stage == "fit" and trainer.is_global_zero:
+            sweep(Path(self.dirpath))
         # With max_steps set, Lightning would take the end of an epoch for the middle of it on resuming.
         trainer.fit_loop._iteration_based_training = lambda: False
 
@@ -95,18 +102,6 @@ class RunCheckpoint(ModelCheckpoint):
             candidates = self._monitor_candidates(trainer)
             self._save_topk_checkpoint(trainer, candidates)
             self._save_last_checkpoint(trainer, candidates)
-
-
-class CheckpointFiles(TorchCheckpointIO):
-    """Reads checkpoints of runs with slices, too, where each process has a whole model."""
-
-    def load_checkpoint(self, path: str | Path, *_: Any, **_options: Any) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """All of a checkpoint, on the CPU. Nothing in it is unpickled but tensors, numbers and texts."""
-    return read_slices(path) if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True)
 
 
 def is_whole(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import warnings
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
+from rlaifv_pl.data.atomic import disk_fault
 from rlaifv_pl.models.policy import parameter_table
 
 # Of the libraries about themselves; nothing that a user of ours could act on.
@@ -60,3 +62,10 @@ def hush() -> None:
         "lightning.pytorch.trainer.connectors.logger_connector",
     ):
         logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
+    threading.excepthook = _tell_of_thread
+
+
+def _tell_of_thread(what: threading.ExceptHookArgs) -> None:
+    """As Python does; but what writes event files in a thread raises a full disk once more, where it is explained."""
+    if what.exc_value is None or disk_fault(what.exc_value) is None:
+        threading.__excepthook__(what)

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from rlaifv_pl.data.atomic import WriteError, writing
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
 from rlaifv_pl.models.fsdp import on_first
@@ -25,7 +26,7 @@ from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.objectives.checks import slicing_of
 from rlaifv_pl.records import Sample
-from rlaifv_pl.run.checkpoint import read_checkpoint
+from rlaifv_pl.run.checkpoint_file import CheckpointFiles
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 """Nats that a completion's log-p may move by saving and loading, by type of the weights."""
@@ -48,6 +49,7 @@ def export_policy(model: nn.Module, processor: Any, out: str | Path) -> Path:
 
     Raises:
         ExportError: the reloaded model gives other log-ps, or `out` holds something else than a model.
+        WriteError: there is no room, or no permission.
     """
     out = Path(out)
     if out.exists() and not (out / "config.json").is_file():
@@ -55,18 +57,27 @@ def export_policy(model: nn.Module, processor: Any, out: str | Path) -> Path:
     aside, old = (out.with_name(f"{out.name}.{state}") for state in ("writing", "old"))
     shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-    aside.parent.mkdir(parents=True, exist_ok=True)
     model = model.eval()
     adapted = model is not plain_model(model)
     merged = copy.deepcopy(model).merge_and_unload() if adapted else model
-    merged.save_pretrained(aside)
-    processor.save_pretrained(aside)
+    _write(merged, processor, aside)
     _check(model, processor, aside)
     if out.exists():
         out.rename(old)
     aside.rename(out)
     shutil.rmtree(old, ignore_errors=True)
     return out
+
+
+def _write(model: nn.Module, processor: Any, out: Path) -> None:
+    try:
+        with writing(out, sum(parameter.nbytes for parameter in model.parameters())):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            model.save_pretrained(out)
+            processor.save_pretrained(out)
+    except WriteError:
+        shutil.rmtree(out, ignore_errors=True)  # It would take the room of what comes next.
+        raise
 
 
 @torch.no_grad()
@@ -156,7 +167,7 @@ def export(run: str, out: str, checkpoint: str = "last") -> None:
     lora = settings.pop("lora", None)
     spec = PolicySpec(**settings, lora=LoRA(**lora) if lora else None)
     path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
-    model, stored = load_model(spec), read_checkpoint(path)
+    model, stored = load_model(spec), CheckpointFiles().load_checkpoint(path)
     if stored["base"]["weights"] != fingerprint(model):
         raise ExportError(
             f"{path} is of a run that started from {stored['base']['path']}, and {spec.path} holds other weights "

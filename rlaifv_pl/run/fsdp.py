@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from rlaifv_pl.models.fsdp import Slicing, on_first
 from rlaifv_pl.objectives.checks import RunError
+from rlaifv_pl.run.checkpoint_file import checked
 from rlaifv_pl.run.slices import read_file, read_slices, write_slices
 
 
@@ -116,7 +117,8 @@ class FSDP2(ModelParallelStrategy):
                 )
             return target
 
-        return read_slices(path, like) if path.is_dir() else read_file(path, like)
+        read = read_slices if path.is_dir() else read_file
+        return checked(path, lambda: read(path, like))
 
     def _targets(self) -> dict[str, Tensor]:
         """What trains, by its place in a checkpoint; that of an optimiser's states is their parameter's."""

@@ -1,7 +1,9 @@
 """Logs of a run that is interrupted and goes on: one table, no row lost, none twice."""
 
 import csv
+import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard import SummaryWriter
+
+from rlaifv_pl.data.atomic import atomic_file, writing
 
 
 class _Continuing(ExperimentWriter):
     """Adds to the table that is there, where Lightning's own would delete it."""
+
+    def save(self) -> None:
+        with writing(self.metrics_file_path):
+            super().save()
 
     def _check_log_dir_exists(self) -> None:
         rows = self._rows()
@@ -45,12 +54,12 @@ class _Continuing(ExperimentWriter):
     def _write(self, rows: list[dict[str, str]], fieldnames: list[str]) -> None:
         """Replace the table at once: a kill leaves the old one or the new one."""
         if fieldnames:
-            aside = Path(self.metrics_file_path).with_suffix(".tmp")
-            with open(aside, "w", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=fieldnames)
-                writer.writeheader()
-                writer.writerows(rows)
-            aside.replace(self.metrics_file_path)
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, fieldnames=fieldnames)
+            writer.writeheader()
+            writer.writerows(rows)
+            with atomic_file(Path(self.metrics_file_path)) as file:
+                file.write(text.getvalue().encode())
 
 
 class RunCSVLogger(CSVLogger):
@@ -67,13 +76,35 @@ class RunCSVLogger(CSVLogger):
     @rank_zero_experiment
     def experiment(self) -> _Continuing:
         if self._experiment is None:
-            os.makedirs(self.log_dir, exist_ok=True)
+            with writing(self.log_dir):
+                os.makedirs(self.log_dir, exist_ok=True)
             self._experiment = _Continuing(log_dir=self.log_dir)
         return self._experiment
 
     @property
     def log_dir(self) -> str:
         return self.save_dir
+
+
+class RunTensorBoard(TensorBoardLogger):
+    """Event files in `tensorboard` in the run's directory; one that cannot be written is named.
+
+    Args:
+        directory: of the run.
+    """
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory, name="tensorboard", version="")
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        with writing(self.log_dir):
+            return super().experiment
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        with writing(self.log_dir):  # Lightning would say that the value is not supported.
+            super().log_metrics(metrics, step)
 
 
 class ContinueLogs(Callback):
@@ -105,4 +136,4 @@ class ContinueLogs(Callback):
 
 def default_loggers(directory: str) -> list[CSVLogger | TensorBoardLogger]:
     """`metrics.csv`, and event files for TensorBoard, both in the run's directory."""
-    return [RunCSVLogger(directory), TensorBoardLogger(directory, name="tensorboard", version="")]
+    return [RunCSVLogger(directory), RunTensorBoard(directory)]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 LONGEST_LINE = 200
 MOST_LINES = 8
+NO_KEY = "no key belongs in a config or an option: set an environment variable, and name it in api_key_env"
 
 # What jsonargparse says of the ways that it tried, and values that are whole configs.
 _NOISE = re.compile(
@@ -15,6 +16,7 @@ _NOISE = re.compile(
 )
 _WORDS = (
     (re.compile(r"(?:a )?<class '([\w.]+)'>"), r"\1"),
+    (re.compile(r"^\s+- "), ""),
     (re.compile(r"a typing\.Literal"), "one of "),
     (re.compile(r"Type typing\.Callable.* expects a function or a callable class: "), ""),
     (re.compile(r"\.? Got value: Namespace\(.*"), ""),
@@ -24,6 +26,9 @@ _WORDS = (
     ),
 )
 _OPTION = re.compile(r"(?:[Oo]ption|arguments?:?|resolved to) ['\"]?-*(?:(?:fit|validate)\.)?([\w.]+)")
+_SECRET = re.compile(
+    r"(?:[Oo]ption|arguments?:?|resolved to) ['\"]?-*[\w.]*(?:api_?key|token|secret|password)\b"
+)
 _GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")
 _MEMBER = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 
@@ -39,11 +44,18 @@ def explain(message: str, names: Iterable[str]) -> str:
     "Option 'trainer.max_epoch' is not accepted\\n  did you mean trainer.max_epochs?"
     >>> explain("module 'difflib' has no attribute 'Difer'", [])
     "module 'difflib' has no attribute 'Difer'\\n  did you mean Differ?"
+    >>> print(explain("Option 'api_key' is not accepted", ["policy.api_key_env"]))
+    Option 'api_key' is not accepted
+      no key belongs in a config or an option: set an environment variable, and name it in api_key_env
     """
     for pattern, words in _WORDS:
         message = pattern.sub(words, message)
     lines = [line for line in message.splitlines() if line.strip() and not _NOISE.match(line.strip())]
     text = "\n".join(_clip(line) for line in lines[:MOST_LINES])
+    if NO_KEY in text:
+        return text
+    if _SECRET.search(text):
+        return f"{text}\n  {NO_KEY}"
     if "did you mean" in text:
         return text
     near = _nearest_options(text, list(names)) + _nearest_members(text)

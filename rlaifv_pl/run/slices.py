@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.tensor import DTensor
 
-from rlaifv_pl.data.atomic import sync
+from rlaifv_pl.data.atomic import WriteError, atomic_file, disk_fault, sync, writing
 from rlaifv_pl.models.fsdp import slice_like
 
 REST = "rest.pt"
@@ -33,15 +33,53 @@ def write_slices(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint whose tensors are slices; all processes call this together.
 
     Raises:
-        CheckpointException: a process could not write; all processes get it.
-        OSError: the rest could not be written.
+        WriteError: a process has no room, or no permission; all processes get it.
     """
     aside = path.with_name(path.name + ASIDE)
-    if dist.get_rank() == 0:
-        for stale in (aside, path):
-            shutil.rmtree(stale, ignore_errors=True)
-        aside.mkdir(parents=True)
-    dist.barrier()
+    rest, tensors = _taken_apart(checkpoint)
+    _on_first(lambda: _make_empty(aside), aside)
+    try:
+        dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(aside), save_distributed=True))
+    except dcp.CheckpointException as error:
+        fault = next((found for cause, _ in error.failures.values() if (found := disk_fault(cause))), None)
+        if fault is None:
+            raise
+        raise WriteError(aside, fault) from error
+    _on_first(lambda: _finish(rest, aside, path), aside)
+
+
+def _on_first(work: Callable[[], None], path: Path) -> None:
+    """Do something in the first process, and let the others fail with it."""
+    failed: list[tuple[int, str] | None] = [None]
+    try:
+        if dist.get_rank() == 0:
+            with writing(path):
+                work()
+    except OSError as error:
+        failed = [(error.errno, error.strerror)]
+        raise
+    finally:
+        dist.broadcast_object_list(failed)
+    if failed[0] is not None:
+        raise OSError(*failed[0], str(path))
+
+
+def _make_empty(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+
+
+def _finish(rest: dict[str, Any], aside: Path, path: Path) -> None:
+    rest["slices"] = {file.name: file.stat().st_size for file in aside.iterdir()}
+    with atomic_file(aside / REST) as file:
+        torch.save(rest, file)
+    shutil.rmtree(path, ignore_errors=True)
+    os.rename(aside, path)
+    sync(path.parent)
+
+
+def _taken_apart(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A checkpoint without its slices, and these by their places."""
     rest = _with_copied_dicts(checkpoint)
     tensors: dict[str, Tensor] = {}
     first: dict[int, str] = {}
@@ -52,14 +90,7 @@ def write_slices(checkpoint: dict[str, Any], path: Path) -> None:
         elif isinstance(value, DTensor):
             first[id(value)] = place
             tensors[place], holder[name] = value.detach(), None
-    dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(aside), save_distributed=True))
-    if dist.get_rank() == 0:
-        rest["slices"] = {file.name: file.stat().st_size for file in aside.iterdir()}
-        torch.save(rest, aside / REST)
-        sync(aside / REST)
-        os.rename(aside, path)
-        sync(path)
-    dist.barrier()
+    return rest, tensors
 
 
 def read_slices(path: Path, like: Like | None = None) -> dict[str, Any]:

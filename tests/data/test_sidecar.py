@@ -116,7 +116,9 @@ def test_a_full_disk_ends_in_a_message_and_leaves_nothing(tmp_path: Path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("rlaifv_pl.data.atomic.os.fsync", full)
-    with pytest.raises(SidecarError, match=r"shard-000001.* \(No space left on device\).*make room"):
+    with pytest.raises(
+        SidecarError, match=r"shard-000001.*: No space left on device \(.* free\)\. Make room"
+    ):
         sidecars.write(1, values(range(3, 6)))
     assert sidecars.missing() == [1, 2] and len(list(sidecars.path(0).parent.iterdir())) == 1
 

@@ -160,3 +160,12 @@ def test_foreign_files_are_left_alone(start, tmp_path, other):
 
 def test_a_run_without_any_starts_fresh(start, tmp_path):
     assert start(tmp_path / "run", "--ckpt_path", "last").trainer.global_step == 10
+
+
+def test_the_last_checkpoint_is_of_the_run_that_was_started_last(start, tmp_path):
+    """The one before it came further, and its files are still there."""
+    start(tmp_path / "run")
+    start(tmp_path / "run", "--trainer.max_epochs", "1")
+    trainer = start(tmp_path / "run", "--ckpt_path", "last").trainer
+    assert trainer.ckpt_path.endswith("epoch0-step5.ckpt")
+    assert list(table(tmp_path / "run", "train/loss")) == list(range(10))

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from rlaifv_pl.data.shards import ShardWriter
 from rlaifv_pl.records import Correction
-from rlaifv_pl.run.checkpoint import is_whole, read_checkpoint
+from rlaifv_pl.run.checkpoint import is_whole
+from rlaifv_pl.run.checkpoint_file import CheckpointFiles
 from rlaifv_pl.run.export import export
 from tests.run.tiny import REPOSITORY, dpo_config, environment, noise_pairs, table, write_config
 
@@ -158,7 +159,8 @@ def test_who_saved_in_slices_goes_on_bit_by_bit(root: Path):
 
 def test_both_kinds_of_checkpoints_hold_the_same(root: Path):
     sliced, filed = (
-        read_checkpoint(root / name / "checkpoints" / "epoch1-step8.ckpt") for name in ("live", "live-file")
+        CheckpointFiles().load_checkpoint(root / name / "checkpoints" / "epoch1-step8.ckpt")
+        for name in ("live", "live-file")
     )
     assert (root / "live/checkpoints/epoch1-step8.ckpt").is_dir()
     assert sliced["state_dict"].keys() == filed["state_dict"].keys()

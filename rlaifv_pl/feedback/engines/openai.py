@@ -5,7 +5,8 @@ depend on its neighbours, and a run that was killed asks only for what is missin
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import re
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,11 @@ TOP = 20
 WORD_TOKENS = 8
 """Room for one word with quotes or stars around it."""
 
+KEY_PLACE = "a key is read from the environment variable that api_key_env names (OPENAI_API_KEY unless set)"
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+SECRET = re.compile(r"api[-_]?key|authori[sz]ation|password|secret|headers", re.IGNORECASE)
+"""Names of fields that hold what a config must not."""
+
 Read = Callable[[Choice], Any]
 """From an answer to the JSON value that is kept of it; None where it does not hold."""
 
@@ -39,7 +45,7 @@ class OpenAIEngine:
         base_url: of the API; no key or password belongs in it.
         version: anything; change it when other weights are served under the same name, so that no
             answer of the old ones is taken for one of the new.
-        api_key_env: name of the environment variable with the key; None, or one that is not set, for
+        api_key_env: name, in capitals, of the environment variable with the key; None, or one that is not set, for
             a server without keys.
         memory: file that keeps the answers, for any number of runs and processes. None keeps them in
             this process until `release`.
@@ -89,12 +95,21 @@ class OpenAIEngine:
                 "concurrency and fill_tries must be at least 1, retries and backoff not negative, and timeout "
                 f"positive; got {self.concurrency}, {self.fill_tries}, {self.retries}, {self.backoff}, {self.timeout}"
             )
+        self._refuse_keys()
+
+    def _refuse_keys(self) -> None:
+        """A config is kept beside what it made, so that no key may stand in it, nor in what is said of it."""
         url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or "@" in url.netloc or url.query:
+        if url.scheme not in ("http", "https") or "@" in url.netloc or url.query or url.fragment:
             raise ValueError(
-                "base_url must be http(s)://host/path without user, password or query: a key is read from the "
-                "environment variable that api_key_env names"
+                f"base_url must be http(s)://host/path without user, password or query: {KEY_PLACE}"
             )
+        if self.api_key_env is not None and not VARIABLE.fullmatch(self.api_key_env):
+            raise ValueError(
+                f"api_key_env must be the name of an environment variable, in capitals, and not a key: {KEY_PLACE}"
+            )
+        if named := [name for name in _names(self.extra) if SECRET.search(name)]:
+            raise ValueError(f"extra has {named[0]}, and no key or password belongs in a config: {KEY_PLACE}")
 
     @property
     def identity(self) -> str:
@@ -207,6 +222,17 @@ class OpenAIEngine:
         if failures:
             raise failures[0]
         return answers
+
+
+def _names(fields: Any) -> Iterator[str]:
+    """Of all fields, those within others included."""
+    if isinstance(fields, Mapping):
+        for name, value in fields.items():
+            yield str(name)
+            yield from _names(value)
+    elif isinstance(fields, list):
+        for value in fields:
+            yield from _names(value)
 
 
 async def _draft(call: Call, complete: Complete, read: Read, drafts: int) -> Any:

@@ -115,10 +115,8 @@ class Server:
                 backoff = random.uniform(0, min(self.backoff * 2**tried, LONGEST_BACKOFF))
                 await asyncio.sleep(max(backoff, last.pause))
         raise EngineError(
-            self._without_key(
-                f"{where}: expected a chat completion of {body['model']} from {self.base_url}, got {last.got} "
-                f"(tries: {tried + 1}). {last.remedy} Answers that came are kept where the engine has a `memory`."
-            )
+            f"{where}: expected a chat completion of {body['model']} from {self.base_url}, got {last.got} "
+            f"(tries: {tried + 1}). {last.remedy} Answers that came are kept where the engine has a `memory`."
         )
 
     async def _try(self, client: Any, body: Mapping[str, Any]) -> Choice:
@@ -139,32 +137,34 @@ class Server:
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             raise Fault(
-                f"no connection, or one that broke ({type(cause).__name__}: {_short(str(cause))})",
+                f"no connection, or one that broke ({type(cause).__name__}: {self._words(str(cause))})",
                 "Check that the server is up and that `base_url` is its address.",
             ) from None
         except openai.APIStatusError as error:
-            raise _refusal(error) from None
+            raise self._refusal(error) from None
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"])) or "body"
             raise Fault(
-                f"a reply that is none ({place}: {first['msg']}): {_short(reply.text)!r}", BROKEN
+                f"a reply that is none ({place}: {first['msg']}): {self._words(reply.text)!r}", BROKEN
             ) from None
 
     @property
     def _key(self) -> str:
         return os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
 
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "[key]") if self._key else text
+    def _refusal(self, error: Any) -> Fault:
+        status, response = error.status_code, error.response
+        passing = (status in PASSING or status >= 500) and error.code != "insufficient_quota"
+        remedy = REMEDIES.get(status, BROKEN if status >= 500 else REFUSED)
+        pause = _seconds(response.headers.get("retry-after", ""))
+        return Fault(f"HTTP {status}: {self._words(response.text)!r}", remedy, passing, pause)
 
-
-def _refusal(error: Any) -> Fault:
-    status, response = error.status_code, error.response
-    passing = (status in PASSING or status >= 500) and error.code != "insufficient_quota"
-    remedy = REMEDIES.get(status, BROKEN if status >= 500 else REFUSED)
-    pause = _seconds(response.headers.get("retry-after", ""))
-    return Fault(f"HTTP {status}: {_short(response.text)!r}", remedy, passing, pause)
+    def _words(self, text: str) -> str:
+        """What was said, without the key, and short."""
+        # In this order: a key that the end of the short text cuts in two would not be found.
+        text = text.replace(self._key, "[key]") if self._key else text
+        return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _seconds(retry_after: str) -> float:
@@ -176,7 +176,3 @@ def _seconds(retry_after: str) -> float:
     except (ValueError, TypeError):
         return 0.0
     return min(max(left, 0.0), LONGEST_PAUSE)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
