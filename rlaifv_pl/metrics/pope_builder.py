@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from itertools import chain
 from typing import Literal
 
+from rlaifv_pl.metrics.files import BenchmarkError
 from rlaifv_pl.metrics.pope import PopeQuestion
 
 Strategy = Literal["random", "popular", "adversarial"]
@@ -30,7 +31,7 @@ def build_pope(
         seed: of what is drawn.
 
     Raises:
-        ValueError: there are too few names for as many absent objects.
+        BenchmarkError: no image has so many objects, or there are too few names for as many absent ones.
     """
     there = {image: sorted(set(names)) for image, names in sorted(objects.items())}
     frequent = Counter(chain.from_iterable(there.values()))
@@ -43,7 +44,7 @@ def build_pope(
         draw = random.Random(f"{seed} {image}")
         absent = sorted(set(frequent) - set(names))
         if len(absent) < per_side:
-            raise ValueError(
+            raise BenchmarkError(
                 f"image {image!r} lacks only {len(absent)} of all names; {per_side} absent ones are needed"
             )
         present = draw.sample(names, per_side)
@@ -54,6 +55,8 @@ def build_pope(
         for yes, no in zip(present, chosen, strict=True):
             questions += [_question(len(questions) + 1, image, yes, "yes")]
             questions += [_question(len(questions) + 1, image, no, "no")]
+    if not questions:
+        raise BenchmarkError(f"none of {len(there)} images has {per_side} objects: there is nothing to ask")
     return questions
 
 

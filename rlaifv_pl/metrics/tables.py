@@ -19,6 +19,8 @@ _SEPARATORS = {".tsv": "\t", ".csv": ","}
 _NAMESPACE = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _SHEET = "xl/worksheets/sheet1.xml"
 _STRINGS = "xl/sharedStrings.xml"
+_ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
+"""How Excel writes a character that XML cannot hold, and what looks like that."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 """What XML cannot hold."""
 
@@ -91,7 +93,7 @@ def _workbook(path: Path) -> list[list[str]]:
             sheet = ElementTree.fromstring(book.read(_SHEET))
     except (OSError, KeyError, zipfile.BadZipFile, ElementTree.ParseError) as error:
         raise BenchmarkError(f"{path}: expected an Excel workbook, got an error: {error}") from error
-    shared = [_text(entry) for entry in strings]
+    shared = [_ESCAPED.sub(lambda found: chr(int(found[1], 16)), _text(entry)) for entry in strings]
     return [_line(row, shared) for row in sheet.iter(f"{_NAMESPACE}row")]
 
 

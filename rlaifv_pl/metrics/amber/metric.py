@@ -78,7 +78,8 @@ def answer_figures(answers: Tensor, questions: Sequence[Question]) -> dict[str, 
         of = torch.tensor([question.kind in kinds for question in questions], dtype=torch.bool)
         found = confusion(answers[of], labels[of], NO)
         added = 100 * _SMOOTHING.get(prefix, _USUAL_SMOOTHING)
-        precision, recall = found["precision"], found["recall"]
+        # From the rounded two, as AMBER has it.
+        precision, recall = round(found["precision"], 1), round(found["recall"], 1)
         found["f1"] = 2 * precision * recall / (precision + recall + added)
         figures |= {prefix + name: value for name, value in found.items()}
     return {**figures, "n_discriminative": len(questions)}

