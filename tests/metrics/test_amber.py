@@ -7,7 +7,7 @@ import pytest
 
 from rlaifv_pl.metrics.amber.benchmark import AmberBenchmark
 from rlaifv_pl.metrics.amber.count import Shown, Vocabulary, describe_row
-from rlaifv_pl.metrics.amber.nouns import rule_nouns
+from rlaifv_pl.metrics.amber.nouns import RuleNouns
 from rlaifv_pl.metrics.amber.similarity import SimilarityTable, no_similarity
 from rlaifv_pl.metrics.files import BenchmarkError
 from rlaifv_pl.metrics.verbs import measure
@@ -83,7 +83,7 @@ NOUNS = {
 def test_nouns_are_found_where_they_are_nouns(text):
     """Words in capitals are none, as for AMBER's own scorer, nor are some plurals that WordNet misreads."""
     assert (
-        rule_nouns({"dog", "can", "watch", "mouse", "knife", "woman", "hot", "vase", "leave"})(text)
+        RuleNouns({"dog", "can", "watch", "mouse", "knife", "woman", "hot", "vase", "leave"})(text)
         == NOUNS[text]
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import subprocess
 import sys
 
@@ -59,13 +60,18 @@ def test_figures_of_nothing_are_nan_and_counts(name):
 
 
 @pytest.mark.parametrize("name", metrics())
-def test_a_reset_forgets_and_forward_gives_the_batch(name):
+def test_forward_gives_the_batch_a_pickle_goes_on_and_a_reset_forgets(name):
     metric, completions = metrics()[name]
     alone = figures(name, [2])
     metric.update([completions[0]], [0])
     batch = metric([completions[2]], torch.tensor([2]))
     assert {figure: repr(value.item()) for figure, value in batch.items()} == alone
     assert {figure: repr(value.item()) for figure, value in metric.compute().items()} == figures(name, [0, 2])
+    again = pickle.loads(pickle.dumps(metric))
+    again.update([completions[1]], [1])
+    assert {figure: repr(value.item()) for figure, value in again.compute().items()} == figures(
+        name, [0, 1, 2]
+    )
     metric.reset()
     assert metric.compute()["n"] == 0 and metric.state_dict() == {}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rlaifv_pl.metrics.amber.count import Shown, Vocabulary, describe_row
-from rlaifv_pl.metrics.amber.nouns import Nouns, rule_nouns
+from rlaifv_pl.metrics.amber.nouns import Nouns, RuleNouns
 from rlaifv_pl.metrics.amber.similarity import Similarity, no_similarity
 from rlaifv_pl.metrics.table import TableMetric, answered, percent
 from rlaifv_pl.metrics.yes_no import NO, confusion, exact_answer
@@ -110,7 +110,8 @@ class Amber(TableMetric):
         self.asked = list(asked)
         self.vocabulary = vocabulary
         self.similarity = similarity or no_similarity
-        self.nouns = nouns or rule_nouns(vocabulary.words)
+        self.words = vocabulary.words
+        self.nouns = nouns or RuleNouns(self.words)
         self._name = f"amber_{'similarity' if similarity else 'exact'}{'_own_nouns' if nouns else ''}"
         self.describes = torch.tensor([isinstance(one, Shown) for one in asked], dtype=torch.bool)
 
@@ -125,7 +126,7 @@ class Amber(TableMetric):
         if isinstance(asked, Question):
             return (0, 0, 0, 0, 0, 0, exact_answer(completion))
         # Words of other vocabularies do not count, whoever reads them.
-        nouns = [noun for noun in self.nouns(completion) if noun in self.vocabulary.words]
+        nouns = [noun for noun in self.nouns(completion) if noun in self.words]
         return (*describe_row(nouns, asked, self.vocabulary, self.similarity), 0)
 
     def figures(self, table: Tensor) -> dict[str, float]:

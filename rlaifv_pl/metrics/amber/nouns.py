@@ -40,28 +40,27 @@ _BARE_VERBS = words_of(
 )
 
 
-def rule_nouns(vocabulary: Collection[str]) -> Nouns:
-    """A reader of the nouns of a vocabulary.
+class RuleNouns:
+    """A reader of the nouns of a vocabulary, by table and rules.
 
-    >>> read = rule_nouns({"can", "dog", "knife", "watch"})
+    >>> read = RuleNouns({"can", "dog", "knife", "watch"})
     >>> read("Dogs can watch. Two dogs with knives and a can look at a watch.")
     ['dog', 'knife', 'can', 'watch']
     """
-    forms = {plural(word): word for word in sorted(vocabulary)}
-    forms |= {form: word for form, word in _IRREGULAR.items() if word in vocabulary}
-    forms |= {word: word for word in vocabulary}
-    known = {form: word for form, word in forms.items() if form not in _LOST}
 
-    def read(text: str) -> list[str]:
+    def __init__(self, vocabulary: Collection[str]) -> None:
+        forms = {plural(word): word for word in sorted(vocabulary)}
+        forms |= {form: word for form, word in _IRREGULAR.items() if word in vocabulary}
+        forms |= {word: word for word in vocabulary}
+        self.forms = {form: word for form, word in forms.items() if form not in _LOST}
+
+    def __call__(self, text: str) -> list[str]:
         found = tokens(text)
-        before = ["", *found]
         return [
-            known[token]
-            for previous, token in zip(before, found, strict=False)
-            if token in known and _is_noun(token, previous.lower())
+            self.forms[token]
+            for previous, token in zip(["", *found], found, strict=False)
+            if token in self.forms and _is_noun(token, previous.lower())
         ]
-
-    return read
 
 
 def _is_noun(token: str, previous: str) -> bool:

@@ -15,6 +15,7 @@ from rlaifv_pl.metrics.files import BenchmarkError, as_row, read_json
 Objects = dict[str, frozenset[str]]
 """Classes by the image's identity."""
 
+_CLASSES = frozenset(PLAIN)
 _NUMBER = re.compile(r"(?:COCO_[a-z]+\d+_)?0*(\d+)(?:\.\w+)?")
 
 
@@ -87,7 +88,7 @@ def _listed(path: Path) -> Objects:
 
 
 def _checked(name: Any, where: str) -> str:
-    if name in PLAIN:
+    if name in _CLASSES:
         return name
     near = difflib.get_close_matches(str(name), PLAIN, n=1)
     remedy = f" (did you mean {near[0]!r}?)" if near else ""
