@@ -14,6 +14,7 @@ from rlaifv_pl.feedback.correct.verb import correct
 from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.metrics import verbs as metrics
 from rlaifv_pl.metrics.files import BenchmarkError
+from rlaifv_pl.metrics.judged.verb import mmhal
 from rlaifv_pl.models.policy import PolicyError
 from rlaifv_pl.rounds.status import status
 from rlaifv_pl.run.console import hush
@@ -36,6 +37,7 @@ VERBS = {
     },
     "rounds": {"_help": "runs that make their own shards", "status": status},
     "evaluate": metrics.evaluate,
+    "judge": {"_help": "reviews of saved responses by a language model", "mmhal": mmhal},
     "pope": metrics.pope,
     "export": export,
     "world": {
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         named.insert(1, "run")  # `rlaifv feedback --config FILE` is what one means by feedback.
     # Feedback is made of parts that configs name, and a figure of files that are not alike, so that all they take is
     # an option.
-    positional = not {*named[:1]} & {"feedback", "evaluate"}
+    positional = not {*named[:1]} & {"feedback", "evaluate", "judge"}
     try:
         auto_cli(VERBS, args=named, parser_class=Parser, allow_abbrev=False, as_positional=positional)
     except EXPLAINED as error:

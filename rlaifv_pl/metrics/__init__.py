@@ -5,5 +5,6 @@
 Reading order: files (rows of JSON, with errors that name them; `tables`, of workbooks), benchmark (what each benchmark
 offers), table (the torchmetrics.Metric that all share), yes_no (answers of yes and no), english (words), then the
 benchmarks: `chair/` (objects that descriptions make up), `amber/` (descriptions and questions), pope (with
-`pope_builder`, questions for any images with known objects), hallusion, mme, mmstar, vqa; verbs (the command line).
+`pope_builder`, questions for any images with known objects), hallusion, mme, mmstar, vqa, and `judged/` (a language
+model reads responses, as a stage before); verbs (the command line).
 """

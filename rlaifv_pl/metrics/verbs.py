@@ -19,6 +19,7 @@ from rlaifv_pl.metrics.chair.forms import Variant
 from rlaifv_pl.metrics.chair.ground_truth import read_objects
 from rlaifv_pl.metrics.files import BenchmarkError, read_json
 from rlaifv_pl.metrics.hallusion import HallusionBenchmark
+from rlaifv_pl.metrics.judged.mmhal import MmhalBenchmark
 from rlaifv_pl.metrics.mme import MmeBenchmark
 from rlaifv_pl.metrics.mmstar import MMStarBenchmark
 from rlaifv_pl.metrics.pope import PopeBenchmark
@@ -26,9 +27,9 @@ from rlaifv_pl.metrics.pope_builder import Strategy, build_pope
 from rlaifv_pl.metrics.table import is_count
 from rlaifv_pl.metrics.vqa import VqaBenchmark
 
-MetricName = Literal["chair", "amber", "pope", "mmstar", "mme", "hallusionbench", "vqa"]
+MetricName = Literal["chair", "amber", "pope", "mmstar", "mme", "hallusionbench", "vqa", "mmhal"]
 
-_SELF_CONTAINED = ("mmstar", "mme", "hallusionbench")
+_SELF_CONTAINED = ("mmstar", "mme", "hallusionbench", "mmhal")
 """Benchmarks whose official responses hold the right answers as well."""
 
 
@@ -58,7 +59,7 @@ def evaluate(
         responses: in the official format. chair: JSON lines of image_id and caption; amber: a list of id and
             response; pope: JSON lines of question and answer; mmstar: a workbook with index and prediction; mme: a
             directory of files with a prediction at the end of each line; hallusionbench: its JSON with
-            model_prediction; vqa: a list of question_id and answer.
+            model_prediction; vqa: a list of question_id and answer; mmhal: reviews that `rlaifv judge` wrote.
         ground_truth: official files. chair: JSON of image to classes, or a directory of COCO's instances and
             captions; amber: its directory `data`; pope: a file of questions; vqa: annotations. mmstar, mme and
             hallusionbench: only if the responses do not hold the answers.
@@ -141,6 +142,7 @@ OPENED: dict[str, Callable[[Given], Benchmark]] = {
     "mme": lambda given: MmeBenchmark.load(given.ground_truth),
     "hallusionbench": lambda given: HallusionBenchmark.load(given.ground_truth),
     "vqa": lambda given: VqaBenchmark.load(given.ground_truth),
+    "mmhal": lambda given: MmhalBenchmark.load(given.responses),
 }
 """How each benchmark is opened."""
 
@@ -155,6 +157,8 @@ def _check(metric: str, ground_truth: str | None, variant: str | None, similarit
         raise BenchmarkError(f"{metric} has no variants: leave --variant out")
     if metric != "amber" and similarity is not None:
         raise BenchmarkError(f"{metric} asks for no similarity of words: leave --similarity out")
+    if metric == "mmhal" and ground_truth is not None:
+        raise BenchmarkError("reviews of mmhal hold what is right: leave --ground_truth out")
     if ground_truth is None and metric not in _SELF_CONTAINED:
         raise BenchmarkError(f"responses of {metric} do not hold what is right: give --ground_truth")
 

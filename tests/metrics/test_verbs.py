@@ -102,6 +102,7 @@ MISTAKES = {
     "--metric chair --variant A --responses R.jsonl": "give --ground_truth",
     "--metric pope --variant A --responses R.jsonl --ground_truth G.json": "leave --variant out",
     "--metric pope --similarity s --responses R.jsonl --ground_truth G.json": "leave --similarity out",
+    "--metric mmhal --responses R.jsonl --ground_truth G.json": "leave --ground_truth out",
     "--metric chair --variant A --responses none --ground_truth G.json": "none cannot be read",
     "--metric chair --variant A --responses R.jsonl --ground_truth R.jsonl": "R.jsonl, line 2: expected JSON",
     "--metric chair --variant B --responses R.jsonl --ground_truth G.json": "variant",
