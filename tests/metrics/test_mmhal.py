@@ -2,11 +2,12 @@
 
 import json
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 
-from rlaifv_pl.feedback.engine import EngineError
+from rlaifv_pl.feedback.engine import EngineError, Form, Request
 from rlaifv_pl.metrics.files import BenchmarkError
 from rlaifv_pl.metrics.judged.mmhal import (
     MMHal,
@@ -18,21 +19,22 @@ from rlaifv_pl.metrics.judged.mmhal import (
 )
 from rlaifv_pl.metrics.judged.verb import mmhal
 from rlaifv_pl.metrics.verbs import evaluate
+from rlaifv_pl.verbs import main
+from tests.feedback.scripted import Script
 
 RATINGS = {"red": 6, "blue": 2, "a cat": 4, "unclear": None}
 KINDS = ["attribute", "attribute", "counting", "other"]
 
 
-class Judge:
-    """Rates by what the answer is, and counts what it is asked."""
-
-    identity = "0123"
+class Judge(Script):
+    """Rates by what the answer is, and keeps what it is asked."""
 
     def __init__(self, broken: bool = False) -> None:
+        super().__init__()
         self.asked: list[str] = []
         self.broken = broken
 
-    def fill(self, requests, form):
+    def fill(self, requests: Sequence[Request], form: type[Form]) -> list[Form | None]:
         if self.broken:
             raise EngineError("the server went away")
         self.asked += [request.text for request in requests]
@@ -79,6 +81,14 @@ def test_reviews_become_figures_that_bear_the_judges_name(answers, tmp_path, cap
         report["name"].startswith("mmhal_by_dictionary_")
         and len(report["name"]) == len("mmhal_by_dictionary_") + 8
     )
+
+
+def test_the_command_line_names_a_judge_by_its_class(answers, tmp_path, capsys):
+    files = ["--responses", str(answers), "--out", str(tmp_path / "reviews.json")]
+    main(["judge", "mmhal", *files, "--name", "d", "--judge", "tests.metrics.test_mmhal.Judge"])
+    assert "answers without one: 1" in capsys.readouterr().out
+    main(["evaluate", "--metric", "mmhal", "--responses", str(tmp_path / "reviews.json")])
+    assert "mmhal_by_d_" in capsys.readouterr().out
 
 
 def test_nothing_is_paid_for_twice_but_what_had_no_review(answers, tmp_path):
