@@ -16,6 +16,9 @@ from rlaifv_pl.feedback.correct.codebook import CodebookError
 from rlaifv_pl.feedback.correct.verb import correct
 from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.feedback.memory import MemoryFileError
+from rlaifv_pl.metrics import verbs as metrics
+from rlaifv_pl.metrics.files import BenchmarkError
+from rlaifv_pl.metrics.judged.verb import mmhal
 from rlaifv_pl.models.policy import PolicyError
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.rounds.status import status
@@ -38,6 +41,9 @@ VERBS = {
         "correct": correct,
     },
     "rounds": {"_help": "runs that make their own shards", "status": status},
+    "evaluate": metrics.evaluate,
+    "judge": {"_help": "reviews of saved responses by a language model", "mmhal": mmhal},
+    "pope": metrics.pope,
     "export": export,
     "world": {
         "_help": "tiny models of the miniature world",
@@ -50,6 +56,7 @@ VERBS = {
 
 EXPLAINED = (
     BadSample,
+    BenchmarkError,
     CodebookError,
     EngineError,
     ExportError,
@@ -83,8 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     named = trust(sys.argv[1:] if arguments is None else arguments)
     if named[:1] == ["feedback"] and not {*named[1:2]} & {"run", "correct", "--help", "-h"}:
         named.insert(1, "run")  # `rlaifv feedback --config FILE` is what one means by feedback.
-    # Feedback is made of parts that configs name, so that all it takes is an option.
-    positional = named[:1] != ["feedback"]
+    # Feedback is made of parts that configs name, and a figure of files that are not alike, so that all they take is
+    # an option.
+    positional = not {*named[:1]} & {"feedback", "evaluate", "judge"}
     try:
         auto_cli(VERBS, args=named, parser_class=Parser, allow_abbrev=False, as_positional=positional)
     except EXPLAINED as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlaifv_pl import cli, verbs
+from rlaifv_pl.metrics.pope_builder import build_pope
 from rlaifv_pl.world import shipped
 from tests import coco
 
@@ -42,13 +43,24 @@ def in_small(command: str) -> str:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A directory with the repository's configs, a source file and a small model."""
+    """A directory with the repository's configs, a source file, a small model and what it said."""
     home = tmp_path_factory.mktemp("home")
     for name in ("configs", "train.py", "rlaifv_pl"):
         (home / name).symlink_to(ROOT / name)
     (home / "DIR").symlink_to(shipped("base"))
     coco.write_trl(home).rename(home / "my_pairs.parquet")
+    write_responses(home)
     return home
+
+
+def write_responses(home: Path) -> None:
+    """Descriptions of the photos, each with one object that is not there, and a yes to whatever POPE asks."""
+    objects = {photo.name: sorted(photo.counts) for photo in coco.photos()}
+    (home / "objects.json").write_text(json.dumps(objects))
+    captions = [{"image_id": photo.name, "caption": photo.rejected} for photo in coco.photos()]
+    (home / "captions.jsonl").write_text("\n".join(map(json.dumps, captions)))
+    answers = [{"question": one.text, "answer": "Yes."} for one in build_pope(objects, "adversarial")]
+    (home / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
 
 
 def run(command: str, monkeypatch) -> None:
@@ -79,6 +91,8 @@ def test_the_commands_of_the_readme_run_in_their_order(home, monkeypatch):
     )
     for command in others:
         run(in_small(command), monkeypatch)
+    chair, pope = (json.loads((home / f"{name}.json").read_text()) for name in ("chair", "pope"))
+    assert chair["n"] == 128 and chair["CHAIRs"] > 90 and pope["accuracy"] == 50 and pope["recall"] == 100
     assert (home / "my-model" / "model.safetensors").is_file() and (home / "mine.png").stat().st_size > 10_000
 
 

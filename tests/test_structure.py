@@ -21,7 +21,8 @@ LAYERS = [
     {"models"},
     {"data"},
     {"objectives", "feedback"},
-    {"metrics", "report", "rounds", "run", "world"},
+    {"metrics"},
+    {"report", "rounds", "run", "world"},
     {"cli", "verbs"},
 ]
 """A subpackage or file imports itself and earlier lines. Those of one line never import each other:

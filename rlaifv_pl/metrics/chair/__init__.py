@@ -1,0 +1,3 @@
+"""CHAIR: objects of COCO that a description mentions and an image does not show. Reading order: words (the
+vocabulary), forms (singular and plural, by variant), mentions (text to classes), ground_truth (from COCO's
+annotations), metric (counts to figures), benchmark."""

@@ -1,0 +1,180 @@
+"""`rlaifv evaluate`: saved responses to a benchmark, to figures; `rlaifv pope`: questions for one's own images."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from rich.console import Console
+from rich.table import Table
+
+from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.metrics.amber.benchmark import AmberBenchmark
+from rlaifv_pl.metrics.amber.similarity import SimilarityTable
+from rlaifv_pl.metrics.benchmark import Benchmark
+from rlaifv_pl.metrics.chair.benchmark import ChairBenchmark
+from rlaifv_pl.metrics.chair.forms import Variant
+from rlaifv_pl.metrics.chair.ground_truth import read_objects
+from rlaifv_pl.metrics.files import BenchmarkError, read_json
+from rlaifv_pl.metrics.hallusion import HallusionBenchmark
+from rlaifv_pl.metrics.judged.mmhal import MmhalBenchmark
+from rlaifv_pl.metrics.mme import MmeBenchmark
+from rlaifv_pl.metrics.mmstar import MMStarBenchmark
+from rlaifv_pl.metrics.pope import PopeBenchmark
+from rlaifv_pl.metrics.pope_builder import Strategy, build_pope
+from rlaifv_pl.metrics.table import is_count
+from rlaifv_pl.metrics.vqa import VqaBenchmark
+
+MetricName = Literal["chair", "amber", "pope", "mmstar", "mme", "hallusionbench", "vqa", "mmhal"]
+
+_SELF_CONTAINED = ("mmstar", "mme", "hallusionbench", "mmhal")
+"""Benchmarks whose official responses hold the right answers as well."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """What the command line says."""
+
+    metric: str
+    responses: Path
+    ground_truth: Path
+    variant: Variant | None
+    similarity: Path | None
+
+
+def evaluate(
+    metric: MetricName,
+    responses: str,
+    ground_truth: str | None = None,
+    out: str | None = None,
+    variant: Variant | None = None,
+    similarity: str | None = None,
+) -> dict[str, Any]:
+    """Figures of a model's saved responses to a public benchmark, by rules: no model, no network.
+
+    Args:
+        metric: the benchmark.
+        responses: in the official format. chair: JSON lines of image_id and caption; amber: a list of id and
+            response; pope: JSON lines of question and answer; mmstar: a workbook with index and prediction; mme: a
+            directory of files with a prediction at the end of each line; hallusionbench: its JSON with
+            model_prediction; vqa: a list of question_id and answer; mmhal: reviews that `rlaifv judge` wrote.
+        ground_truth: official files. chair: JSON of image to classes, or a directory of COCO's instances and
+            captions; amber: its directory `data`; pope: a file of questions; vqa: annotations. mmstar, mme and
+            hallusionbench: only if the responses do not hold the answers.
+        out: JSON file to write the figures to.
+        variant: of chair: A (as the POPE paper's figures) or C (as Object HalBench's rules).
+        similarity: of amber: file of two words and their cosine a line; without, only equal words mean the same.
+
+    Raises:
+        BenchmarkError: a file is not as it must be, or an option is missing or too many.
+    """
+    _check(metric, ground_truth, variant, similarity)
+    given = Given(
+        metric=metric,
+        responses=Path(responses),
+        ground_truth=Path(ground_truth or responses),
+        variant=variant,
+        similarity=Path(similarity) if similarity else None,
+    )
+    benchmark = OPENED[metric](given)
+    name, figures = measure(benchmark, benchmark.read(given.responses))
+    sources = {"responses": responses, "ground_truth": ground_truth, "similarity": similarity}
+    report = {"metric": metric, "variant": variant, "name": name, **figures, **sources}
+    Console().print(_table(name, figures))
+    if out is not None:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(Path(out)) as file:
+            file.write((json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+    return report
+
+
+def pope(
+    objects: str, out: str, strategy: Strategy = "adversarial", per_side: int = 3, seed: int = 0
+) -> None:
+    """Write yes/no questions about objects for images whose objects are known, by POPE's rules.
+
+    Args:
+        objects: JSON of image to names of objects, of any vocabulary.
+        out: JSON lines to write, in POPE's format.
+        strategy: which absent objects are asked for.
+        per_side: questions of an image whose answer is yes, and as many whose answer is no; images with fewer
+            objects are left out.
+        seed: of what is drawn.
+    """
+    questions = build_pope(_named_objects(Path(objects)), strategy, per_side=per_side, seed=seed)
+    PopeBenchmark(questions).save(Path(out))
+    images = len({question.image for question in questions})
+    Console().print(f"{len(questions)} questions about {images} images are in {out}.")
+
+
+def measure(benchmark: Benchmark, completions: Mapping[int, str]) -> tuple[str, dict[str, float | None]]:
+    """Name and figures of a benchmark's metric; None where a figure is not defined.
+
+    Args:
+        completions: by the number of their item.
+    """
+    metric = benchmark.metric()
+    metric.update(list(completions.values()), list(completions))
+    figures = {name: value.item() for name, value in metric.compute().items()}
+    return metric.name, {
+        name: None if math.isnan(value) else int(value) if is_count(name) else value
+        for name, value in figures.items()
+    }
+
+
+def _chair(given: Given) -> ChairBenchmark:
+    objects = read_objects(given.ground_truth, given.variant)
+    return ChairBenchmark.of_responses(objects, given.variant, given.responses)
+
+
+def _amber(given: Given) -> AmberBenchmark:
+    similarity = SimilarityTable.load(given.similarity) if given.similarity else None
+    return AmberBenchmark(given.ground_truth, similarity)
+
+
+OPENED: dict[str, Callable[[Given], Benchmark]] = {
+    "chair": _chair,
+    "amber": _amber,
+    "pope": lambda given: PopeBenchmark.load(given.ground_truth),
+    "mmstar": lambda given: MMStarBenchmark.load(given.ground_truth),
+    "mme": lambda given: MmeBenchmark.load(given.ground_truth),
+    "hallusionbench": lambda given: HallusionBenchmark.load(given.ground_truth),
+    "vqa": lambda given: VqaBenchmark.load(given.ground_truth),
+    "mmhal": lambda given: MmhalBenchmark.load(given.responses),
+}
+"""How each benchmark is opened."""
+
+
+def _check(metric: str, ground_truth: str | None, variant: str | None, similarity: str | None) -> None:
+    """That each option is given where it means something, and nowhere else."""
+    if metric == "chair" and variant is None:
+        raise BenchmarkError(
+            f"chair has variants whose figures differ: give --variant, one of {get_args(Variant)}"
+        )
+    if metric != "chair" and variant is not None:
+        raise BenchmarkError(f"{metric} has no variants: leave --variant out")
+    if metric != "amber" and similarity is not None:
+        raise BenchmarkError(f"{metric} asks for no similarity of words: leave --similarity out")
+    if metric == "mmhal" and ground_truth is not None:
+        raise BenchmarkError("reviews of mmhal hold what is right: leave --ground_truth out")
+    if ground_truth is None and metric not in _SELF_CONTAINED:
+        raise BenchmarkError(f"responses of {metric} do not hold what is right: give --ground_truth")
+
+
+def _named_objects(path: Path) -> dict[str, list[str]]:
+    objects = read_json(path, dict)
+    for image, names in objects.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+            raise BenchmarkError(f"{path}, image {image!r}: expected a list of names, got {names!r:.60}")
+    return objects
+
+
+def _table(name: str, figures: Mapping[str, float | None]) -> Table:
+    table = Table("figure", "value", title=name)
+    table.columns[1].justify = "right"
+    for figure, value in figures.items():
+        shown = f"{value:,}" if is_count(figure) else "undefined" if value is None else f"{value:.2f}"
+        table.add_row(figure, shown)
+    return table
