@@ -21,6 +21,8 @@ LAYERS = {
     "lora.yaml": ["--config", "configs/dpo.yaml"],
     "rounds_nsft.yaml": ["--config", "configs/rounds.yaml"],
     "ddp.yaml": ["--config", "configs/dpo.yaml"],
+    "fsdp.yaml": ["--config", "configs/dpo.yaml"],
+    "multinode.yaml": ["--config", "configs/dpo.yaml"],
     "slurm.yaml": ["--config", "configs/dpo.yaml"],
 }
 """What a config that is no run by itself is stacked on."""

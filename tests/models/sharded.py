@@ -14,14 +14,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import logsigmoid
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.flops import FlopMeter
+from rlaifv_pl.models.fsdp import Slicing
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor
 from rlaifv_pl.models.reference import Reference
 from rlaifv_pl.models.vlm import VLM, Batch
@@ -36,6 +35,8 @@ SETTINGS = {
     "adapters": ADAPTERS,
     "adapters, checkpointing": ADAPTERS | {"gradient_checkpointing": True},
 }
+EXACT = ("llava", "qwen2_5_vl")
+"""Families that are compared to the last digits."""
 BACKENDS = ("rows", "dense", "split")
 SAMPLES = ([*PAIRS], [ALIKE, TEXT_ONLY])
 
@@ -47,15 +48,6 @@ class Outcome(NamedTuple):
     reference: Tensor
     loss: Tensor
     gradients: dict[str, Tensor]
-
-
-def shard(model: VLM, mesh: DeviceMesh, trains: bool) -> None:
-    """Layers of tower and language model by themselves, and the rest with the root."""
-    for module in model.modules():
-        if isinstance(module, GradientCheckpointingLayer):
-            fully_shard(module, mesh=mesh)
-    # No backward pass of a reference would give its root up again, and `refresh` could not write into it.
-    fully_shard(model, mesh=mesh, reshard_after_forward=not trains)
 
 
 def load(path: Path, settings: dict[str, Any]) -> tuple[VLM, Reference]:
@@ -117,9 +109,9 @@ def compare(path: Path, settings: dict[str, Any], mesh: DeviceMesh) -> dict[str,
     both = list(batches(path))
     plain = [outcome(*alone, batch, "rows") for batch in both]
     policy, reference = load(path, settings)
-    shard(policy, mesh, trains=True)
-    if reference.copy is not None:
-        shard(reference.copy, mesh, trains=False)
+    for model in (policy, reference.copy):
+        if model is not None:
+            Slicing(mesh, compute=None).hand_out([model])
     assert all(isinstance(parameter, DTensor) for parameter in policy.parameters())
     meter = FlopMeter(policy)
     for backend in BACKENDS:
@@ -135,13 +127,25 @@ def compare(path: Path, settings: dict[str, Any], mesh: DeviceMesh) -> dict[str,
     return found
 
 
+def in_bfloat16(path: Path, mesh: DeviceMesh) -> float:
+    """How far log-ps in slices that are gathered in bfloat16 are from those in float64; nats, mean of a batch."""
+    (batch, _), (alone, _) = batches(path), load(path, {})
+    policy, _ = load(path, {})
+    policy.float()
+    Slicing(mesh, torch.bfloat16).hand_out([policy])
+    with torch.no_grad():
+        return (policy(batch) - alone(batch)).abs().mean().item()
+
+
 def main(out: Path, *paths: Path) -> None:
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     found = {
         path.name: {name: compare(path, settings, mesh) for name, settings in SETTINGS.items()}
         for path in paths
+        if path.name in EXACT
     }
+    found["bfloat16"] = {path.name: in_bfloat16(path, mesh) for path in paths}
     (out / f"{dist.get_rank()}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from tests.families import FAMILIES as ALL_FAMILIES
 from tests.families import why_not
-from tests.models.sharded import BACKENDS, SETTINGS
+from tests.models.sharded import BACKENDS, EXACT, SETTINGS
 from tests.run.tiny import REPOSITORY, environment
 
-FAMILIES = [family for family in ("llava", "qwen2_5_vl") if not why_not(family)]
-EXACT = 1e-10
+FAMILIES = [family for family in EXACT if not why_not(family)]
+KNOWN = [family for family in ALL_FAMILIES if not why_not(family)]
+CLOSE = 1e-10
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def found(family_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFa
     """What each process found, by family and setting."""
     out = tmp_path_factory.mktemp("sharded")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, "-m", "tests.models.sharded", str(out), *(str(family_dir(name)) for name in FAMILIES)]
+    command = [*launch, "-m", "tests.models.sharded", str(out), *(str(family_dir(name)) for name in KNOWN)]
     done = subprocess.run(
         command, env=environment(), cwd=REPOSITORY, capture_output=True, text=True, timeout=300
     )
@@ -45,7 +47,7 @@ def test_shards_equal_a_whole_policy_with_plain_rows(of_processes: list[dict], b
     """Log-ps of policy and reference, loss, and gradients averaged over the processes, in float64."""
     for of_process in of_processes:
         assert set(of_process[backend]) == {"logps", "reference", "loss", "gradients"}
-        assert max(of_process[backend].values()) < EXACT, of_process[backend]
+        assert max(of_process[backend].values()) < CLOSE, of_process[backend]
 
 
 def test_the_policy_has_moved_away_from_its_reference(of_processes: list[dict]):
@@ -56,10 +58,17 @@ def test_the_policy_has_moved_away_from_its_reference(of_processes: list[dict]):
 def test_a_sharded_reference_follows_the_policy(found: list[dict], family: str):
     for of_process in found:
         for setting in ("full", "full, checkpointing"):
-            assert of_process[family][setting]["refreshed"] < EXACT
+            assert of_process[family][setting]["refreshed"] < CLOSE
 
 
 def test_flops_are_those_of_the_whole_policy(of_processes: list[dict]):
     for of_process in of_processes:
         sharded, whole = of_process["flops"]
         assert sharded == whole > 1e6
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_slices_of_every_family_are_gathered_in_bfloat16(found: list[dict], family: str):
+    """What a model does with its own type, in pixels for instance, is that of the weights in use."""
+    for of_process in found:
+        assert 1e-6 < of_process["bfloat16"][family] < 0.1
