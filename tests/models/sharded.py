@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import logsigmoid
+from transformers import AutoModelForImageTextToText
 
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.flops import FlopMeter
 from rlaifv_pl.models.fsdp import Slicing
+from rlaifv_pl.models.loading import load_policy
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor
 from rlaifv_pl.models.reference import Reference
 from rlaifv_pl.models.vlm import VLM, Batch
@@ -137,6 +139,25 @@ def in_bfloat16(path: Path, mesh: DeviceMesh) -> float:
         return (policy(batch) - alone(batch)).abs().mean().item()
 
 
+def handed_out(path: Path, mesh: DeviceMesh, settings: dict[str, Any]) -> float:
+    """How far a policy and its reference that only the first process has read are from one that is read here; nats.
+    Drawn weights of adapters are those of the first process."""
+    spec = PolicySpec(path=str(path), **settings)
+    alone, processor = VLM(load_model(spec)), load_processor(spec)
+    (batch,) = (Collator(Chat(processor), sides, parts=2)(samples) for samples in SAMPLES[:1])
+    read = AutoModelForImageTextToText.from_pretrained
+    if dist.get_rank():
+        AutoModelForImageTextToText.from_pretrained = None
+    policy, reference = load_policy(
+        spec, processor, "adapter_off" if settings else "live", Slicing(mesh, None)
+    )
+    AutoModelForImageTextToText.from_pretrained = read
+    assert [p.requires_grad for p in policy.parameters()] == [p.requires_grad for p in alone.parameters()]
+    with torch.no_grad(), reference.watching():
+        found = [policy(batch), reference.token_logps(batch)]
+        return max((logps - alone(batch)).abs().max().item() for logps in found)
+
+
 def main(out: Path, *paths: Path) -> None:
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
@@ -144,6 +165,9 @@ def main(out: Path, *paths: Path) -> None:
         path.name: {name: compare(path, settings, mesh) for name, settings in SETTINGS.items()}
         for path in paths
         if path.name in EXACT
+    }
+    found["handed out"] = {
+        path.name: [handed_out(path, mesh, settings) for settings in ({}, ADAPTERS)] for path in paths
     }
     found["bfloat16"] = {path.name: in_bfloat16(path, mesh) for path in paths}
     (out / f"{dist.get_rank()}.json").write_text(json.dumps(found))

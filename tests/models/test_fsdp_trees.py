@@ -72,3 +72,10 @@ def test_slices_of_every_family_are_gathered_in_bfloat16(found: list[dict], fami
     """What a model does with its own type, in pixels for instance, is that of the weights in use."""
     for of_process in found:
         assert 1e-6 < of_process["bfloat16"][family] < 0.1
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_one_process_reads_a_model_and_hands_it_out(found: list[dict], family: str):
+    """The others never call from_pretrained; with a reference of its own, and with adapters."""
+    for of_process in found:
+        assert max(of_process["handed out"][family]) < 1e-4

@@ -3,14 +3,18 @@
 import logging
 import multiprocessing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from rlaifv_pl import verbs
 from rlaifv_pl.cli import main
 from rlaifv_pl.data.loader import BatchLoader
+from rlaifv_pl.data.order import turns
 from rlaifv_pl.data.shards import ShardWriter, load_shards
+from rlaifv_pl.objectives.checks import RunError, slicing_of
 from rlaifv_pl.run.console import hush
 from tests.data.samples import pair
 from tests.run.tiny import REPOSITORY, write_config
@@ -74,16 +78,21 @@ def test_verbs_take_option_names_as_they_are(tmp_path):
     assert "--lim" in str(stopped.value)
 
 
+def seen(samples: list) -> SimpleNamespace:
+    """What a batch of them would be."""
+    return SimpleNamespace(keys=len(samples))
+
+
 def test_an_iterator_that_is_not_used_starts_no_workers(tmp_path: Path):
     """Lightning asks for one twice in every epoch but the first."""
     with ShardWriter(tmp_path, recipe={}) as writer:
         for number in range(2):
             writer.write(pair(f"k{number}"))
-    loader = BatchLoader(load_shards(tmp_path), [[0], [1]], collate=len, num_workers=1)
+    loader = BatchLoader(load_shards(tmp_path), turns([[[0]], [[1]]], rank=0), collate=seen, num_workers=1)
     before = set(multiprocessing.active_children())
     unused, used = iter(loader), iter(loader)
     assert set(multiprocessing.active_children()) == before
-    assert next(used) == 1 and len(set(multiprocessing.active_children()) - before) == 1
+    assert next(used).keys == 1 and len(set(multiprocessing.active_children()) - before) == 1
     del unused
 
 
@@ -93,3 +102,13 @@ def test_advertisements_are_left_out_and_news_are_not():
     for text, shown in (("Tip: try litlogger, it is free", False), ("GPU available: False", True)):
         record = logger.makeRecord(logger.name, logging.INFO, __file__, 1, text, (), None)
         assert bool(logger.filter(record)) is shown
+
+
+@pytest.mark.parametrize("strategy", [ModelParallelStrategy, FSDPStrategy])
+def test_strategies_that_give_all_devices_of_a_node_the_same_samples_or_drop_the_reference_are_refused(
+    strategy,
+):
+    """ModelParallelStrategy by its defaults takes the devices of a node for one."""
+    trainer = SimpleNamespace(strategy=strategy())
+    with pytest.raises(RunError, match="FSDP2 instead"):
+        slicing_of(trainer)
