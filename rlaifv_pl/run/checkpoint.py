@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from rlaifv_pl.data.atomic import sync
+from rlaifv_pl.run.checkpoint_io import write_in_place
 
 _NAME = re.compile(r"epoch\d+-step(\d+)(?:-v\d+)?\.ckpt")
 TORN_SUFFIX = ".torn"
@@ -71,6 +72,7 @@ class RunCheckpoint(ModelCheckpoint):
         if self.dirpath is None:
             self.dirpath = os.path.join(trainer.default_root_dir, "checkpoints")
         super().setup(trainer, pl_module, stage)
+        write_in_place(trainer)
         # With max_steps set, Lightning would take the end of an epoch for the middle of it on resuming.
         trainer.fit_loop._iteration_based_training = lambda: False
 

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from rlaifv_pl.cli import main
 from rlaifv_pl.run.checkpoint import RunCheckpoint
+from rlaifv_pl.run.checkpoint_io import AtomicCheckpointIO
 from tests.families import build
 from tests.run.tiny import dpo_config, table, write_config, write_pairs
 
@@ -73,6 +75,19 @@ def test_the_end_of_an_epoch_is_saved_whatever_the_interval(start, tmp_path):
     assert names(tmp_path / "run") == ["epoch0-step4.ckpt", "epoch0-step5.ckpt", "last.ckpt"]
     saved = torch.load(tmp_path / "run" / "checkpoints" / "epoch0-step5.ckpt", weights_only=True)
     assert saved["AlignmentDataModule"] == {"epoch": 0, "samples": 10, "batches": 5}
+
+
+def test_a_checkpoint_needs_no_room_among_temporary_files(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
+    start(tmp_path / "run", "--trainer.max_steps=2")
+    assert names(tmp_path / "run") == ["epoch0-step2.ckpt", "last.ckpt"]
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path):
+    path = tmp_path / "checkpoints" / "epoch0-step2.ckpt"
+    with pytest.raises(AttributeError, match="lambda"):
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "other": lambda: None}, path)
+    assert list(path.parent.iterdir()) == []
 
 
 def test_a_moved_run_goes_on_from_its_last_checkpoint(start, tmp_path):
