@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kill.start import Command, Failed
+from tests.kill.start import Command, Failed, Time
 from tests.kill.trial import Bench, Difference
 from tests.kill.works import WORKS, Work
 
@@ -62,13 +62,16 @@ class Scripted:
         self.notes, self.script, self.number = notes, script, 0
         notes.mkdir()
 
-    def start(self, command: Command, seconds: float | None = None, moment: str = "never:") -> bool:
+    def start(self, command: Command, when: Time | None = None, moment: str = "never:") -> bool:
         self.noted = self.notes / f"{self.number:05d}"
         keys = self.script(self.directory, self.number)
-        lines = [json.dumps({"epoch": 0, "batch": batch, "keys": some}) for batch, some in keys.items()]
+        lines = [
+            json.dumps({"seconds": 0, "epoch": 0, "batch": batch, "keys": some})
+            for batch, some in keys.items()
+        ]
         Path(f"{self.noted}-0.jsonl").write_text("\n".join(lines))
         self.number += 1
-        return seconds is None
+        return when is None
 
 
 def equal(_directory: Path, _number: int) -> dict:
@@ -119,7 +122,7 @@ def test_a_difference_is_an_error(script, message, tmp_path):
     (directory / "file").touch()
     trials = Bench(Scripted(tmp_path / "notes", script), directory)
     work = Work([Command("train", [])], ("file",))
-    whole = trials.whole(work, cold=False)._replace(seconds=[1.0])
+    whole = trials.whole(work, cold=False)._replace(seconds=[[0.1, 1.0]])
     if message is None:
         trials.at_random(work, whole, random.Random(0), most=1)
         assert trials.tally.kills == trials.tally.trials == 1

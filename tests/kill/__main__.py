@@ -78,6 +78,7 @@ def _at_changes(bench: Bench, works: dict[str, Work], kills: int, rng: random.Ra
 
 
 def _report(what: str, tally: Tally, seconds: float) -> None:
+    print(" kills  last touched")
     for stage, count in tally.stages.most_common():
         print(f"{count:6d}  {stage}")
     print(

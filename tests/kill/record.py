@@ -19,11 +19,13 @@ STAGES = {
     "tower": r"/features-\w+/|/tower-\w+/",
     "reference": r"reference\.safetensors",
     "shards": r"shard-\d+\.tar|manifest\.json|UNFINISHED|/(pairs|corrections|stages|\d+)$",
-    "ledger and summary": r"ledger|summary|rounds\.png",
+    "ledger": r"ledger",
+    "summary": r"summary|rounds\.png",
     "export": r"export",
-    "logs and config": r"",
+    "metrics": r"metrics",
+    "config and directories": r"",
 }
-"""What was going on, by the path that changed; the first that matches."""
+"""What is touched, by the path; the first that matches."""
 
 Place = tuple[int, int]
 """Epoch and batch."""
@@ -36,8 +38,10 @@ class Notes(NamedTuple):
     """Sorted keys of the samples by place."""
     changes: list[str]
     """Paths that changed, or were about to."""
+    seconds: list[float]
+    """When the first process noted each of its lines, from its start on."""
     stage: str
-    """What was going on at the end."""
+    """What was touched last, or about to be."""
 
 
 def read(path: Path) -> Notes:
@@ -47,7 +51,7 @@ def read(path: Path) -> Notes:
         path: of its files without rank and suffix.
     """
     batches: dict[Place, list[str]] = {}
-    changes, stage = [], "start"
+    changes, seconds, stage = [], [], "nothing yet"
     for file in sorted(path.parent.glob(f"{path.name}-*.jsonl")):
         for line in file.read_bytes().splitlines():
             note = json.loads(line)
@@ -58,7 +62,8 @@ def read(path: Path) -> Notes:
                 batches[place] = sorted(batches.get(place, []) + note["keys"])
             if file.stem.endswith("-0"):
                 stage = _stage(note)
-    return Notes(batches, changes, stage)
+                seconds.append(note["seconds"])
+    return Notes(batches, changes, seconds, stage)
 
 
 def _stage(note: dict) -> str:

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,8 +78,13 @@ def _fork_ranks(processes: int) -> int:
 
 def _noting(path: Path) -> Callable[..., None]:
     """Writes a line at once, by a call that is itself no event."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    return lambda **values: os.write(file, (json.dumps(values) + "\n").encode())
+    file, began = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), time.monotonic()
+
+    def note(**values: object) -> None:
+        line = {"seconds": round(time.monotonic() - began, 3), **values}
+        os.write(file, (json.dumps(line) + "\n").encode())
+
+    return note
 
 
 def _note_batches(note: Callable[..., None]) -> None:

@@ -34,15 +34,23 @@ class Failed(RuntimeError):
     """A start ended neither well nor by a kill."""
 
 
+class Time(NamedTuple):
+    """When to kill."""
+
+    seconds: float
+    line: int = 0
+    """Of what the start notes, from which the seconds count; from the start itself unless given."""
+
+
 class Starter(Protocol):
     """Starts commands, one at a time."""
 
-    def start(self, command: Command, seconds: float | None = None, moment: str = "never:") -> bool:
+    def start(self, command: Command, when: Time | None = None, moment: str = "never:") -> bool:
         """Whether the command ended before it was killed.
 
         Args:
             command: to start.
-            seconds: after which it is killed.
+            when: it is killed.
             moment: at which it kills itself.
 
         Raises:
@@ -78,23 +86,37 @@ class Warm:
         self._server.stdin.close()
         self._server.wait()
 
-    def start(self, command: Command, seconds: float | None = None, moment: str = "never:") -> bool:
+    def start(self, command: Command, when: Time | None = None, moment: str = "never:") -> bool:
         self.noted = self.notes / f"{next(self._number):05d}"
         log = self.noted.with_suffix(".log")
         request = {"directory": str(self.directory), "record": str(self.noted), "log": str(log)}
         request |= {**command._asdict(), "moment": moment}
         self._server.stdin.write((json.dumps(request) + "\n").encode())
         group = self._answer("pid")
-        started, ready = time.monotonic(), []
-        while not ready and time.monotonic() < started + (seconds or PATIENCE_SECONDS):
-            ready, _, _ = select.select([self._server.stdout], [], [], 0.01)
+        hangs = not self._has_ended_by(when) and when is None
         _kill(group)  # Whether or not it has ended: what it started may not have.
         code = self._answer("code")
-        if not ready and seconds is None:
+        if hangs:
             raise Failed(f"{command} hung:\n{_end_of(log)}")
         if code not in (0, KILLED):
             raise Failed(f"{command} ended with exit code {code}:\n{_end_of(log)}")
         return code == 0
+
+    def _has_ended_by(self, when: Time | None) -> bool:
+        """Wait for the end of the start or for a time, whichever comes first."""
+        limit, reached = time.monotonic() + PATIENCE_SECONDS, None
+        while time.monotonic() < limit:
+            if select.select([self._server.stdout], [], [], 0.01)[0]:
+                return True
+            if when and reached is None and self._lines() >= when.line:
+                reached = time.monotonic()
+            if reached is not None and time.monotonic() >= reached + when.seconds:
+                return False
+        return False
+
+    def _lines(self) -> int:
+        noted = Path(f"{self.noted}-0.jsonl")
+        return noted.read_bytes().count(b"\n") if noted.is_file() else 0
 
     def _answer(self, name: str) -> int:
         line = self._server.stdout.readline()
@@ -106,7 +128,7 @@ class Warm:
 class Cold:
     """Starts real processes, as a shell would."""
 
-    def start(self, command: Command, seconds: float | None = None, moment: str = "never:") -> bool:
+    def start(self, command: Command, when: Time | None = None, moment: str = "never:") -> bool:
         if moment != "never:":
             raise ValueError("a real process is killed from outside, after some seconds")
         programs = {"train": ["train.py"], "rlaifv": ["-c", VERB]}
@@ -115,11 +137,11 @@ class Cold:
             start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:
-            _, said = process.communicate(timeout=seconds or PATIENCE_SECONDS)
+            _, said = process.communicate(timeout=when.seconds if when else PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             _kill(process.pid)
             _, said = process.communicate()
-            if seconds is None:
+            if when is None:
                 raise Failed(f"{command} hung:\n{said[-3000:]}") from None
             return False
         if process.returncode:

@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import time
+from bisect import bisect
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load
 
 from tests.kill.record import Place, go_on, read, twice
-from tests.kill.start import Cold, Command, Warm
+from tests.kill.start import Cold, Command, Time, Warm
 from tests.kill.works import Work
 
 MADE = (
@@ -27,8 +28,6 @@ MADE = (
 )
 """Files that are made once: one that is there at a kill is the same one at the end."""
 CHECKPOINT_STEPS = 2
-PATIENCE = 1.2
-"""By how much longer each next start is let run, at most: on a machine that became slower, none might get far."""
 RECOVERY = 12
 """Changes from a start on in which a run that was killed takes up what is there."""
 
@@ -45,8 +44,8 @@ class Whole(NamedTuple):
     files: Files
     history: dict[Place, list[str]]
     """Keys of the samples by epoch and batch."""
-    seconds: list[float]
-    """That each command took."""
+    seconds: list[list[float]]
+    """When each command noted what it did, and when it ended."""
     changes: list[int]
     """Of the directory, by each command."""
 
@@ -57,7 +56,7 @@ class Tally:
 
     trials: int = 0
     stages: Counter[str] = field(default_factory=Counter)
-    """Kills by what was going on."""
+    """Kills by what had been touched last, or was about to be."""
     kept: int = 0
     """Finished parts that lay there at a kill."""
     again: int = 0
@@ -92,8 +91,8 @@ class Bench:
         for command in work.commands:
             started = time.monotonic()
             self.warm.start(command)
-            seconds.append(time.monotonic() - started)
             notes = read(self.warm.noted)
+            seconds.append([*notes.seconds, time.monotonic() - started])
             go_on(history, notes.batches)
             changes.append(len(notes.changes))
         made = Whole(self._files(work), history, seconds, changes)
@@ -109,13 +108,12 @@ class Bench:
         return made
 
     def at_random(self, work: Work, whole: Whole, rng: random.Random, most: int) -> None:
-        """Kill every command after random times until it ends before, at most so many times in all."""
+        """Kill every command at random times until it ends before, at most so many times in all."""
         limit, trial = self.tally.kills + most, _Trial(self, work)
-        for command, took in zip(work.commands, whole.seconds, strict=True):
+        for command, seconds in zip(work.commands, whole.seconds, strict=True):
             is_over = False
             while not is_over and self.tally.kills < limit:
-                is_over = trial.start(work.again(command, rng), rng.uniform(0, took))
-                took *= PATIENCE
+                is_over = trial.start(work.again(command, rng), _draw(seconds, rng))
             if not is_over:
                 trial.start(work.again(command, rng))
         trial.compare(whole)
@@ -152,9 +150,9 @@ class _Trial:
         self.made: dict[Path, tuple[int, int]] = {}
         bench._clear()
 
-    def start(self, command: Command, seconds: float | None = None, moment: str = "never:") -> bool:
+    def start(self, command: Command, when: Time | None = None, moment: str = "never:") -> bool:
         """Whether the command ended."""
-        is_over = self.bench.warm.start(command, seconds, moment)
+        is_over = self.bench.warm.start(command, when, moment)
         notes, tally = read(self.bench.warm.noted), self.bench.tally
         again = go_on(self.history, notes.batches)
         tally.again = max(tally.again, again)
@@ -188,6 +186,18 @@ class _Trial:
             raise Difference(f"left behind: {left}")
 
 
+def _draw(seconds: list[float], rng: random.Random) -> Time:
+    """A time of a command, told by what it had done: the machine may be slower by now.
+
+    Args:
+        seconds: at which it noted its lines, and ended.
+        rng: draws.
+    """
+    drawn = rng.uniform(0, seconds[-1])
+    line = bisect(seconds[:-1], drawn)
+    return Time(drawn - seconds[line - 1] if line else drawn, line)
+
+
 def _accumulated(command: Command) -> int:
     config = Path(next((name for name in command.arguments if name.endswith(".yaml")), ""))
     found = re.search(r"accumulate_grad_batches: (\d+)", config.read_text()) if config.is_file() else None
@@ -215,10 +225,10 @@ def _are_close(name: str, expected: bytes, found: bytes) -> bool:
         tables = [
             torch.tensor([[float(value or 0) for value in row.values()] for row in table]) for table in rows
         ]
-        return [list(row) for row in rows[0]] == [list(row) for row in rows[1]] and _near(*tables)
+        return [list(row) for row in rows[0]] == [list(row) for row in rows[1]] and _near(*tables, 1e-4)
     one, two = load(expected), load(found)
-    return one.keys() == two.keys() and all(_near(one[key].float(), two[key].float()) for key in one)
+    return one.keys() == two.keys() and all(_near(one[key].float(), two[key].float(), 1e-6) for key in one)
 
 
-def _near(one: torch.Tensor, two: torch.Tensor) -> bool:
-    return one.shape == two.shape and torch.allclose(one, two, rtol=1e-3, atol=1e-4)
+def _near(one: torch.Tensor, two: torch.Tensor, absolute: float) -> bool:
+    return one.shape == two.shape and torch.allclose(one, two, rtol=1e-4, atol=absolute)
