@@ -28,6 +28,8 @@ MADE = (
 )
 """Files that are made once: one that is there at a kill is the same one at the end."""
 CHECKPOINT_STEPS = 2
+BEYOND = 1.3
+"""Times are drawn up to so many times what a command has before it; beyond its end it is let go."""
 RECOVERY = 12
 """Changes from a start on in which a run that was killed takes up what is there."""
 
@@ -110,12 +112,14 @@ class Bench:
     def at_random(self, work: Work, whole: Whole, rng: random.Random, most: int) -> None:
         """Kill every command at random times until it ends before, at most so many times in all."""
         limit, trial = self.tally.kills + most, _Trial(self, work)
-        for command, seconds in zip(work.commands, whole.seconds, strict=True):
+        for command, left in zip(work.commands, whole.seconds, strict=True):
             is_over = False
-            while not is_over and self.tally.kills < limit:
-                is_over = trial.start(work.again(command, rng), _draw(seconds, rng))
-            if not is_over:
-                trial.start(work.again(command, rng))
+            while not is_over:
+                drawn = rng.uniform(0, BEYOND * left[-1])
+                spared = drawn > left[-1] or self.tally.kills >= limit
+                when = None if spared else _time(left, drawn)
+                is_over = trial.start(work.again(command, rng), when)
+                left = _left(left, when)
         trial.compare(whole)
 
     def at_change(self, work: Work, whole: Whole, rng: random.Random, number: int) -> None:
@@ -186,16 +190,21 @@ class _Trial:
             raise Difference(f"left behind: {left}")
 
 
-def _draw(seconds: list[float], rng: random.Random) -> Time:
+def _time(seconds: list[float], drawn: float) -> Time:
     """A time of a command, told by what it had done: the machine may be slower by now.
 
     Args:
         seconds: at which it noted its lines, and ended.
-        rng: draws.
+        drawn: less than the last of them.
     """
-    drawn = rng.uniform(0, seconds[-1])
     line = bisect(seconds[:-1], drawn)
     return Time(drawn - seconds[line - 1] if line else drawn, line)
+
+
+def _left(seconds: list[float], killed: Time | None) -> list[float]:
+    """What a command that was killed has before it: it begins again, and goes on where it was."""
+    done = killed.line if killed else 0
+    return [seconds[0] + time - seconds[done] for time in seconds[done:]]
 
 
 def _accumulated(command: Command) -> int:
