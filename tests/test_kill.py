@@ -31,6 +31,8 @@ def test_killed_runs_leave_what_unkilled_ones_leave(what, name, warm, tmp_path):
     trials.at_random(works[name], whole, rng, most=1)
     trials.at_change(works[name], whole, rng, number=sum(whole.changes) // 2)
     assert trials.tally.trials == 2 and trials.tally.kills >= 1 and trials.tally.kept
+    if what == "fit":  # Each of 24 pairs in both epochs: none came twice.
+        assert sum(map(len, whole.history.values())) == 2 * 24
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Self
 
 from tests.run.tiny import REPOSITORY, environment
 
@@ -40,22 +40,6 @@ class Time(NamedTuple):
     seconds: float
     line: int = 0
     """Of what the start notes, from which the seconds count; from the start itself unless given."""
-
-
-class Starter(Protocol):
-    """Starts commands, one at a time."""
-
-    def start(self, command: Command, when: Time | None = None, moment: str = "never:") -> bool:
-        """Whether the command ended before it was killed.
-
-        Args:
-            command: to start.
-            when: it is killed.
-            moment: at which it kills itself.
-
-        Raises:
-            Failed: it ended with an error.
-        """
 
 
 class Warm:
@@ -87,6 +71,16 @@ class Warm:
         self._server.wait()
 
     def start(self, command: Command, when: Time | None = None, moment: str = "never:") -> bool:
+        """Whether the command ended before it was killed.
+
+        Args:
+            command: to start.
+            when: it is killed.
+            moment: at which it kills itself.
+
+        Raises:
+            Failed: it ended with an error.
+        """
         self.noted = self.notes / f"{next(self._number):05d}"
         log = self.noted.with_suffix(".log")
         request = {"directory": str(self.directory), "record": str(self.noted), "log": str(log)}
@@ -126,11 +120,19 @@ class Warm:
 
 
 class Cold:
-    """Starts real processes, as a shell would."""
+    """Starts real processes, as a shell would. They note nothing, and know no moments."""
 
-    def start(self, command: Command, when: Time | None = None, moment: str = "never:") -> bool:
-        if moment != "never:":
-            raise ValueError("a real process is killed from outside, after some seconds")
+    def __init__(self) -> None:
+        self.directory, self.noted = None, Path("nowhere") / "none"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def start(self, command: Command, when: Time | None = None) -> bool:
+        """As `Warm.start`."""
         programs = {"train": ["train.py"], "rlaifv": ["-c", VERB]}
         process = subprocess.Popen(
             [sys.executable, *programs[command.program], *command.arguments], env=environment(), cwd=REPOSITORY,

@@ -73,17 +73,17 @@ class Bench:
     """A directory in which a work is done again and again, from the same beginning.
 
     Args:
-        warm: starts commands.
+        starts: of commands.
         directory: what they work in, and always the same: paths stand in configs and manifests.
     """
 
-    def __init__(self, warm: Warm, directory: Path) -> None:
-        self.warm, self.directory, self.tally = warm, directory, Tally()
+    def __init__(self, starts: Warm | Cold, directory: Path) -> None:
+        self.starts, self.directory, self.tally = starts, directory, Tally()
         self._given = shutil.copytree(directory, directory.with_name(directory.name + ".given"))
-        warm.directory = directory
+        starts.directory = directory
 
     def whole(self, work: Work, cold: bool = True) -> Whole:
-        """Do it without kills, by copies of the server and, to compare with, by real processes.
+        """Do it without kills, and by real processes once more unless they are what it is done by.
 
         Raises:
             Difference: they leave different files.
@@ -92,8 +92,8 @@ class Bench:
         history, seconds, changes = {}, [], []
         for command in work.commands:
             started = time.monotonic()
-            self.warm.start(command)
-            notes = read(self.warm.noted)
+            self.starts.start(command)
+            notes = read(self.starts.noted)
             seconds.append([*notes.seconds, time.monotonic() - started])
             go_on(history, notes.batches)
             changes.append(len(notes.changes))
@@ -102,7 +102,7 @@ class Bench:
             raise Difference("the commands left nothing to compare")
         if again := twice(history):
             raise Difference(f"samples of an epoch came twice: {again[:5]}")
-        if cold:
+        if cold and not isinstance(self.starts, Cold):
             self._clear()
             for command in work.commands:
                 Cold().start(command)
@@ -154,10 +154,11 @@ class _Trial:
         self.made: dict[Path, tuple[int, int]] = {}
         bench._clear()
 
-    def start(self, command: Command, when: Time | None = None, moment: str = "never:") -> bool:
+    def start(self, command: Command, when: Time | None = None, moment: str = "") -> bool:
         """Whether the command ended."""
-        is_over = self.bench.warm.start(command, when, moment)
-        notes, tally = read(self.bench.warm.noted), self.bench.tally
+        how = {"moment": moment} if moment else {}
+        is_over = self.bench.starts.start(command, when, **how)
+        notes, tally = read(self.bench.starts.noted), self.bench.tally
         again = go_on(self.history, notes.batches)
         tally.again = max(tally.again, again)
         if again > (most := CHECKPOINT_STEPS * _accumulated(command)):
