@@ -31,6 +31,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 def serve() -> Callable[[], None] | None:
     """Answer requests until there are no more; in a copy, what it is to do."""
+    _say(ready=True)
     for line in sys.stdin:
         request = json.loads(line)
         pid = os.fork()

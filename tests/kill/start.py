@@ -64,6 +64,7 @@ class Warm:
             [sys.executable, "-c", run], env=environment(), cwd=REPOSITORY,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
         )  # fmt: skip
+        self._answer("ready")
         return self
 
     def __exit__(self, *_: object) -> None:
