@@ -1,7 +1,7 @@
 """Settings and fixtures that all tests share: no network, one thread, tiny checkpoints built once."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported, so before the imports below
@@ -12,6 +12,7 @@ import torch
 
 from rlaifv_pl.run.trust import trust
 from tests.families import build, why_not
+from tests.kill.start import Warm
 
 torch.set_num_threads(1)
 trust(["--trust-config", "tests"])  # Stand-ins of the tests are named as configs name classes.
@@ -33,3 +34,10 @@ def family_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return built[family]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Starts commands without the seconds that imports take, and kills them."""
+    with Warm(tmp_path_factory.mktemp("notes")) as starts:
+        yield starts

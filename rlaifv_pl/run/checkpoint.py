@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -56,7 +57,7 @@ class RunCheckpoint(ModelCheckpoint):
         """Lightning asks for `last` here. A kill may fall between saving and linking, or tear what was not yet on
         disk when the machine went down."""
         directory = Path(self.dirpath or os.path.join(trainer.default_root_dir, "checkpoints"))
-        saved = [path for path in directory.glob("epoch*.ckpt") if _NAME.fullmatch(path.name)]
+        saved = _saved(directory)
         # A run that was started afresh here may have come less far than the one before it, whose files stay.
         linked = directory / f"{self.CHECKPOINT_NAME_LAST}.ckpt"
         floor = linked.stat().st_mtime_ns if linked.exists() else 0
@@ -85,6 +86,25 @@ class RunCheckpoint(ModelCheckpoint):
         # With max_steps set, Lightning would take the end of an epoch for the middle of it on resuming.
         trainer.fit_loop._iteration_based_training = lambda: False
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if trainer.ckpt_path is not None:
+            self._take_stock(trainer)
+
+    def _take_stock(self, trainer: Trainer) -> None:
+        """Count what lies there. A checkpoint does not know of those that were saved after it, nor a killed run of the
+        one that it was about to remove: without this each kill would leave some for ever."""
+        found = _saved(Path(self.dirpath)) if trainer.is_global_zero else []
+        found = [path for path in trainer.strategy.broadcast(found) if _step(path) <= trainer.global_step]
+        for path in found[: -self.save_top_k]:
+            trainer.strategy.remove_checkpoint(path)
+        # Lightning compares these with the steps that come.
+        steps = {str(path): torch.tensor(float(_step(path))) for path in found[-self.save_top_k :]}
+        if len(steps) == self.save_top_k:
+            self.best_k_models = steps
+            self.kth_best_model_path, *_, self.best_model_path = steps
+            self.kth_value, *_, self.best_model_score = steps.values()
+
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         # The end of the epoch follows at once and saves by itself; a step checkpoint between the last
         # batch and the end of its epoch resumes wrongly when the next epoch has another length. And
@@ -107,6 +127,12 @@ class RunCheckpoint(ModelCheckpoint):
 def is_whole(path: Path) -> bool:
     """Whether a file is a checkpoint to its end, where its table of contents stands; or a directory of slices."""
     return are_whole(path) if path.is_dir() else path.is_file() and zipfile.is_zipfile(path)
+
+
+def _saved(directory: Path) -> list[Path]:
+    """Checkpoints in a run's directory, by their steps."""
+    there = [path for path in directory.glob("epoch*.ckpt") if _NAME.fullmatch(path.name)]
+    return sorted(there, key=_step)
 
 
 def _step(path: Path) -> int:

@@ -1,16 +1,12 @@
 """A run of rounds that is killed in every one of its stages ends as one that is not."""
 
 import json
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.kill.works import training
 from tests.rounds.test_rounds import nsft
 from tests.rounds.world_run import config, outcome, write
-from tests.run.tiny import REPOSITORY, environment
 
 MOMENTS = (
     "before:rounds/1/stages/gate",
@@ -28,30 +24,15 @@ MOMENTS = (
 )
 
 
-def start(moment: str, path: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "tests.rounds.world_run", moment, "fit", "--config", str(path)]
-    return subprocess.run(
-        [*command, "--ckpt_path", "last"],
-        env=environment(),
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 @pytest.mark.slow
-def test_a_run_killed_in_every_stage_leaves_what_an_unkilled_one_leaves(tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    never = start("never:", write(tmp_path / "whole.yaml", config(whole)))
-    assert never.returncode == 0, never.stderr[-3000:]
-    path = write(tmp_path / "killed.yaml", config(killed))
+def test_a_run_killed_in_every_stage_leaves_what_an_unkilled_one_leaves(warm, tmp_path):
+    whole, killed, warm.directory = tmp_path / "whole", tmp_path / "killed", tmp_path
+    assert warm.start(training(write(tmp_path / "whole.yaml", config(whole))))
+    command = training(write(tmp_path / "killed.yaml", config(killed)))
     for moment in MOMENTS:
-        done = start(moment, path)
-        assert done.returncode == -signal.SIGKILL, (moment, done.returncode, done.stderr[-3000:])
+        assert not warm.start(command, moment=moment), moment
         assert not (killed / "export").exists()
-    done = start("never:", path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert warm.start(command)
 
     expected, found = outcome(whole), outcome(killed)
     assert list(found) == list(expected)
@@ -63,7 +44,8 @@ def test_a_run_killed_in_every_stage_leaves_what_an_unkilled_one_leaves(tmp_path
 
 
 @pytest.mark.slow
-def test_a_run_of_nsft_killed_around_its_corrections_ends_as_one_that_is_not(tmp_path):
+def test_a_run_of_nsft_killed_around_its_corrections_ends_as_one_that_is_not(warm, tmp_path):
+    warm.directory = tmp_path
     for name, moments in {
         "whole": (),
         "killed": (
@@ -72,12 +54,10 @@ def test_a_run_of_nsft_killed_around_its_corrections_ends_as_one_that_is_not(tmp
             "after:rounds/2/corrections/manifest.json",
         ),
     }.items():
-        path = write(tmp_path / f"{name}.yaml", nsft(tmp_path / name))
+        command = training(write(tmp_path / f"{name}.yaml", nsft(tmp_path / name)))
         for moment in moments:
-            done = start(moment, path)
-            assert done.returncode == -signal.SIGKILL, (moment, done.stderr[-3000:])
-        done = start("never:", path)
-        assert done.returncode == 0, done.stderr[-3000:]
+            assert not warm.start(command, moment=moment), moment
+        assert warm.start(command)
     expected, found = (outcome(tmp_path / name) for name in ("whole", "killed"))
     assert list(found) == list(expected)
     assert [name for name in expected if found[name] != expected[name]] == []

@@ -1,17 +1,18 @@
-"""A run of rounds small enough for a test: the shipped models, a few scenes, every stage in several parts.
+"""A run of rounds small enough for a test: the shipped models, a few scenes, every stage in several parts."""
 
-As a program it is `train.py` that kills itself: `python -m tests.rounds.world_run MOMENT train.py's arguments`.
-"""
-
-import os
-import re
-import signal
-import sys
 from pathlib import Path
 
 import yaml
 
 PROMPTS, PART = 24, 4
+OUTCOME = (
+    "rounds/**/shard-*.tar",
+    "rounds/*/manifest.json",
+    "metrics.csv",
+    "export/model.safetensors",
+    "rounds/*/reference.safetensors",
+)
+"""Files of a run that must not depend on whether it was killed."""
 
 
 def config(directory: Path, **changes) -> dict:
@@ -97,56 +98,5 @@ def write(path: Path, settings: dict) -> Path:
 
 def outcome(directory: Path) -> dict[str, bytes]:
     """Everything that must not depend on whether the run was killed, by name."""
-    files = [
-        *sorted((directory / "rounds").rglob("shard-*.tar")),
-        *sorted(directory.glob("rounds/*/manifest.json")),
-    ]
-    files += [directory / "metrics.csv", directory / "export" / "model.safetensors"]
-    files += sorted(directory.glob("rounds/*/reference.safetensors"))
+    files = [path for pattern in OUTCOME for path in sorted(directory.glob(pattern))]
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
-
-
-def die(*_args, **_options) -> None:
-    """As `kill -9` from outside: nothing is flushed, nothing cleaned up."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def die_when_written(pattern: str, *, after: bool) -> None:
-    """Die just before, or just after, a file whose path matches takes its name."""
-    replace = os.replace
-
-    def watched(source, target, **options):
-        hit = re.search(pattern, str(target))
-        if hit and not after:
-            die()
-        replace(source, target, **options)
-        if hit:
-            die()
-
-    os.replace = watched
-
-
-def die_at_step(step: int) -> None:
-    """Die in a training step, counted over all of the run."""
-    from rlaifv_pl.objectives.base import AlignmentModule
-
-    train = AlignmentModule.training_step
-
-    def watched(self, batch, index):
-        return die() if self.global_step == step else train(self, batch, index)
-
-    AlignmentModule.training_step = watched
-
-
-if __name__ == "__main__":
-    kind, _, where = sys.argv[1].partition(":")
-    {
-        "before": lambda: die_when_written(where, after=False),
-        "after": lambda: die_when_written(where, after=True),
-        "step": lambda: die_at_step(int(where)),
-        "never": lambda: None,
-    }[kind]()
-    sys.argv = ["train.py", *sys.argv[2:]]
-    from rlaifv_pl.cli import run
-
-    run()
