@@ -105,6 +105,10 @@ class RunCheckpoint(ModelCheckpoint):
             self.kth_best_model_path, *_, self.best_model_path = steps
             self.kth_value, *_, self.best_model_score = steps.values()
 
+    def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
+        # Lightning keeps the one that a run went on from, too, though newer ones are there.
+        return previous != current and Path(self.dirpath).absolute() in Path(previous).absolute().parents
+
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         # The end of the epoch follows at once and saves by itself; a step checkpoint between the last
         # batch and the end of its epoch resumes wrongly when the next epoch has another length. And

@@ -71,7 +71,6 @@ def test_one_process_writes_the_files_of_a_run_of_two(runs):
     (one, two) = (
         torch.load(runs[processes] / "checkpoints" / "last.ckpt", weights_only=True) for processes in (1, 2)
     )
-    assert (
-        one["AlignmentDataModule"] == two["AlignmentDataModule"] == {"epoch": 1, "samples": 15, "batches": 4}
-    )
+    assert one["AlignmentDataModule"] == two["AlignmentDataModule"]
+    assert one["AlignmentDataModule"].items() >= {"epoch": 1, "samples": 15, "batches": 4}.items()
     assert one["state_dict"].keys() == two["state_dict"].keys()
