@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser, auto_cli
 
 from rlaifv_pl.data import verbs as shards
 from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.importers.sources import SourceError
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.urls import RemoteError
 from rlaifv_pl.feedback import verbs as feedback
@@ -61,6 +62,7 @@ EXPLAINED = (
     ManifestError,
     PolicyError,
     RemoteError,
+    SourceError,
 )
 """Errors whose message is all that a user needs."""
 
