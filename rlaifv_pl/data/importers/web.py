@@ -11,13 +11,12 @@ MAX_BYTES = 2**25
 PATIENCE = Patience(attempts=3, connect=10.0, stall=30.0, pause=1.0)
 
 
-def fetch_picture(url: str, where: str, patience: Patience = PATIENCE) -> bytes:
+def fetch_picture(url: str, where: str) -> bytes:
     """The file behind an http or https URL, asked for anew where a connection breaks.
 
     Args:
         url: whose query is sent, and left out of messages.
         where: file and row, named in errors.
-        patience: with its server.
 
     Raises:
         BadSample: `missing_image` if it cannot be had, `huge_image` above `MAX_BYTES`.
@@ -25,8 +24,8 @@ def fetch_picture(url: str, where: str, patience: Patience = PATIENCE) -> bytes:
     parts = urlsplit(url)
     folder, _, name = parts.path.rpartition("/")
     try:
-        directory = RemoteDirectory(urlunsplit(parts._replace(path=folder, fragment="")), patience)
-        return insist(lambda: _read(directory, name, where), directory.show(name), patience)
+        directory = RemoteDirectory(urlunsplit(parts._replace(path=folder, fragment="")), PATIENCE)
+        return insist(lambda: _read(directory, name, where), directory.show(name), PATIENCE)
     except RemoteError as error:
         raise BadSample(Reason.MISSING_IMAGE, where, str(error).rstrip(".")) from None
 
