@@ -5,8 +5,11 @@ import re
 import sys
 from collections.abc import Iterable
 
+from rlaifv_pl.run.elsewhere import ELSEWHERE
+
 LONGEST_LINE = 200
 MOST_LINES = 8
+MOST_ANSWERS = 4
 
 # What jsonargparse says of the ways that it tried, and values that are whole configs.
 _NOISE = re.compile(
@@ -24,12 +27,13 @@ _WORDS = (
     ),
 )
 _OPTION = re.compile(r"(?:[Oo]ption|arguments?:?|resolved to) ['\"]?-*(?:(?:fit|validate)\.)?([\w.]+)")
+_UNRECOGNISED = re.compile(r"^unrecognized arguments: (.*)$", re.MULTILINE)
 _GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")
 _MEMBER = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 
 
 def explain(message: str, names: Iterable[str]) -> str:
-    """The parser's message without its detours, and the nearest names where one is unknown.
+    """The parser's message without its detours, and our name, or the nearest ones, where one is unknown.
 
     Args:
         message: of jsonargparse.
@@ -37,6 +41,8 @@ def explain(message: str, names: Iterable[str]) -> str:
 
     >>> explain("Option 'trainer.max_epoch' is not accepted", ["trainer.max_epochs", "data.train"])
     "Option 'trainer.max_epoch' is not accepted\\n  did you mean trainer.max_epochs?"
+    >>> explain("unrecognized arguments: --learning_rate=1e-6", ["trainer.max_epochs", "data.train"])
+    'unrecognized arguments: --learning_rate=1e-6\\n  learning_rate is, here, model.optimizer.lr'
     >>> explain("module 'difflib' has no attribute 'Difer'", [])
     "module 'difflib' has no attribute 'Difer'\\n  did you mean Differ?"
     """
@@ -44,14 +50,24 @@ def explain(message: str, names: Iterable[str]) -> str:
         message = pattern.sub(words, message)
     lines = [line for line in message.splitlines() if line.strip() and not _NOISE.match(line.strip())]
     text = "\n".join(_clip(line) for line in lines[:MOST_LINES])
-    if "did you mean" in text:
+    if "did you mean" in text or " is, here, " in text:
         return text
-    near = _nearest_options(text, list(names)) + _nearest_members(text)
+    # The options of a verb are not those of training, which the names from elsewhere are about.
+    if "data.train" in (names := list(names)) and (known := _known_elsewhere(text)):
+        return "\n".join([text, *(f"  {name} is, here, {ELSEWHERE[name]}" for name in known[:MOST_ANSWERS])])
+    near = _nearest_options(text, names) + _nearest_members(text)
     return f"{text}\n  did you mean {' or '.join(dict.fromkeys(near))}?" if near else text
 
 
 def _clip(line: str) -> str:
     return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."
+
+
+def _known_elsewhere(text: str) -> list[str]:
+    """The unknown options that have a name here, as their authors write them."""
+    told = [name for line in _UNRECOGNISED.findall(text) for name in re.findall(r"(?:^|\s)--([\w.]+)", line)]
+    told += [option for _, option in _GROUP.findall(text)] + _OPTION.findall(text)
+    return [name for name in dict.fromkeys(option.split(".")[-1] for option in told) if name in ELSEWHERE]
 
 
 def _nearest_options(text: str, names: list[str]) -> list[str]:
