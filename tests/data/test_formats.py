@@ -195,6 +195,21 @@ def test_a_row_of_each_format_becomes_its_sample(tmp_path, golden):
     assert (sample.images, sample.rejected_images) == (golden.images, golden.rejected_images)
 
 
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        ("1.jpg", {"image": "1.jpg"}),
+        ({"path": "1.jpg"}, {"image": {"path": "1.jpg"}}),
+        (DATA_URI, {}),
+        (DATA_URI.partition(",")[2], {}),
+    ],
+)
+def test_the_origin_of_a_sample_is_kept_without_its_image(tmp_path, image, told):
+    (sample,) = imported(tmp_path, [PAIR | {"image": image, "id": "7", "idx": 3}])
+    assert sample.images == (PHOTO,)
+    assert sample.provenance == {"source": "rows.jsonl", "row": 0, "id": "7", "idx": 3, **told}
+
+
 def test_each_format_has_a_golden_row_and_an_option():
     assert {golden.name for golden in GOLDEN.values()} == FORMATS.keys() - {"ranks", "neighbours"}
     assert ["auto", *FORMATS] == list(get_args(FormatName))

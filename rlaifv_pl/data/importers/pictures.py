@@ -48,6 +48,15 @@ def load_pictures(value: Any, root: Path, where: str, fetch: bool = False) -> tu
     return _checked(_file_bytes(value, root, where, fetch), where)
 
 
+def is_picture(text: str) -> bool:
+    """Whether a text is an encoded image itself: a data URI or base64.
+
+    >>> is_picture("/9j/4AAQ"), is_picture("photos/1.jpg")
+    (True, False)
+    """
+    return text.startswith(("data:", *_BASE64_STARTS))
+
+
 def _checked(data: bytes, where: str) -> tuple[bytes, ...]:
     image = open_image(data, where, formats=SOURCE_FORMATS)
     return (data if image_extension(data) else _encode_png(image),)

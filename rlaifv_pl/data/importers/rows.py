@@ -8,11 +8,12 @@ from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
-from rlaifv_pl.data.importers.pictures import load_pictures
+from rlaifv_pl.data.importers.pictures import is_picture, load_pictures
 from rlaifv_pl.data.importers.sources import Source, read_cells
+from rlaifv_pl.data.urls import redact
 
 _LONGEST_NOTE = 1000
-"""Characters of JSON; longer cells of origin are images in base64."""
+"""Characters of JSON; a longer cell says more than where a row comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,9 @@ class Row:
         return next(filter(None, (self.load(self.parsed().get(column)) for column in columns)), ())
 
     def provenance(self, *columns: str) -> dict[str, Any]:
-        """Source and row, and what the row itself says about its origin; images that stand there are left out."""
-        told = {name: self.parsed().get(name) for name in columns}
-        told = {name: value for name, value in told.items() if value is not None and not _is_bulky(value)}
+        """Source and row, and what the row itself says about its origin, less images and secrets of URLs."""
+        told = {name: _note(self.parsed().get(name)) for name in columns}
+        told = {name: value for name, value in told.items() if value is not None}
         return {"source": self.source.path.name, "row": self.number, **told}
 
 
@@ -106,9 +107,11 @@ def read_rows(source: Source, images_root: Path, fetch: bool = False) -> Iterato
         yield Row(columns, source, number, images_root, fetch)
 
 
-def _is_bulky(value: Any) -> bool:
-    """Whether a cell holds an image: bytes, which JSON has not, or too long a text."""
+def _note(value: Any) -> Any:
+    """A cell as it may stand in a shard's JSON; None for an image, or anything else that is long."""
+    if isinstance(value, str):
+        value = None if is_picture(value) else redact(value)
     try:
-        return len(json.dumps(value)) > _LONGEST_NOTE
+        return value if len(json.dumps(value)) <= _LONGEST_NOTE else None
     except (TypeError, ValueError, RecursionError):
-        return True
+        return None
