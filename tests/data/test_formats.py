@@ -3,6 +3,7 @@
 import base64
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -13,6 +14,8 @@ from rlaifv_pl.data.importers.formats import FORMATS, FormatName, matching
 from rlaifv_pl.data.importers.run import import_shards
 from rlaifv_pl.data.importers.sources import SourceError
 from rlaifv_pl.data.shards import load_shards
+from rlaifv_pl.verbs import main
+from tests.data.file_server import FileServer
 from tests.data.rows import PAIR, assistant, dropped, imported, user
 from tests.data.samples import picture
 
@@ -213,6 +216,41 @@ def test_the_origin_of_a_sample_is_kept_without_its_image(tmp_path, image, told)
 def test_each_format_has_a_golden_row_and_an_option():
     assert {golden.name for golden in GOLDEN.values()} == FORMATS.keys() - {"ranks", "neighbours"}
     assert ["auto", *FORMATS] == list(get_args(FormatName))
+    table = (Path(__file__).parents[2] / "shards" / "README.md").read_text()
+    assert [name for name in FORMATS if f"| `{name}` |" not in table] == []
+
+
+def test_the_command_line_takes_the_options(tmp_path, capsys):
+    row = {"context": "How?", "completions": [{"rank": 1, "completion": "A"}, {"rank": 2, "completion": "B"}]}
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    options = [
+        "--format",
+        "neighbours",
+        "--fetch",
+        "true",
+        "--images_root",
+        str(tmp_path),
+        "--on_bad",
+        "raise",
+    ]
+    main(["shards", "import", str(tmp_path / "rows.json"), str(tmp_path / "out"), *options])
+    recipe = load_shards(tmp_path / "out").manifests[0].recipe
+    assert (recipe["format"], recipe["fetch"], recipe["on_bad"]) == ("neighbours", True, "raise")
+    (tmp_path / "odd.json").write_text('[{"zz": 1}]')
+    with pytest.raises(
+        SystemExit, match=r"error: .*odd\.json, rows 0 to 0: no known format has the columns \['zz'\]"
+    ):
+        main(["shards", "import", str(tmp_path / "odd.json"), str(tmp_path / "odd")])
+
+
+def test_a_token_in_a_url_is_not_kept(tmp_path):
+    with FileServer(tmp_path) as server:
+        url = server.url("1.jpg?token=secret")
+        rows = [PAIR | {"image": image} for image in (url, [url], {"path": url})]
+        samples = imported(tmp_path, rows, fetch=True, on_bad="raise")
+    assert [sample.images for sample in samples] == [(PHOTO,)] * 3
+    shown = server.url("1.jpg?***")
+    assert [sample.provenance["image"] for sample in samples] == [shown, [shown], {"path": shown}]
 
 
 def ranking(**ranks):
@@ -252,6 +290,7 @@ BAD = [
     ("sharegpt", {"conversations": [QUESTION, gpt("Two.")], **SIDES}, Reason.WRONG_TURNS),
     ("sharegpt", {"conversations": [QUESTION], "chosen": "Two."}, Reason.MISSING_FIELD),
     ("alpaca", {"instruction": "How?", **SIDES, "history": ["A?", "B."]}, Reason.WRONG_TYPE),
+    ("alpaca", {"instruction": "How?", "output": "Six.", "kto_tag": False}, Reason.UNPAIRED),
     ("plain", {"query": "How?", "question": "Why?", "response": "Two."}, Reason.WRONG_TYPE),
     ("comparison", COMPARED | {"overall_response": 3}, Reason.WRONG_TYPE),
     ("comparison", COMPARED | {"response_2": "A"}, Reason.EQUAL_ANSWERS),

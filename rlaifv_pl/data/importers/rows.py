@@ -112,6 +112,7 @@ def _note(value: Any) -> Any:
     if isinstance(value, str):
         value = None if is_picture(value) else redact(value)
     try:
-        return value if len(json.dumps(value)) <= _LONGEST_NOTE else None
+        text = json.dumps(value)
+        return json.loads(redact(text)) if len(text) <= _LONGEST_NOTE else None
     except (TypeError, ValueError, RecursionError):
         return None
