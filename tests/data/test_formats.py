@@ -283,6 +283,7 @@ BAD = [
     ("swift", {"messages": MESSAGES, "label": False}, Reason.UNPAIRED),
     ("trl", {"prompt": "How many?", "completion": "Six.", "label": False}, Reason.UNPAIRED),
     ("kto", {"conversations": [QUESTION, gpt("Six.")], "kto_tag": "no"}, Reason.WRONG_TYPE),
+    ("trl", PAIR | {"chosen": [{"from": []}, TWO], "rejected": [{"from": {}}, SIX]}, Reason.WRONG_TYPE),
     ("trl", PAIR | {"video": "1.mp4"}, Reason.WRONG_TYPE),
     ("trl", {"messages": [block("video", video="1.mp4"), TWO]}, Reason.WRONG_TYPE),
     ("trl", PAIR | {"image": "https://example.org/1.jpg"}, Reason.MISSING_IMAGE),

@@ -78,6 +78,5 @@ def _are_whole(answers: Mapping[str, Any]) -> bool:
 
 
 def _is_asked(message: Any) -> bool:
-    return isinstance(message, Mapping) and bool(
-        {message.get("role"), message.get("from")} & {"user", "human", "system"}
-    )
+    roles = [message.get("role"), message.get("from")] if isinstance(message, Mapping) else []
+    return any(role in ("user", "human", "system") for role in roles)
