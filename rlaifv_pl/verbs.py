@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace, auto_cli
 from rlaifv_pl.data import verbs as shards
 from rlaifv_pl.data.atomic import disk_fault
 from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.importers.sources import SourceError
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.urls import RemoteError
 from rlaifv_pl.feedback import verbs as feedback
@@ -67,6 +68,7 @@ EXPLAINED = (
     PolicyError,
     RemoteError,
     RunError,
+    SourceError,
 )
 """Errors whose message is all that a user needs."""
 

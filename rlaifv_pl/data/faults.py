@@ -32,7 +32,10 @@ class Reason(StrEnum):
     WRONG_TYPE = "wrong_type", "Compare the field with shards/README.md."
     MISSING_FIELD = "missing_field", "Add the column, or name the right format with `format=`."
 
-    MISSING_IMAGE = "missing_image", "Check the path and `images_root`, and download what lies behind a URL."
+    MISSING_IMAGE = (
+        "missing_image",
+        "Check the path and `images_root`; for what lies behind a URL, set `fetch`.",
+    )
     UNDECODABLE_IMAGE = "undecodable_image", "Store the image again as JPEG, PNG or WebP."
     HUGE_IMAGE = "huge_image", "Scale the image down before you store it."
     IMAGE_COUNT = "image_count", "Give as many images as the prompt has image blocks (or no blocks at all)."
@@ -45,6 +48,10 @@ class Reason(StrEnum):
     )
     MISSING_ANSWER = "missing_answer", "Give both `chosen` and `rejected`, or neither."
     EMPTY_ANSWER = "empty_answer", "Leave the field out if there is no answer."
+    UNPAIRED = (
+        "unpaired",
+        "Pair it with a better answer to the same prompt: no objective learns from it alone.",
+    )
     MISSING_EVIDENCE = (
         "missing_evidence",
         "Judge both answers claim by claim first, or use a corrector that reads the answers only (LLMCorrector).",

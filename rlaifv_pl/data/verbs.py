@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.table import Table
 from rlaifv_pl.data.contact_sheet import draw_contact_sheet
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_image
-from rlaifv_pl.data.importers.run import Format, OnBad, import_shards
+from rlaifv_pl.data.importers.run import ImportOptions, import_shards
 from rlaifv_pl.data.manifest import ShardInfo, hash_file, read_manifest
 from rlaifv_pl.data.remote import local
 from rlaifv_pl.data.schema import Kind, check_sample, kinds
@@ -23,33 +24,17 @@ from rlaifv_pl.records import Sample
 MAX_PRINTED_FAULTS = 20
 
 
-def import_(
-    sources: list[str] | str,
-    out: str,
-    *,
-    format: Format = "auto",
-    images_root: str | None = None,
-    on_bad: OnBad = "skip",
-    samples_per_shard: int = 1000,
-) -> None:
-    """Turn preference or SFT data of TRL, RLAIF-V or LLaVA into shards.
+def import_(sources: list[str] | str, out: str, **options: Any) -> None:
+    """Turn preference or SFT data into shards; shards/README.md lists the formats.
 
     Args:
-        sources: one or a list of: parquet, JSON or JSON lines file, directory of such, saved `datasets`.
+        sources: one or a list of: parquet, JSON, JSON lines, CSV or TSV file, directory of such, saved `datasets`, or
+            a data set of the hub as `hub:OWNER/NAME`, `hub:OWNER/NAME:SPLIT` or `hub:OWNER/NAME:CONFIG:SPLIT`.
         out: the directory of shards to write.
-        format: family of the sources; `auto` decides for each source by its first row.
-        images_root: folder that image paths start from; by default that of the source.
-        on_bad: whether a bad row is skipped and listed in `<out>/dropped.jsonl`, or ends the import.
-        samples_per_shard: size of every shard but the last.
+        options: as of ImportOptions.
     """
-    manifest = import_shards(
-        _listed(sources),
-        out,
-        format=format,
-        images_root=images_root,
-        on_bad=on_bad,
-        samples_per_shard=samples_per_shard,
-    )
+    settings = ImportOptions(**options)
+    manifest = import_shards(_listed(sources), out, **vars(settings))
     table = Table("samples", "number", title=f"imported to {out}")
     _add_counts(table, manifest.kinds, prefix="")
     _add_counts(table, manifest.drops, prefix="dropped: ")

@@ -5,9 +5,12 @@ import re
 import sys
 from collections.abc import Iterable
 
+from rlaifv_pl.run.elsewhere import ELSEWHERE
+
 LONGEST_LINE = 200
 MOST_LINES = 8
 NO_KEY = "no key belongs in a config or an option: set an environment variable, and name it in api_key_env"
+MOST_ANSWERS = 4
 
 # What jsonargparse says of the ways that it tried, and values that are whole configs.
 _NOISE = re.compile(
@@ -29,12 +32,13 @@ _OPTION = re.compile(r"(?:[Oo]ption|arguments?:?|resolved to) ['\"]?-*(?:(?:fit|
 _SECRET = re.compile(
     r"(?:[Oo]ption|arguments?:?|resolved to) ['\"]?-*[\w.]*(?:api_?key|token|secret|password)\b"
 )
+_UNRECOGNISED = re.compile(r"^unrecognized arguments: (.*)$", re.MULTILINE)
 _GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")
 _MEMBER = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 
 
 def explain(message: str, names: Iterable[str]) -> str:
-    """The parser's message without its detours, and the nearest names where one is unknown.
+    """The parser's message without its detours, and our name, or the nearest ones, where one is unknown.
 
     Args:
         message: of jsonargparse.
@@ -42,6 +46,8 @@ def explain(message: str, names: Iterable[str]) -> str:
 
     >>> explain("Option 'trainer.max_epoch' is not accepted", ["trainer.max_epochs", "data.train"])
     "Option 'trainer.max_epoch' is not accepted\\n  did you mean trainer.max_epochs?"
+    >>> explain("unrecognized arguments: --learning_rate=1e-6", ["trainer.max_epochs", "data.train"])
+    'unrecognized arguments: --learning_rate=1e-6\\n  learning_rate is, here, model.optimizer.lr'
     >>> explain("module 'difflib' has no attribute 'Difer'", [])
     "module 'difflib' has no attribute 'Difer'\\n  did you mean Differ?"
     >>> print(explain("Option 'api_key' is not accepted", ["policy.api_key_env"]))
@@ -56,14 +62,24 @@ def explain(message: str, names: Iterable[str]) -> str:
         return text
     if _SECRET.search(text):
         return f"{text}\n  {NO_KEY}"
-    if "did you mean" in text:
+    if "did you mean" in text or " is, here, " in text:
         return text
-    near = _nearest_options(text, list(names)) + _nearest_members(text)
+    # The options of a verb are not those of training, which the names from elsewhere are about.
+    if "data.train" in (names := list(names)) and (known := _known_elsewhere(text)):
+        return "\n".join([text, *(f"  {name} is, here, {ELSEWHERE[name]}" for name in known[:MOST_ANSWERS])])
+    near = _nearest_options(text, names) + _nearest_members(text)
     return f"{text}\n  did you mean {' or '.join(dict.fromkeys(near))}?" if near else text
 
 
 def _clip(line: str) -> str:
     return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."
+
+
+def _known_elsewhere(text: str) -> list[str]:
+    """The unknown options that have a name here, as their authors write them."""
+    told = [name for line in _UNRECOGNISED.findall(text) for name in re.findall(r"(?:^|\s)--([\w.]+)", line)]
+    told += [option for _, option in _GROUP.findall(text)] + _OPTION.findall(text)
+    return [name for name in dict.fromkeys(option.split(".")[-1] for option in told) if name in ELSEWHERE]
 
 
 def _nearest_options(text: str, names: list[str]) -> list[str]:

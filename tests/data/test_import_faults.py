@@ -2,15 +2,17 @@
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.importers import llava, rlaifv, trl
-from rlaifv_pl.data.importers.rows import Row, Source
+from rlaifv_pl.data.importers.formats import FORMATS
+from rlaifv_pl.data.importers.rows import Row
 from rlaifv_pl.data.importers.run import import_shards
+from rlaifv_pl.data.importers.sources import Source
 from rlaifv_pl.data.importers.turns import simplify
 from rlaifv_pl.data.manifest import ManifestError, read_manifest
 from rlaifv_pl.data.schema import check_sample, encode_sample
@@ -93,7 +95,7 @@ def test_malformed_lines_are_dropped_and_blank_ones_ignored(tmp_path):
         (b"[{}", "x.json", ValueError, "x.json cannot be read"),
         (b"PAR1", "x.parquet", ValueError, "x.parquet cannot be read"),
         (b'{"a": 1}', "x.jsonl", ValueError, r"no known format has the columns \['a'\]"),
-        (b"", "x.csv", FileNotFoundError, "is no file ending in .parquet, .json, .jsonl"),
+        (b"", "x.txt", FileNotFoundError, "is no file ending in .parquet, .json, .jsonl"),
     ],
 )
 def test_sources_that_cannot_be_read_say_why(tmp_path, content, name, error, message):
@@ -118,22 +120,23 @@ def odd_value(rng, depth=0):
     return {rng.choice(ODD_KEYS): odd_value(rng, depth + 1) for _ in range(rng.randrange(4))}
 
 
-@pytest.mark.parametrize(
-    ("family", "columns"),
-    [
-        (trl, ["prompt", "chosen", "rejected", "images", "image", "completion", "messages", "idx"]),
-        (rlaifv, ["question", "chosen", "rejected", "image", "image_path", "org_infos", "text", "idx"]),
-        (llava, ["id", "image", "conversations"]),
-    ],
-)
-def test_a_row_is_a_sample_or_a_named_fault_whatever_it_holds(tmp_path, family, columns):
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_row_is_a_sample_or_a_named_fault_whatever_it_holds(tmp_path, name):
     rng = random.Random(0)
-    for number in range(2000):
-        cells = {name: odd_value(rng) for name in columns if rng.random() < 0.8}
+    columns = [
+        *re.findall(r"[a-z_0-9]+", FORMATS[name].columns),
+        "images",
+        "image",
+        "system",
+        "history",
+        "idx",
+    ]
+    for number in range(1000):
+        cells = {column: odd_value(rng) for column in columns if rng.random() < 0.8}
         row = Row(cells, Source(Path("rows.jsonl"), "rows"), number, tmp_path)
         try:
-            sample = family.read_row(row)
-            check_sample(sample, row.where)
-            encode_sample(replace(sample, prompt=simplify(sample.prompt)))
+            for sample in FORMATS[name].read(row):
+                check_sample(sample, row.where)
+                encode_sample(replace(sample, prompt=simplify(sample.prompt)))
         except BadSample as fault:
             assert fault.reason in Reason

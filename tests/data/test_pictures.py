@@ -6,7 +6,10 @@ import pytest
 from PIL import Image as Pillow
 
 from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.importers import web
 from rlaifv_pl.data.importers.pictures import load_pictures
+from rlaifv_pl.data.urls import Patience
+from tests.data.file_server import FileServer, status
 from tests.data.samples import picture
 
 JPEG = picture()
@@ -64,3 +67,38 @@ def test_images_that_are_not_there_are_named(tmp_path, value, reason):
     with pytest.raises(BadSample) as raised:
         load_pictures(value, root, "here")
     assert raised.value.reason is reason
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setattr(web, "PATIENCE", Patience(attempts=2, connect=2, stall=2, pause=0.0))
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "1.jpg").write_bytes(JPEG)
+    with FileServer(tmp_path) as server:
+        yield server
+
+
+def test_a_picture_behind_a_url_is_the_same_picture(tmp_path, server):
+    server.on("1.jpg", status(503), None)
+    url = server.url("there/1.jpg?token=secret")
+    assert load_pictures([url, {"bytes": None, "path": url}], tmp_path, "here", fetch=True) == (JPEG, JPEG)
+    assert {path for path, _ in server.requests} == {"/there/1.jpg?token=secret"}
+    assert len(server.requests) == 3
+
+
+def test_nothing_is_fetched_unless_it_is_asked_for(tmp_path, server):
+    with pytest.raises(BadSample, match=r"is a URL, and nothing is fetched unless `fetch` is set") as raised:
+        load_pictures(server.url("there/1.jpg?token=secret"), tmp_path, "here")
+    assert raised.value.reason is Reason.MISSING_IMAGE
+    assert "secret" not in str(raised.value)
+    assert server.requests == []
+
+
+def test_a_url_is_fetched_within_limits(tmp_path, server, monkeypatch):
+    with pytest.raises(BadSample, match=r"there/2.jpg\?\*\*\*: there is no such file") as raised:
+        load_pictures(server.url("there/2.jpg?token=secret"), tmp_path, "here", fetch=True)
+    assert raised.value.reason is Reason.MISSING_IMAGE
+    monkeypatch.setattr(web, "MAX_BYTES", len(JPEG) - 1)
+    with pytest.raises(BadSample, match=r"1.jpg has more than \d+ bytes") as raised:
+        load_pictures(server.url("there/1.jpg"), tmp_path, "here", fetch=True)
+    assert raised.value.reason is Reason.HUGE_IMAGE

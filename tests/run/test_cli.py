@@ -2,6 +2,8 @@
 
 import copy
 import doctest
+import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ import yaml
 from lightning.pytorch import Trainer
 
 from rlaifv_pl.cli import main
+from rlaifv_pl.objectives import terms
 from rlaifv_pl.run import messages
+from rlaifv_pl.run.elsewhere import ELSEWHERE
 from tests.run.tiny import dpo_config, run, table, write_config, write_pairs
 
 LONGEST = 600
@@ -74,6 +78,58 @@ def test_a_wrong_name_on_the_command_line_gets_the_nearest_right_one(capsys, con
     assert wrong in said
     mended = said.split("did you mean ")[1].split("?")[0].split(" or ")
     assert mended[0] == right
+
+
+FOREIGN = [
+    (["--rpo_alpha", "1"], "rpo_alpha", "NLL"),
+    (["--pref_beta=0.1"], "pref_beta", "model.losses"),
+    (["--model.freeze_vit", "true"], "freeze_vit", "model.policy.freeze_vision"),
+    (["--freeze_vision_tower", "true"], "freeze_vision_tower", "model.policy.freeze_vision"),
+    (["--data.per_device_train_batch_size", "4"], "per_device_train_batch_size", "data.batch_size"),
+    (["--trainer.num_train_epochs", "4"], "num_train_epochs", "trainer.max_epochs"),
+    (["--max_prompt_length", "4"], "max_prompt_length", "never cut"),
+    (["--model.optimizer.learning_rate", "1"], "learning_rate", "model.optimizer.lr"),
+    (["--lora_rank", "8", "--lora_target=all"], "lora_target", "all linear layers"),
+    (["--lora_rank", "8", "--lora_target=all"], "lora_rank", "model.policy.lora.rank"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "foreign", "ours"), FOREIGN, ids=lambda value: str(value)[:30])
+def test_a_name_of_another_trainer_is_answered_with_ours(capsys, config, arguments, foreign, ours):
+    said = refused(capsys, "--config", config(), *arguments)
+    (answer,) = [line for line in said.splitlines() if line.strip().startswith(f"{foreign} is, here, ")]
+    assert ours in answer
+    assert "did you mean" not in said
+
+
+def options_of(settings, place=""):
+    """Names of all options of a config, as they are written from its root."""
+    for key, value in settings.items():
+        name = place if key in ("init_args", "class_path") else f"{place}.{key}".lstrip(".")
+        yield name
+        if isinstance(value, dict):
+            yield from options_of(value, name)
+
+
+def test_the_options_that_stand_for_those_of_others_are_there(capsys, config):
+    settings = printed(capsys, "--config", config(), "--model.policy.lora.rank", "8")
+    there = set(options_of(settings)) | set(inspect.signature(Trainer).parameters)
+    named = {
+        name
+        for answer in ELSEWHERE.values()
+        for name in re.findall(r"\b(?:model|data|checkpoint|trainer)\.[\w.]+\w", answer)
+    }
+    assert len(named) > 30
+    assert {
+        name for name in named if name not in there and name.removeprefix("trainer.") not in there
+    } == set()
+    classes = {
+        name
+        for answer in ELSEWHERE.values()
+        for name in re.findall(r"(?:term|class_path:) ([A-Z]\w+)", answer)
+    }
+    assert classes == {"NLL", "SimPO", "Sigmoid"}
+    assert all(issubclass(getattr(terms, name), terms.Term) for name in classes)
 
 
 FILES = [

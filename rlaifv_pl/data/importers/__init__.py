@@ -1,8 +1,12 @@
 """From other people's files to shards. The files in the order of the data:
 
-- `rows`: a source (parquet, JSON, JSON lines, saved `datasets`) to rows, each with its whereabouts
-- `pictures`: however a row carries its images, to encoded files
+- `sources`: what can be imported (files, saved `datasets`, the hub), and how each is read
+- `rows`: one row of a source, which knows its whereabouts
+- `pictures`, `web`: however a row carries its images, to encoded files
 - `turns`: however a row writes its turns, to a prompt and completions
-- `trl`, `rlaifv`, `llava`: one file per family of formats, a row to a `Sample`
+- `samples`: what the readers of all formats have in common
+- `trl`, `rlaifv`, `llava`, `llamafactory`, `swift`, `plain`, `rankings`: one file per family of formats,
+  a row to its samples
+- `formats`: the table of them, and which one a source has
 - `run`: all of it in a row: `import_shards`
 """

@@ -1,7 +1,7 @@
 """LLaVA's SFT format: `{id, image, conversations: [{from, value}]}`, images where `<image>` stands.
 
 Rows without an image are text-only samples. Of the answers the last becomes the completion; earlier
-ones stay in the prompt, and SFT learns them too.
+ones stay in the prompt, and SFT learns them too. LLaMA-Factory's sharegpt without a pair is the same.
 """
 
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.turns import read_turn, text_of
+from rlaifv_pl.data.importers.samples import holds, holds_any, make_sample
 from rlaifv_pl.records import Sample
 
 
 def recognises(columns: Mapping[str, Any]) -> bool:
-    """Whether a row looks like this family; with `chosen` it would be a preference format."""
-    return "conversations" in columns and "chosen" not in columns
+    """Whether a row looks like this format; with `chosen` it would be a preference format."""
+    return holds(columns, "conversations") and not holds_any(columns, "chosen", "rejected", "kto_tag")
 
 
-def read_row(row: Row) -> Sample:
+def read(row: Row) -> list[Sample]:
     """Turn a row into a sample.
 
     Raises:
@@ -28,11 +28,4 @@ def read_row(row: Row) -> Sample:
     if not isinstance(conversations, list) or len(conversations) < 2:
         detail = "conversations: expected a list of at least a question and an answer"
         raise BadSample(Reason.WRONG_TURNS, row.where, detail)
-    *turns, answer = conversations
-    return Sample(
-        key=row.key,
-        prompt=[read_turn(turn, row.where) for turn in turns],
-        images=row.pictures("image", "images"),
-        completion=text_of([answer], "conversations[-1]", row.where),
-        provenance=row.provenance("id", "image"),
-    )
+    return [make_sample(row, conversations[:-1], answers={"completion": conversations[-1:]})]

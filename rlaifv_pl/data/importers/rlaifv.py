@@ -1,65 +1,72 @@
-"""RLAIF-V's formats: the training parquet, the pairs of its pipeline (JSON lines), RLHF-V's `text`.
+"""RLAIF-V's formats: the training parquet, the prompts and pairs of its pipeline, RLHF-V's `text`.
 
-The parquet's `logps` are left behind: they hold for one reference model, which the file does not name.
+InternVL's MPO has the columns of the first. The parquet's `logps` are left behind: they hold for one
+reference model, which the file does not name.
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.turns import read_turn, text_of
+from rlaifv_pl.data.importers.samples import ANSWERS, are_lists, holds, holds_any, make_sample
 from rlaifv_pl.records import Sample
 
-_ORIGIN = (
-    "ds_name",
-    "origin_dataset",
-    "origin_split",
-    "idx",
-    "image_path",
-    "image_id",
-    "ds_question_id",
-)
+_TEXTS = ("question", "chosen", "rejected")
+_OF_PROMPTS = ("image", "images", "image_path", "metainfos")
 
 
 def recognises(columns: Mapping[str, Any]) -> bool:
-    """Whether a row looks like this family."""
-    return {"question", "chosen", "rejected"} <= columns.keys() or {"text", "ds_name"} <= columns.keys()
+    """Whether a row looks like RLAIF-V's: a question with a pair, or with no answer at all."""
+    if not holds(columns, "question"):
+        return False
+    if holds(columns, "chosen", "rejected"):
+        return not are_lists(columns)
+    return holds_any(columns, *_OF_PROMPTS) and not holds_any(columns, *ANSWERS, "conversations", "messages")
 
 
-def read_row(row: Row) -> Sample:
+def recognises_rlhfv(columns: Mapping[str, Any]) -> bool:
+    """Whether a row looks like RLHF-V's, which keeps its texts in one JSON string."""
+    return holds(columns, "text", "ds_name") and not holds_any(columns, "question")
+
+
+def read(row: Row) -> list[Sample]:
+    """Turn a row into a sample: a pair, or a prompt.
+
+    Raises:
+        BadSample: naming the column.
+    """
+    texts = row.parsed()
+    if not holds_any(texts, "chosen", "rejected"):
+        return [make_sample(row, row.require("question"), answers={})]
+    return [_pair(row, texts)]
+
+
+def read_rlhfv(row: Row) -> list[Sample]:
     """Turn a row into a sample.
 
     Raises:
         BadSample: naming the column.
     """
-    texts = _rlhf_texts(row) if "question" not in row.parsed() else row.parsed()
-    missing = [name for name in ("question", "chosen", "rejected") if texts.get(name) is None]
-    if missing:
-        raise BadSample(Reason.MISSING_FIELD, row.where, f"nothing in the columns {missing}")
-    return Sample(
-        key=row.key,
-        prompt=[read_turn({"role": "user", "content": texts["question"]}, row.where)],
-        images=row.pictures("image", "image_path"),
-        chosen=text_of(texts["chosen"], "chosen", row.where),
-        rejected=text_of(texts["rejected"], "rejected", row.where),
-        evidence=_scores(row.parsed().get("org_infos")),
-        provenance=row.provenance(*_ORIGIN),
-    )
-
-
-def _rlhf_texts(row: Row) -> Mapping[str, Any]:
-    """RLHF-V keeps the three texts in one JSON string."""
     try:
         texts = json.loads(row.require("text"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise BadSample(Reason.INVALID_JSON, row.where, f"text: {error}") from None
     if not isinstance(texts, dict):
         raise BadSample(
             Reason.INVALID_JSON, row.where, "text: expected an object of question, chosen, rejected"
         )
-    return texts
+    return [_pair(row, texts)]
+
+
+def _pair(row: Row, texts: Mapping[str, Any]) -> Sample:
+    missing = [name for name in _TEXTS if texts.get(name) is None]
+    if missing:
+        raise BadSample(Reason.MISSING_FIELD, row.where, f"nothing in the columns {missing}")
+    sample = make_sample(row, texts["question"], answers={name: texts[name] for name in _TEXTS[1:]})
+    return replace(sample, evidence=_scores(row.parsed().get("org_infos")))
 
 
 def _scores(org_infos: Any) -> dict[str, Any]:

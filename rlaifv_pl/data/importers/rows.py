@@ -1,34 +1,19 @@
-"""The rows of a source file, one by one, each knowing where it comes from."""
+"""The rows of a source, one by one, each knowing where it comes from."""
 
-import codecs
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-from datasets import DatasetDict, load_from_disk
-from pyarrow.parquet import ParquetFile
-
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
-from rlaifv_pl.data.importers.pictures import load_pictures
+from rlaifv_pl.data.importers.pictures import is_picture, load_pictures
+from rlaifv_pl.data.importers.sources import Source, read_cells
+from rlaifv_pl.data.urls import redact
 
-FILE_SUFFIXES = (".parquet", ".json", ".jsonl")
-_BATCH_ROWS = 64
-"""Rows in memory at once: with photos inside, some 10 MB."""
-_MAX_STEM_LENGTH = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file of rows, or a directory that `datasets` saved, with the name that its keys begin with."""
-
-    path: Path
-    stem: str
+_LONGEST_NOTE = 1000
+"""Characters of JSON; a longer cell says more than where a row comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +26,8 @@ class Row:
     number: int
     """Counted from 0; in JSON lines, the line."""
     images_root: Path
+    fetch: bool = False
+    """Whether images behind URLs are fetched."""
 
     @property
     def key(self) -> str:
@@ -75,106 +62,57 @@ class Row:
             raise BadSample(Reason.MISSING_FIELD, self.where, detail)
         return value
 
+    def messages(self, column: str) -> list[Any]:
+        """The messages of a column, at least one.
+
+        Raises:
+            BadSample: `missing_field`, `wrong_type`.
+        """
+        value = self.require(column)
+        if not isinstance(value, list) or not value:
+            detail = f"{column}: expected messages, got {type(value).__name__}"
+            raise BadSample(Reason.WRONG_TYPE, self.where, detail)
+        return value
+
+    def load(self, pictures: Any) -> tuple[bytes, ...]:
+        """Images in any form that `load_pictures` takes.
+
+        Raises:
+            BadSample: as `load_pictures`.
+        """
+        return load_pictures(pictures, self.images_root, self.where, self.fetch)
+
     def pictures(self, *columns: str) -> tuple[bytes, ...]:
         """The images of the first of these columns that holds any.
 
         Raises:
             BadSample: as `load_pictures`.
         """
-        for column in columns:
-            if pictures := load_pictures(self.parsed().get(column), self.images_root, self.where):
-                return pictures
-        return ()
+        return next(filter(None, (self.load(self.parsed().get(column)) for column in columns)), ())
 
     def provenance(self, *columns: str) -> dict[str, Any]:
-        """Source and row, and what the row itself says about its origin."""
-        told = {name: value for name in columns if (value := self.parsed().get(name)) is not None}
+        """Source and row, and what the row itself says about its origin, less images and secrets of URLs."""
+        told = {name: _note(self.parsed().get(name)) for name in columns}
+        told = {name: value for name, value in told.items() if value is not None}
         return {"source": self.source.path.name, "row": self.number, **told}
 
 
-def find_sources(paths: Sequence[str | Path]) -> list[Source]:
-    """List the files to read: directories are expanded in alphabetical order, the rest stays in order.
-
-    Raises:
-        FileNotFoundError: a path does not exist, or a directory holds nothing to import.
-    """
-    files = [file for path in paths for file in _expand(Path(path))]
-    sources: dict[str, Source] = {}
-    for file in files:
-        stem = re.sub(r"[^a-z0-9_-]+", "_", file.stem.lower())[:_MAX_STEM_LENGTH]
-        names = chain([stem], (f"{stem}-{number}" for number in count(2)))
-        name = next(name for name in names if name not in sources)
-        sources[name] = Source(file, name)
-    return list(sources.values())
-
-
-def read_rows(source: Source, images_root: Path) -> Iterator[Row]:
+def read_rows(source: Source, images_root: Path, fetch: bool = False) -> Iterator[Row]:
     """Read a source lazily, in its own order.
 
     Raises:
-        ValueError: the file is damaged as a whole; single bad lines become rows that do not parse.
+        SourceError: the source is damaged as a whole; single bad lines become rows that do not parse.
     """
-    reader = _read_saved if source.path.is_dir() else _READERS[source.path.suffix.lower()]
+    for number, columns in read_cells(source):
+        yield Row(columns, source, number, images_root, fetch)
+
+
+def _note(value: Any) -> Any:
+    """A cell as it may stand in a shard's JSON; None for an image, or anything else that is long."""
+    if isinstance(value, str):
+        value = None if is_picture(value) else redact(value)
     try:
-        for number, columns in reader(source.path):
-            yield Row(columns, source, number, images_root)
-    except (json.JSONDecodeError, pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{source.path} cannot be read: {error}. Download or write the file again."
-        ) from error
-
-
-def _expand(path: Path) -> list[Path]:
-    if path.is_file() and path.suffix.lower() in FILE_SUFFIXES:
-        return [path]
-    if (path / "dataset_info.json").exists():
-        return [path]
-    if (path / "dataset_dict.json").exists():
-        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
-        raise FileNotFoundError(
-            f"{path} holds the splits {splits}. Import one of them, such as {path / splits[0]}."
-        )
-    files = [file for file in sorted(path.glob("*")) if file.suffix.lower() in FILE_SUFFIXES]
-    if not files:
-        raise FileNotFoundError(
-            f"{path} is no file ending in {', '.join(FILE_SUFFIXES)}, no directory of such files, and no "
-            "directory written by `Dataset.save_to_disk`. Check the path."
-        )
-    return files
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    with ParquetFile(path) as file:
-        yield from enumerate(_plain_rows(file.iter_batches(_BATCH_ROWS)))
-
-
-def _read_saved(path: Path) -> Iterator[tuple[int, Any]]:
-    """Rows of a saved dataset. In Arrow form, since decoding images would lose their encoded bytes."""
-    dataset = load_from_disk(path)
-    assert not isinstance(dataset, DatasetDict), "find_sources refuses these"
-    yield from enumerate(_plain_rows(dataset.with_format("arrow").iter(_BATCH_ROWS)))
-
-
-def _plain_rows(batches: Iterable[pyarrow.RecordBatch | pyarrow.Table]) -> Iterator[dict[str, Any]]:
-    return (row for batch in batches for row in batch.to_pylist())
-
-
-def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
-    """Rows of a JSON array or of JSON lines, whatever the suffix says: RLAIF-V's .jsonl hold arrays."""
-    with open(path, "rb") as file:
-        first = file.read(1024).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
-        file.seek(0)
-        yield from enumerate(json.load(file)) if first == b"[" else _read_lines(file)
-
-
-def _read_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line)
-        except (ValueError, RecursionError):
-            yield number, line.decode(errors="replace")
-
-
-_READERS = {".parquet": _read_parquet, ".json": _read_json, ".jsonl": _read_json}
+        text = json.dumps(value)
+        return json.loads(redact(text)) if len(text) <= _LONGEST_NOTE else None
+    except (TypeError, ValueError, RecursionError):
+        return None

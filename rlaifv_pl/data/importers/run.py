@@ -1,20 +1,22 @@
 """Import: sources of any known format to one directory of shards, with an account of what was left out."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal
 
 from rich.console import Console
 from rich.progress import track
 
 from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.data.faults import BadSample
-from rlaifv_pl.data.importers import llava, rlaifv, trl
-from rlaifv_pl.data.importers.rows import Row, Source, find_sources, read_rows
+from rlaifv_pl.data.importers.formats import FIRST_ROWS, FORMATS, FormatName, detect_format
+from rlaifv_pl.data.importers.rows import Row, read_rows
+from rlaifv_pl.data.importers.sources import Source, SourceError, find_sources, fingerprint
 from rlaifv_pl.data.importers.turns import simplify
-from rlaifv_pl.data.manifest import Manifest, hash_file
+from rlaifv_pl.data.manifest import Manifest
 from rlaifv_pl.data.schema import check_sample
 from rlaifv_pl.data.shard_writer import ShardWriter
 from rlaifv_pl.records import Sample
@@ -22,108 +24,82 @@ from rlaifv_pl.records import Sample
 DROPPED_NAME = "dropped.jsonl"
 MAX_PRINTED_DROPS = 20
 
-Format = Literal["auto", "trl", "rlaifv", "llava"]
 OnBad = Literal["skip", "raise"]
 
 
-class Family(Protocol):
-    """What the module of a family of formats offers."""
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """How rows become shards.
 
-    def recognises(self, columns: Mapping[str, Any]) -> bool:
-        """Whether a row looks like this family."""
+    Args:
+        format: of the sources; `auto` tells it for each source by the columns of its first rows.
+        images_root: folder that image paths start from and must not leave; by default that of the source.
+        fetch: whether images behind URLs are fetched. A row could name any address that this machine reaches.
+        on_bad: whether a bad row is skipped and listed in `<out>/dropped.jsonl`, or ends the import.
+        samples_per_shard: size of every shard but the last.
+    """
 
-    def read_row(self, row: Row) -> Sample:
-        """Turn a row into a sample, or raise `BadSample`."""
+    format: FormatName = "auto"
+    images_root: str | Path | None = None
+    fetch: bool = False
+    on_bad: OnBad = "skip"
+    samples_per_shard: int = 1000
 
 
-# In the order in which `auto` asks them: the most particular first.
-FAMILIES: Mapping[str, Family] = {"llava": llava, "rlaifv": rlaifv, "trl": trl}
-
-
-def import_shards(
-    sources: Sequence[str | Path],
-    out: str | Path,
-    *,
-    format: Format = "auto",
-    images_root: str | Path | None = None,
-    on_bad: OnBad = "skip",
-    samples_per_shard: int = 1000,
-) -> Manifest:
+def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any) -> Manifest:
     """Write the rows of sources as shards, in their order.
 
     Rows that make no good sample are counted by reason in the manifest, and listed with file, row and
     remedy in `<out>/dropped.jsonl`; the first 20 are printed.
 
     Args:
-        sources: parquet, JSON or JSON lines files, directories of such, or saved `datasets`.
+        sources: parquet, JSON, JSON lines, CSV or TSV files, directories of such, saved `datasets`, or
+            `hub:OWNER/NAME`.
         out: the directory of shards to write.
-        format: family of the sources; `auto` decides for each source by its first row.
-        images_root: folder that image paths start from; by default that of the source.
-        on_bad: whether a bad row is skipped, or ends the import.
-        samples_per_shard: size of every shard but the last.
+        options: as of ImportOptions.
 
     Raises:
         BadSample: a row is bad and `on_bad` is `raise`.
-        ValueError: a source has no known format or is damaged as a whole, or not one row is good.
+        SourceError: a source has no known format or is damaged as a whole, or not one row is good.
         FileNotFoundError: a source is missing.
         FileExistsError: `out` holds other shards.
     """
+    settings = ImportOptions(**options)
     found = find_sources(sources)
     recipe = {
         "verb": "import",
-        "sources": [_fingerprint(source) for source in found],
-        "format": format,
-        "images_root": images_root and str(images_root),
-        "on_bad": on_bad,
-        "samples_per_shard": samples_per_shard,
+        "sources": [fingerprint(source) for source in found],
+        **asdict(settings),
+        "images_root": settings.images_root and str(settings.images_root),
     }
-    with ShardWriter(out, recipe=recipe, samples_per_shard=samples_per_shard) as writer:
+    with ShardWriter(out, recipe=recipe, samples_per_shard=settings.samples_per_shard) as writer:
         with atomic_file(writer.directory / DROPPED_NAME) as file:
-            account = _Account(writer, file, on_bad)
+            account = _Account(writer, file, settings.on_bad)
             for source in found:
-                root = source.path.parent if images_root is None else Path(images_root)
-                _import_source(source, root, FAMILIES.get(format), account)
+                _import_source(source, settings, account)
         if not account.kept:
             listed = writer.directory / DROPPED_NAME
-            raise ValueError(f"not one of the {account.dropped} rows makes a sample: see {listed}.")
+            raise SourceError(f"not one of the {account.dropped} rows makes a sample: see {listed}.")
     assert writer.manifest is not None
     return writer.manifest
 
 
-def detect_family(row: Row) -> Family:
-    """Tell the family of formats by the columns of a row.
-
-    Raises:
-        ValueError: no family knows such rows.
-    """
-    for family in FAMILIES.values():
-        if family.recognises(row.parsed()):
-            return family
-    raise ValueError(
-        f"{row.where}: no known format has the columns {sorted(row.parsed())}. Known are TRL "
-        "(prompt, chosen, rejected, images), RLAIF-V (question, chosen, rejected, image) and LLaVA "
-        "(conversations, image): rename the columns to one of these."
-    )
-
-
-def _import_source(source: Source, root: Path, family: Family | None, account: "_Account") -> None:
-    rows = read_rows(source, root)
-    for row in track(
-        rows, source.path.name, console=account.console, disable=not account.console.is_terminal
-    ):
+def _import_source(source: Source, settings: ImportOptions, account: "_Account") -> None:
+    root = source.path.parent if settings.images_root is None else Path(settings.images_root)
+    rows = read_rows(source, root, settings.fetch)
+    first = list(islice(rows, FIRST_ROWS))
+    if not first:
+        return
+    format = detect_format(first) if settings.format == "auto" else FORMATS[settings.format]
+    progress = {"console": account.console, "disable": not account.console.is_terminal}
+    for row in track(chain(first, rows), source.path.name, **progress):
         try:
-            family = family or detect_family(row)
-            sample = family.read_row(row)
-            check_sample(sample, row.where)
-            account.keep(replace(sample, prompt=simplify(sample.prompt)))
+            samples = format.read(row)
         except BadSample as fault:
             account.drop(row, fault)
-
-
-def _fingerprint(source: Source) -> dict[str, str]:
-    """What the source was: name and SHA-256 of each of its files."""
-    files = sorted(source.path.glob("*.arrow")) if source.path.is_dir() else [source.path]
-    return {file.name: hash_file(file) for file in files}
+            continue
+        for sample in samples:
+            account.take(row, sample)
 
 
 @dataclass
@@ -137,9 +113,14 @@ class _Account:
     kept: int = 0
     dropped: int = 0
 
-    def keep(self, sample: Sample) -> None:
-        self.writer.write(sample)
-        self.kept += 1
+    def take(self, row: Row, sample: Sample) -> None:
+        """Write a sample of a row, or count what is wrong with it."""
+        try:
+            check_sample(sample, row.where)
+            self.writer.write(replace(sample, prompt=simplify(sample.prompt)))
+            self.kept += 1
+        except BadSample as fault:
+            self.drop(row, fault)
 
     def drop(self, row: Row, fault: BadSample) -> None:
         """Count a row that cannot be used, list it with its remedy, and print it if it is among the first."""

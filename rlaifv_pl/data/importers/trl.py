@@ -1,88 +1,82 @@
 """TRL's formats: preference (explicit or implicit prompt), prompt and completion, messages, prompt only.
 
-Texts or message lists; images in `images` or `image`. Columns for tools and chat templates are left
-behind: they belong to the policy.
+Texts or message lists; images in `images` or `image`, or in the blocks themselves, as OpenAI and
+Anthropic write them. Columns for tools and chat templates are left behind: they belong to the policy.
+So are log-ps under a reference that the file does not name. MM-RLHF, SeVa, CSR, 2U1's Qwen-VL, torchtune
+and verl write rows of the same columns.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Mapping
 from typing import Any
 
-from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.turns import Turn, read_turn, text_of
+from rlaifv_pl.data.importers.samples import (
+    ANSWERS,
+    PROMPTS,
+    are_lists,
+    holds,
+    holds_any,
+    make_sample,
+    refuse_unpaired,
+)
+from rlaifv_pl.data.importers.turns import split_pair, split_texts
 from rlaifv_pl.records import Sample
+
+_OTHER_PROMPTS = (*PROMPTS, "conversations", "messages", "context")
 
 
 def recognises(columns: Mapping[str, Any]) -> bool:
-    """Whether a row looks like this family."""
-    return {"chosen", "rejected"} <= columns.keys() or bool({"prompt", "messages"} & columns.keys())
+    """Whether a row looks like this format."""
+    if holds(columns, "messages"):
+        others = ("chosen", "rejected_response", "rejected_messages", "rejected_images", "kto_tag", "label")
+        return not holds_any(columns, *others)
+    if holds(columns, "chosen", "rejected"):
+        explicit = holds(columns, "prompt") or not holds_any(columns, *_OTHER_PROMPTS)
+        return explicit and not are_lists(columns)
+    return holds(columns, "prompt") and (holds(columns, "completion") or not holds_any(columns, *ANSWERS))
 
 
-def read_row(row: Row) -> Sample:
+def read(row: Row) -> list[Sample]:
     """Turn a row into a sample.
 
     Raises:
-        BadSample: naming the column.
+        BadSample: naming the column; `unpaired` for a completion whose `label` is false.
     """
     prompt, answers = _split(row)
-    if not isinstance(prompt, str | list):
-        detail = f"prompt: expected a text or messages, got {type(prompt).__name__}"
-        raise BadSample(Reason.WRONG_TYPE, row.where, detail)
-    return Sample(
-        key=row.key,
-        prompt=_read_prompt(prompt, row.where),
-        images=row.pictures("images", "image"),
-        rejected_images=row.pictures("rejected_images"),
-        provenance=row.provenance("idx", "id", "ds_name", "origin_dataset", "origin_split"),
-        **{name: text_of(value, name, row.where) for name, value in answers.items()},
-    )
+    if "completion" in answers:
+        refuse_unpaired(row, "label")
+    return [make_sample(row, prompt, answers=answers)]
 
 
 def _split(row: Row) -> tuple[Any, dict[str, Any]]:
     """Tell prompt and answers apart, as raw cells."""
     columns = row.parsed()
     if columns.get("messages") is not None:
-        messages = _require_list(row, "messages")
+        messages = row.messages("messages")
         return messages[:-1], {"completion": messages[-1:]}
     names = [name for name in ("chosen", "rejected", "completion") if columns.get(name) is not None]
     answers = {name: columns[name] for name in names}
-    if columns.get("prompt") is None and {"chosen", "rejected"} <= answers.keys():
+    if {"chosen", "rejected"} <= answers.keys() and (columns.get("prompt") is None or _are_whole(answers)):
         return _split_implicit(answers, row)
     return row.require("prompt"), answers
 
 
 def _split_implicit(answers: dict[str, Any], row: Row) -> tuple[Any, dict[str, Any]]:
-    """Take as prompt what the sides have in common from the start.
-
-    Of two texts this keeps whole words only. It cannot know where equal first words of the answers
-    begin: an explicit prompt column is better.
-    """
+    """Take as prompt what the sides have in common from the start."""
     chosen, rejected = answers.pop("chosen"), answers.pop("rejected")
     if isinstance(chosen, str) and isinstance(rejected, str):
-        shared = chosen[: _shared_length(chosen, rejected)]
-        length = len(shared) - len(re.search(r"\S*$", shared)[0])
-        return chosen[:length].strip(), answers | {"chosen": chosen[length:], "rejected": rejected[length:]}
-    chosen, rejected = _require_list(row, "chosen"), _require_list(row, "rejected")
-    # The last turn of a side is its answer, even where both say the same.
-    length = _shared_length(chosen[:-1], rejected[:-1])
-    return chosen[:length], answers | {"chosen": chosen[length:], "rejected": rejected[length:]}
+        prompt, chosen, rejected = split_texts(chosen, rejected)
+    else:
+        prompt, chosen, rejected = split_pair(row.messages("chosen"), row.messages("rejected"))
+    return prompt, answers | {"chosen": chosen, "rejected": rejected}
 
 
-def _shared_length(left: Sequence[Any], right: Sequence[Any]) -> int:
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
+def _are_whole(answers: Mapping[str, Any]) -> bool:
+    """Whether both sides repeat the prompt that has a column of its own."""
+    sides = [answers["chosen"], answers["rejected"]]
+    return all(isinstance(side, list) and len(side) > 1 and _is_asked(side[0]) for side in sides)
 
 
-def _read_prompt(prompt: str | list[Any], where: str) -> list[Turn]:
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return [read_turn(message, where) for message in messages]
-
-
-def _require_list(row: Row, column: str) -> list[Any]:
-    value = row.require(column)
-    if not isinstance(value, list) or not value:
-        raise BadSample(
-            Reason.WRONG_TYPE, row.where, f"{column}: expected messages, got {type(value).__name__}"
-        )
-    return value
+def _is_asked(message: Any) -> bool:
+    roles = [message.get("role"), message.get("from")] if isinstance(message, Mapping) else []
+    return any(role in ("user", "human", "system") for role in roles)

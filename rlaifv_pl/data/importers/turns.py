@@ -1,6 +1,8 @@
 """Turns as the source formats write them, turned into prompts and completions as `Sample` has them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
@@ -12,8 +14,27 @@ IMAGE_TAG = "<image>"
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
 """Other names of the roles; our own stand for themselves."""
 
+_TEXT_TYPES = ("text", "input_text", "output_text")
+_IMAGE_TYPES = ("image", "image_url", "input_image")
+_IMAGE_KEYS = ("image", "image_url", "url", "path", "base64", "source", "value")
+"""Where a block holds its image, if it holds it."""
+
 Block = dict[str, str]
 Turn = dict[str, Any]
+
+
+def messages_of(value: Any, name: str, where: str) -> list[Any]:
+    """The messages of a cell, which may be a text of the user.
+
+    Raises:
+        BadSample: `wrong_type`.
+    """
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}]
+    if not isinstance(value, list):
+        detail = f"{name}: expected a text or messages, got {type(value).__name__}"
+        raise BadSample(Reason.WRONG_TYPE, where, detail)
+    return value
 
 
 def read_turn(message: Any, where: str) -> Turn:
@@ -24,11 +45,44 @@ def read_turn(message: Any, where: str) -> Turn:
     """
     if not isinstance(message, Mapping):
         raise BadSample(Reason.WRONG_TYPE, where, f"expected a message, got {shorten(message)}")
-    role = message.get("role", message.get("from"))
-    content = message.get("content", message.get("value"))
+    role = _first(message, "role", "from")
+    content = _first(message, "content", "value")
     if not isinstance(role, str):
         raise BadSample(Reason.WRONG_TYPE, where, f"expected a message with a role, got {shorten(message)}")
     return {"role": _ROLES.get(role, role), "content": _read_content(content, where)}
+
+
+def pictures_in(messages: Iterable[Any]) -> list[Any]:
+    """What the blocks of messages hold of images themselves, in their order, as `load_pictures` takes it.
+
+    >>> pictures_in([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "1.jpg"}}]}])
+    ['1.jpg']
+    """
+    return [picture for block in _blocks(messages) if (picture := _picture(block)) is not None]
+
+
+def split_pair(chosen: list[Any], rejected: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """Take as prompt what two dialogues have in common from the start; then what each says by itself.
+
+    >>> split_pair(["a", "b", "c"], ["a", "b", "d"])
+    (['a', 'b'], ['c'], ['d'])
+    """
+    # The last turn of a side is its answer, even where both say the same.
+    length = _shared_length(chosen[:-1], rejected[:-1])
+    return chosen[:length], chosen[length:], rejected[length:]
+
+
+def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
+    """The same of two texts, in whole words.
+
+    It cannot know where equal first words of the answers begin: an explicit prompt column is better.
+
+    >>> split_texts("How many? Two.", "How many? Six.")
+    ('How many?', 'Two.', 'Six.')
+    """
+    shared = chosen[: _shared_length(chosen, rejected)]
+    length = len(shared) - len(re.search(r"\S*$", shared)[0])
+    return chosen[:length].strip(), chosen[length:], rejected[length:]
 
 
 def simplify(turns: Sequence[Turn]) -> str | list[Turn]:
@@ -107,8 +161,31 @@ def _read_content(content: Any, where: str) -> str | list[Block]:
 def _read_block(block: Any, where: str) -> Block:
     """One block; Arrow gives each all the keys of its siblings, with None in those it lacks."""
     kind = block.get("type") if isinstance(block, Mapping) else None
-    if kind == "image":
+    if kind in _IMAGE_TYPES:
         return {"type": "image"}
-    if kind == "text" and isinstance(block.get("text"), str):
-        return {"type": "text", "text": block["text"]}
+    if kind in _TEXT_TYPES and isinstance(text := _first(block, "text", "value"), str):
+        return {"type": "text", "text": text}
     raise BadSample(Reason.WRONG_TYPE, where, f"expected a block of text or image, got {shorten(block)}")
+
+
+def _blocks(messages: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+    for message in messages:
+        content = _first(message, "content", "value") if isinstance(message, Mapping) else None
+        if isinstance(content, list):
+            yield from (block for block in content if isinstance(block, Mapping))
+
+
+def _picture(block: Mapping[str, Any]) -> Any:
+    if block.get("type") not in _IMAGE_TYPES:
+        return None
+    value = _first(block, *_IMAGE_KEYS)
+    inner = _first(value, "url", "data") if isinstance(value, Mapping) else None
+    return value if inner is None else inner
+
+
+def _first(mapping: Mapping[str, Any], *names: str) -> Any:
+    return next((value for name in names if (value := mapping.get(name)) is not None), None)
+
+
+def _shared_length(left: Sequence[Any], right: Sequence[Any]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))

@@ -1,0 +1,90 @@
+"""The formats that can be imported, and which of them a source has: told by its columns, never by its name."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from typing import Any, Literal, NamedTuple
+
+from rlaifv_pl.data.importers import llamafactory, llava, plain, rankings, rlaifv, swift, trl
+from rlaifv_pl.data.importers.rows import Row
+from rlaifv_pl.data.importers.sources import SourceError
+from rlaifv_pl.records import Sample
+
+FormatName = Literal[
+    "auto",
+    "trl", "rlaifv", "rlhfv", "llava", "alpaca", "sharegpt", "v1", "kto", "swift", "plain",
+    "ranks", "neighbours", "comparison", "refinement", "lists",
+]  # fmt: skip
+
+FIRST_ROWS = 16
+"""Rows of a source that are looked at to tell its format."""
+
+
+class Format(NamedTuple):
+    """How rows of a source name their columns, and what becomes of one."""
+
+    columns: str
+    """What a row has, for messages."""
+    recognises: Callable[[Mapping[str, Any]], bool]
+    """Whether a row looks like it."""
+    read: Callable[[Row], list[Sample]]
+    """Its samples; raises `BadSample`."""
+
+
+FORMATS: Mapping[str, Format] = {
+    "trl": Format(
+        "prompt, chosen, rejected | prompt, completion | messages | prompt", trl.recognises, trl.read
+    ),
+    "rlaifv": Format("question, chosen, rejected | question, image", rlaifv.recognises, rlaifv.read),
+    "rlhfv": Format("text (JSON), ds_name", rlaifv.recognises_rlhfv, rlaifv.read_rlhfv),
+    "llava": Format("conversations", llava.recognises, llava.read),
+    "alpaca": Format(
+        "instruction, input, output | instruction, chosen, rejected",
+        llamafactory.recognises_alpaca,
+        llamafactory.read_alpaca,
+    ),
+    "sharegpt": Format(
+        "conversations, chosen, rejected", llamafactory.recognises_sharegpt, llamafactory.read_sharegpt
+    ),
+    "v1": Format("chosen_messages, rejected_messages", llamafactory.recognises_v1, llamafactory.read_v1),
+    "kto": Format("conversations, kto_tag", llamafactory.recognises_kto, llamafactory.read_kto),
+    "swift": Format("messages, rejected_response | messages, rejected_images", swift.recognises, swift.read),
+    "plain": Format("query, response | input, chosen, rejected", plain.recognises, plain.read),
+    "ranks": Format("context, completions", rankings.recognises_ranks, rankings.read_ranks),
+    "neighbours": Format("context, completions", lambda _: False, rankings.read_neighbours),
+    "comparison": Format(
+        "question, response_1, response_2, overall_response",
+        rankings.recognises_comparison,
+        rankings.read_comparison,
+    ),
+    "refinement": Format(
+        "prompt, response, refinement", rankings.recognises_refinement, rankings.read_refinement
+    ),
+    "lists": Format("question, chosen [], rejected []", rankings.recognises_lists, rankings.read_lists),
+}
+
+
+def matching(columns: Mapping[str, Any]) -> set[str]:
+    """Names of the formats that a row looks like."""
+    return {name for name, format in FORMATS.items() if format.recognises(columns)}
+
+
+def detect_format(rows: Iterable[Row]) -> Format:
+    """Tell the format by the first rows of a source; those that look like none are no witnesses.
+
+    Raises:
+        SourceError: no row looks like any format, or they look like several.
+    """
+    seen = [row for row in rows if isinstance(row.columns, Mapping)]
+    found = [names for row in seen if (names := matching(row.columns))]
+    common = reduce(set.intersection, found) if found else set()
+    if len(common) == 1:
+        return FORMATS[common.pop()]
+    columns = sorted({name for row in seen for name, value in row.columns.items() if value is not None})
+    if found:
+        names = [name for name in FORMATS if any(name in some for some in found)]
+        said = f"the columns {columns} are of several formats, {' and '.join(names)}. Name one with `format`"
+    else:
+        said = f"no known format has the columns {columns}. Rename them to those of one, or name it with `format`"
+    where = f"{seen[0].source.path}, rows {seen[0].number} to {seen[-1].number}" if seen else "the source"
+    listed = "".join(f"\n  {name}: {format.columns}" for name, format in FORMATS.items())
+    raise SourceError(f"{where}: {said}. Known are{listed}")

@@ -1,0 +1,62 @@
+"""A column for each text, under one of the names that are in use: OpenRLHF, Axolotl, ms-swift, EasyR1.
+
+The prompt and its answers may be texts or messages. An answer alone is learned by SFT.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.importers.rows import Row
+from rlaifv_pl.data.importers.samples import (
+    PROMPTS,
+    are_lists,
+    holds,
+    holds_any,
+    make_sample,
+    refuse_unpaired,
+)
+from rlaifv_pl.records import Sample
+
+_CHOSEN = ("chosen", "chosen_response")
+_GOOD = ("response", "answer", "output", "target")
+_REJECTED = ("rejected", "rejected_response")
+_ELSEWHERE = ("completion", "conversations", "messages", "refinement", "overall_response")
+
+
+def recognises(columns: Mapping[str, Any]) -> bool:
+    """Whether a row looks like this, and like nothing more particular."""
+    if holds_any(columns, *_ELSEWHERE) or not holds_any(columns, *PROMPTS):
+        return False
+    if holds_any(columns, "prompt", "question", "instruction") and holds(columns, "chosen", "rejected"):
+        return False
+    if holds(columns, "instruction", "output") or are_lists(columns):
+        return False
+    return holds_any(columns, *_GOOD, "chosen_response") or holds(columns, "chosen", "rejected")
+
+
+def read(row: Row) -> list[Sample]:
+    """Turn a row into a sample.
+
+    Raises:
+        BadSample: naming the column; `wrong_type` where two columns could be the prompt; `unpaired` for
+            an answer whose `label` is false.
+    """
+    columns = row.parsed()
+    prompt = columns[_one(row, PROMPTS)]
+    if holds_any(columns, *_REJECTED):
+        chosen = _one(row, _CHOSEN if holds_any(columns, *_CHOSEN) else _GOOD)
+        answers = {"chosen": columns[chosen], "rejected": columns[_one(row, _REJECTED)]}
+    else:
+        refuse_unpaired(row, "label")
+        answers = {"completion": columns[_one(row, (*_GOOD, *_CHOSEN))]}
+    return [make_sample(row, prompt, answers=answers)]
+
+
+def _one(row: Row, names: tuple[str, ...]) -> str:
+    held = [name for name in names if row.parsed().get(name) is not None]
+    if len(held) == 1:
+        return held[0]
+    if held:
+        raise BadSample(Reason.WRONG_TYPE, row.where, f"{' and '.join(held)}: expected one of them")
+    raise BadSample(Reason.MISSING_FIELD, row.where, f"expected one of the columns {', '.join(names)}")

@@ -1,0 +1,78 @@
+"""ms-swift's formats: messages that end in the chosen answer, and beside them what is rejected.
+
+That is an answer (`rejected_response`), a dialogue (`rejected_messages`), or images alone
+(`rejected_images`), for which the same answer is the worse one. Images that no tag stands for come
+first, and `<img>path</img>` in a text is an image too. `margin`, `channel`, `objects` and the weights of
+messages are left behind.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from rlaifv_pl.data.importers.rows import Row
+from rlaifv_pl.data.importers.samples import holds, holds_any, make_sample, refuse_unpaired
+from rlaifv_pl.data.importers.turns import IMAGE_TAG, split_pair
+from rlaifv_pl.records import Sample
+
+_REJECTED = ("rejected_response", "rejected_messages", "rejected_images")
+_INLINE = re.compile(r"<img>(.+?)</img>")
+
+
+def recognises(columns: Mapping[str, Any]) -> bool:
+    """Whether a row looks like this family."""
+    if not holds(columns, "messages") or holds_any(columns, "chosen", "kto_tag"):
+        return False
+    return holds_any(columns, *_REJECTED, "label")
+
+
+def read(row: Row) -> list[Sample]:
+    """Turn a row into a sample; one that is only marked good by its `label` becomes one of SFT.
+
+    Raises:
+        BadSample: naming the column; `unpaired` for an answer whose `label` is false.
+    """
+    prompt, answers = _split(row)
+    if "completion" in answers:
+        refuse_unpaired(row, "label")
+    found: list[str] = []
+    prompt = [_without_paths(message, found) for message in prompt]
+    return [_with_all_tags(make_sample(row, prompt, answers=answers, pictures=found))]
+
+
+def _split(row: Row) -> tuple[list[Any], dict[str, Any]]:
+    messages, columns = row.messages("messages"), row.parsed()
+    *prompt, answer = messages
+    if holds(columns, "rejected_messages"):
+        prompt, chosen, rejected = split_pair(messages, row.messages("rejected_messages"))
+        return prompt, {"chosen": chosen, "rejected": rejected}
+    if holds(columns, "rejected_response"):
+        return prompt, {"chosen": [answer], "rejected": columns["rejected_response"]}
+    if holds(columns, "rejected_images"):
+        return prompt, {"chosen": [answer], "rejected": [answer]}
+    return prompt, {"completion": [answer]}
+
+
+def _without_paths(message: Any, found: list[str]) -> Any:
+    """A message with tags in place of the paths in its text, which are appended to `found`."""
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if not isinstance(content, str):
+        return message
+    found += _INLINE.findall(content)
+    return {**message, "content": _INLINE.sub(IMAGE_TAG, content)}
+
+
+def _with_all_tags(sample: Sample) -> Sample:
+    """A sample some of whose images have a tag, with those of the others before its first text of the user."""
+    turns = [{**turn, "content": _blocks(turn["content"])} for turn in sample.prompt]
+    tags = sum(block["type"] == "image" for turn in turns for block in turn["content"])
+    first = next((turn for turn in turns if turn["role"] == "user"), None)
+    if first is None or not 0 < tags < len(sample.images):
+        return sample
+    first["content"] = [{"type": "image"}] * (len(sample.images) - tags) + first["content"]
+    return replace(sample, prompt=turns)
+
+
+def _blocks(content: str | list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
