@@ -1,5 +1,6 @@
 """What the objectives share: a policy, its optimiser and schedule, and checkpoints that tell the truth."""
 
+import json
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -130,11 +131,10 @@ class AlignmentModule(L.LightningModule):
     def reading(self) -> dict[str, Any]:
         """All that decides what tokens become of a sample, as JSON."""
         processor = self.processor
-        made = (
-            processor.to_json_string(),
-            processor.tokenizer.backend_tokenizer.to_str(),
-            processor.chat_template,
-        )
+        words = json.loads(processor.tokenizer.backend_tokenizer.to_str())
+        # How the last call wanted its rows: of the call, and not of the tokenizer.
+        del words["padding"], words["truncation"]
+        made = (processor.to_json_string(), words, processor.chat_template)
         return {"objective": type(self).__name__, "processor": hash_json(made), "max_length": self.max_length}
 
     def collator(self, on_bad_sample: OnBadSample) -> Collator:
