@@ -118,7 +118,7 @@ function legend(series) {
 }
 
 function frameOf(chart, draw, xs, read) {
-  const readout = el("div", { class: "readout", "aria-live": "polite" });
+  const readout = el("p", { class: "caption readout", "aria-live": "polite" }, chart.caption || "");
   const picture = svg("svg", { height: HEIGHT, role: "img", tabindex: "0", "aria-label": `${chart.title}. ${chart.summary}. Left and right arrow keys read values.` });
   let drawn = null, at = -1, cursor = null;
   const show = (place) => {
@@ -128,7 +128,7 @@ function frameOf(chart, draw, xs, read) {
     cursor.setAttribute("x1", x); cursor.setAttribute("x2", x); cursor.setAttribute("visibility", "visible");
     readout.textContent = read(at);
   };
-  const hide = () => { at = -1; readout.textContent = ""; if (cursor) cursor.setAttribute("visibility", "hidden"); };
+  const hide = () => { at = -1; readout.textContent = chart.caption || ""; if (cursor) cursor.setAttribute("visibility", "hidden"); };
   const redraw = (width) => {
     drawn = draw(width);
     cursor = svg("line", { class: "cursor", y1: MARGIN.top, y2: drawn.bottom, visibility: "hidden" });
@@ -148,6 +148,5 @@ function frameOf(chart, draw, xs, read) {
   });
   const holder = el("div", { class: "holder" }, picture);
   new ResizeObserver(([entry]) => { if (entry.contentRect.width > 0) redraw(Math.floor(entry.contentRect.width)); }).observe(holder);
-  const caption = chart.caption ? el("p", { class: "caption" }, chart.caption) : null;
-  return el("figure", { class: "chart" }, el("figcaption", null, chart.title), legend(chart.series), holder, readout, caption);
+  return el("figure", { class: "chart" }, el("figcaption", null, chart.title), legend(chart.series), holder, readout);
 }

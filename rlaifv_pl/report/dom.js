@@ -42,7 +42,7 @@ function table(caption, headings, rows) {
   const head = el("tr", null, headings.map((text) => el("th", { scope: "col" }, text)));
   const body = rows.map(([first, ...cells]) => el("tr", null, el("th", { scope: "row" }, first), cells.map((cell) => el("td", null, cell))));
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    el("table", null, el("caption", null, caption), el("thead", null, head), el("tbody", null, body)));
+    el("table", null, el("caption", null, caption), ...(headings.some(Boolean) ? [el("thead", null, head)] : []), el("tbody", null, body)));
 }
 
 function choice(label, options, changed) {

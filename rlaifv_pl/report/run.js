@@ -24,7 +24,7 @@ function overview() {
   };
   const tiles = [
     change("instance", "instance hallucination"), change("sentence", "sentence hallucination"), change("recall", "recall"),
-    [PAGE.kind === "run" && PAGE.rounds.length ? "pairs" : "samples", number(PAGE.samples), PAGE.groups.length > 1 ? `in ${PAGE.groups.length} groups` : ""],
+    [PAGE.kind === "run" && PAGE.rounds.length ? "pairs" : "samples", number(PAGE.samples), PAGE.groups.length > 1 ? `in ${PAGE.groups.length} ${PAGE.rounds.length ? "rounds" : "directories"}` : ""],
     mean(0) === null ? null : ["words, chosen and rejected", `${mean(0).toFixed(1)} / ${mean(1).toFixed(1)}`, "mean of all pairs"],
   ].filter(Boolean);
   return el("div", { class: "tiles" }, tiles.map(([name, value, detail]) =>
@@ -71,7 +71,7 @@ function seconds() {
 
 function bar(value, most, text) {
   const width = most ? (100 * value) / most : 0;
-  return el("div", { class: "bar" }, svg("svg", { "aria-hidden": "true", width: "100%", height: 6 }, svg("rect", { class: "track", width: "100%", height: 6, rx: 3 }), svg("rect", { class: "fill", width: `${width.toFixed(1)}%`, height: 6, rx: 3 })), el("span", null, text));
+  return el("div", { class: "bar" }, el("span", null, text), svg("svg", { "aria-hidden": "true", width: "100%", height: 6 }, svg("rect", { class: "track", width: "100%", height: 6, rx: 3 }), svg("rect", { class: "fill", width: `${width.toFixed(1)}%`, height: 6, rx: 3 })));
 }
 
 function curveSection() {
@@ -130,12 +130,14 @@ function madeSection() {
   const facts = (PAGE.facts || []).map(([name, value]) => [name, value]);
   const hashes = PAGE.groups.map((group) => [group.label, number(group.samples), code(group.hash), code(group.recipe_hash), el("div", null, group.parents.length ? group.parents.map(code) : "–")]);
   const notes = [...new Set(PAGE.groups.flatMap((group) => Object.keys(group.notes)))];
+  const files = PAGE.groups.flatMap((group) => group.shards.map((shard) => [group.label, shard.name, number(shard.samples), el("code", null, shard.sha256)]));
   const versions = [...new Set(PAGE.groups.flatMap((group) => Object.entries(group.versions).map(([name, version]) => `${name} ${version}`)))];
   return section("made", "How it was made",
     facts.length ? table("The run", ["", ""], facts) : null,
     hashes.length ? table("The shards", ["", "samples", "manifest", "recipe", "made from"], hashes) : null,
     notes.length ? table("What their maker counted", ["", ...PAGE.groups.map((group) => group.label)], notes.map((name) => [name.replace(/_/g, " "), ...PAGE.groups.map((group) => number(group.notes[name]))])) : null,
     versions.length ? el("p", { class: "caption" }, `Written with ${versions.join(", ")}.`) : null,
+    files.length ? el("details", null, el("summary", null, "SHA-256 of each shard"), table("Shards, byte by byte", ["", "file", "samples", "SHA-256"], files)) : null,
     PAGE.config ? el("details", null, el("summary", null, "config.yaml"), el("pre", { tabindex: "0" }, PAGE.config)) : null);
 }
 
