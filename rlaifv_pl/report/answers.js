@@ -45,12 +45,14 @@ function pictures(places, name) {
   return places.map((place, at) => picture(place, places.length > 1 ? `${name} ${at + 1}` : name));
 }
 
+const labelled = (row) => (PAGE.directories.length > 1 ? el("span", null, PAGE.directories[row.directory].label) : null);
+
 function sampleCard(row, place, all) {
   const images = [...pictures(row.images, "image of the prompt"), ...pictures(row.rejected_images, "image of the rejected side")];
   return el("article", { class: "card", tabindex: "-1", "aria-posinset": place, "aria-setsize": all, "aria-label": `sample ${row.key}` },
     images.length ? el("div", { class: "pictures" }, images) : null,
     el("div", { class: "body" },
-      el("div", { class: "meta" }, el("code", null, row.key), el("span", null, PAGE.groups[row.group].label), row.gap === null ? null : el("span", { class: "gap" }, `gap ${number(row.gap)}`)),
+      el("div", { class: "meta" }, el("code", null, row.key), labelled(row), row.gap === null ? null : el("span", { class: "gap" }, `gap ${number(row.gap)}`)),
       el("p", { class: "prompt", dir: "auto" }, row.prompt),
       el("div", { class: "answers" }, row.answers.map(answerBlock)),
       row.corrections.length ? el("details", { class: "turns" }, el("summary", null, `${row.corrections.length} corrections`), el("ol", null, row.corrections.map(([question, answer]) => el("li", null, el("b", null, question), " ", answer)))) : null));
@@ -59,7 +61,7 @@ function sampleCard(row, place, all) {
 function droppedCard(row, place, all) {
   return el("article", { class: "card", tabindex: "-1", "aria-posinset": place, "aria-setsize": all, "aria-label": `left out: ${row.reason}` },
     el("div", { class: "body" },
-      el("div", { class: "meta" }, el("code", null, row.reason), el("span", null, PAGE.groups[row.group].label)),
+      el("div", { class: "meta" }, el("code", null, row.reason), labelled(row)),
       el("p", { class: "text" }, `${row.file}, row ${row.row}: ${row.detail}`),
       el("p", { class: "caption" }, row.remedy)));
 }

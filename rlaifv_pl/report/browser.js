@@ -2,7 +2,7 @@
 
 const PER_PAGE = 20;
 const KEPT = "kept";
-const state = { text: "", group: "all", gap: "", show: KEPT, order: "shards", page: 0, found: [] };
+const state = { text: "", directory: "all", gap: "", show: KEPT, order: "shards", page: 0, found: [] };
 const list = el("div", { id: "list", role: "feed", "aria-label": "samples" });
 const status = el("p", { id: "status", role: "status", "aria-live": "polite" });
 const pager = el("nav", { class: "pager", "aria-label": "pages of samples" });
@@ -20,7 +20,7 @@ function haystack(row) {
 function find() {
   const text = state.text.trim().toLowerCase(), least = state.gap === "" ? null : Number(state.gap);
   const pool = state.show === KEPT ? PAGE.rows : PAGE.dropped.filter((row) => row.reason === state.show);
-  const fits = (row) => (state.group === "all" || row.group === Number(state.group))
+  const fits = (row) => (state.directory === "all" || row.directory === Number(state.directory))
     && (least === null || !row.answers || (row.gap !== null && row.gap >= least)) && (!text || haystack(row).includes(text));
   const found = pool.filter(fits);
   const sign = { widest: -1, narrowest: 1 }[state.order];
@@ -96,7 +96,7 @@ function filters() {
   const gap = el("input", { id: "gap", type: "number", min: "0", step: "any", placeholder: "any", input: () => set({ gap: gap.value }) });
   const hasGaps = PAGE.rows.some((row) => row.gap !== null);
   return el("div", { class: "filters", role: "search" }, search,
-    PAGE.groups.length > 1 ? choice("From", [["all", "all"], ...PAGE.groups.map((group, at) => [String(at), group.label])], (group) => set({ group })) : null,
+    PAGE.directories.length > 1 ? choice("From", [["all", "all"], ...PAGE.directories.map((directory, at) => [String(at), directory.label])], (directory) => set({ directory })) : null,
     hasGaps ? el("label", null, el("span", null, "Least gap"), gap) : null,
     hasGaps ? choice("Order", [["shards", "as in the shards"], ["widest", "widest gap first"], ["narrowest", "narrowest gap first"]], (order) => set({ order })) : null,
     reasons.length ? choice("Show", [[KEPT, "kept"], ...reasons.map((reason) => [reason, `left out: ${reason.replace(/_/g, " ")} (${many(reason)})`])], (chosen) => set({ show: chosen })) : null);

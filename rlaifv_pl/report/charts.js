@@ -41,6 +41,13 @@ function path(xs, ys, x, y) {
   }).join("");
 }
 
+// Tones differ in shape too: a circle, a square, a diamond.
+function dot(tone, x, y) {
+  const shape = { "tone-1": "", "tone-2": `rotate(45 ${x} ${y})` }[tone.split(" ")[0]];
+  if (shape === undefined) return svg("circle", { class: `dot ${tone}`, cx: x, cy: y, r: 3.5 });
+  return svg("rect", { class: `dot ${tone}`, x: x - 3.2, y: y - 3.2, width: 6.4, height: 6.4, transform: shape || null });
+}
+
 function axes(chart, width, [x0, x1], [y0, y1]) {
   const right = width - MARGIN.right, bottom = HEIGHT - MARGIN.bottom;
   const x = (value) => MARGIN.left + ((value - x0) / (x1 - x0 || 1)) * (right - MARGIN.left);
@@ -76,7 +83,7 @@ function lineChart(chart) {
       const raw = svg("path", { class: `line ${each.tone}${isLong ? " raw" : ""}`, d: path(each.x, each.y, frame.x, frame.y) });
       const bold = isLong ? [svg("path", { class: `line ${each.tone}`, d: path(each.x, smooth(each.y, reach), frame.x, frame.y) })] : [];
       const shown = each.dots || each.x.length === 1 ? each.x.map((at, place) => [at, each.y[place]]).filter(([, value]) => value !== null) : [];
-      return [raw, ...bold, ...shown.map(([at, value]) => svg("circle", { class: `dot ${each.tone}`, cx: frame.x(at), cy: frame.y(value), r: 3.5 }))];
+      return [raw, ...bold, ...shown.map(([at, value]) => dot(each.tone, frame.x(at), frame.y(value)))];
     });
     return { parts: [...frame.parts, ...lines.flat()], x: frame.x, bottom: frame.bottom };
   };
@@ -112,7 +119,8 @@ function histogram(chart) {
   return frameOf({ ...chart, summary }, draw, middles, read);
 }
 
-function legend(series) {
+function legend({ title, series }) {
+  if (series.length === 1 && series[0].label === title) return el("div", { class: "legend" });
   const swatch = (tone) => svg("svg", { class: "swatch", width: 26, height: 8, "aria-hidden": "true" }, svg("line", { class: `line ${tone}`, x1: 0, x2: 26, y1: 4, y2: 4 }));
   return el("div", { class: "legend" }, series.map((each) => el("span", null, swatch(each.tone), each.label)));
 }
@@ -148,5 +156,5 @@ function frameOf(chart, draw, xs, read) {
   });
   const holder = el("div", { class: "holder" }, picture);
   new ResizeObserver(([entry]) => { if (entry.contentRect.width > 0) redraw(Math.floor(entry.contentRect.width)); }).observe(holder);
-  return el("figure", { class: "chart" }, el("figcaption", null, chart.title), legend(chart.series), holder, readout);
+  return el("figure", { class: "chart" }, el("figcaption", null, chart.title), legend(chart), holder, readout);
 }

@@ -48,7 +48,7 @@ class Content:
 
     limits: Limits
     page: dict[str, Any] = field(
-        default_factory=lambda: {"notes": [], "groups": [], "rows": [], "dropped": []}
+        default_factory=lambda: {"notes": [], "directories": [], "rows": [], "dropped": []}
     )
     spreads: list[Spread] = field(default_factory=list)
     samples: int = 0
@@ -69,7 +69,9 @@ class Content:
         shards = load_shards(directory)
         number, spread = len(self.spreads), Spread()
         self.spreads.append(spread)
-        self.page["groups"].append({"label": label, "samples": len(shards), **_origin(shards.manifests[0])})
+        self.page["directories"].append(
+            {"label": label, "samples": len(shards), **_origin(shards.manifests[0])}
+        )
         self.page["dropped"] += dropped_rows(directory, number)
         turns = _corrections(corrections)
         for index in range(len(shards)):

@@ -11,7 +11,7 @@ from rlaifv_pl.data.urls import is_url
 FIELDS = ("file", "row", "reason", "detail", "remedy")
 
 
-def dropped_rows(directory: str | Path, group: int) -> Iterator[dict[str, str | int]]:
+def dropped_rows(directory: str | Path, number: int) -> Iterator[dict[str, str | int]]:
     """What `dropped.jsonl` beside the shards lists; nothing where there is none.
 
     Raises:
@@ -20,11 +20,11 @@ def dropped_rows(directory: str | Path, group: int) -> Iterator[dict[str, str | 
     path = Path(directory) / DROPPED_NAME
     if is_url(str(directory)) or not path.is_file():
         return
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for line_number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             row = json.loads(line)
-            yield {name: str(row[name]) for name in FIELDS} | {"group": group}
+            yield {name: str(row[name]) for name in FIELDS} | {"directory": number}
         except (ValueError, KeyError, TypeError) as error:
             raise ManifestError(
-                f"{path}, line {number}: no row of an import ({error!r}). Import again, or delete the file."
+                f"{path}, line {line_number}: no row of an import ({error!r}). Import again, or delete the file."
             ) from error

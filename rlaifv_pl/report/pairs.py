@@ -14,14 +14,14 @@ SIDES = ("chosen", "rejected", "completion")
 
 def rows(
     samples: Iterable[Sample],
-    group: int,
+    number: int,
     thumbnails: Thumbnails,
     corrections: Mapping[str, Sequence[Correction]] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """A row for each sample.
 
     Args:
-        group: number of the shards in the page, the samples' own.
+        number: of the directory of shards, on the page.
         thumbnails: takes up their images.
         corrections: by key, where they lie apart from the samples.
     """
@@ -29,7 +29,7 @@ def rows(
         turns = sample.corrections or (corrections or {}).get(sample.key, ())
         yield {
             "key": sample.key,
-            "group": group,
+            "directory": number,
             "prompt": prompt_text(sample),
             "images": [thumbnails.add(data, sample.key) for data in sample.images],
             "rejected_images": [thumbnails.add(data, sample.key) for data in sample.rejected_images],

@@ -24,7 +24,7 @@ function overview() {
   };
   const tiles = [
     change("instance", "instance hallucination"), change("sentence", "sentence hallucination"), change("recall", "recall"),
-    [PAGE.kind === "run" && PAGE.rounds.length ? "pairs" : "samples", number(PAGE.samples), PAGE.groups.length > 1 ? `in ${PAGE.groups.length} ${PAGE.rounds.length ? "rounds" : "directories"}` : ""],
+    [PAGE.kind === "run" && PAGE.rounds.length ? "pairs" : "samples", number(PAGE.samples), PAGE.directories.length > 1 ? `in ${PAGE.directories.length} ${PAGE.rounds.length ? "rounds" : "directories"}` : ""],
     mean(0) === null ? null : ["words, chosen and rejected", `${mean(0).toFixed(1)} / ${mean(1).toFixed(1)}`, "mean of all pairs"],
   ].filter(Boolean);
   return el("div", { class: "tiles" }, tiles.map(([name, value, detail]) =>
@@ -114,28 +114,28 @@ function distributionSection() {
     ].filter(Boolean));
   };
   draw("all");
-  const options = [["all", "all"], ...PAGE.groups.map((group, at) => [String(at), group.label])];
-  return section("distributions", "Pairs as a whole", PAGE.groups.length > 1 ? choice("Pairs of", options, draw) : null, holder);
+  const options = [["all", "all"], ...PAGE.directories.map((directory, at) => [String(at), directory.label])];
+  return section("distributions", "Pairs as a whole", PAGE.directories.length > 1 ? choice("Pairs of", options, draw) : null, holder);
 }
 
 function dropSection() {
-  const groups = PAGE.groups, names = [...new Set(groups.flatMap((group) => Object.keys(group.drops)))].sort();
+  const directories = PAGE.directories, names = [...new Set(directories.flatMap((directory) => Object.keys(directory.drops)))].sort();
   if (!names.length) return null;
-  const most = Math.max(...groups.flatMap((group) => Object.values(group.drops)));
-  const rows = names.map((name) => [name.replace(/_/g, " ").replace("/", ": "), ...groups.map((group) => (group.drops[name] === undefined ? "–" : bar(group.drops[name], most, number(group.drops[name]))))]);
-  return section("left-out", "Left out", table("What was left out, by reason", ["reason", ...groups.map((group) => group.label)], rows));
+  const most = Math.max(...directories.flatMap((directory) => Object.values(directory.drops)));
+  const rows = names.map((name) => [name.replace(/_/g, " ").replace("/", ": "), ...directories.map((directory) => (directory.drops[name] === undefined ? "–" : bar(directory.drops[name], most, number(directory.drops[name]))))]);
+  return section("left-out", "Left out", table("What was left out, by reason", ["reason", ...directories.map((directory) => directory.label)], rows));
 }
 
 function madeSection() {
   const facts = (PAGE.facts || []).map(([name, value]) => [name, value]);
-  const hashes = PAGE.groups.map((group) => [group.label, number(group.samples), code(group.hash), code(group.recipe_hash), el("div", null, group.parents.length ? group.parents.map(code) : "–")]);
-  const notes = [...new Set(PAGE.groups.flatMap((group) => Object.keys(group.notes)))];
-  const files = PAGE.groups.flatMap((group) => group.shards.map((shard) => [group.label, shard.name, number(shard.samples), el("code", null, shard.sha256)]));
-  const versions = [...new Set(PAGE.groups.flatMap((group) => Object.entries(group.versions).map(([name, version]) => `${name} ${version}`)))];
+  const hashes = PAGE.directories.map((directory) => [directory.label, number(directory.samples), code(directory.hash), code(directory.recipe_hash), el("div", null, directory.parents.length ? directory.parents.map(code) : "–")]);
+  const notes = [...new Set(PAGE.directories.flatMap((directory) => Object.keys(directory.notes)))];
+  const files = PAGE.directories.flatMap((directory) => directory.shards.map((shard) => [directory.label, shard.name, number(shard.samples), el("code", null, shard.sha256)]));
+  const versions = [...new Set(PAGE.directories.flatMap((directory) => Object.entries(directory.versions).map(([name, version]) => `${name} ${version}`)))];
   return section("made", "How it was made",
     facts.length ? table("The run", ["", ""], facts) : null,
     hashes.length ? table("The shards", ["", "samples", "manifest", "recipe", "made from"], hashes) : null,
-    notes.length ? table("What their maker counted", ["", ...PAGE.groups.map((group) => group.label)], notes.map((name) => [name.replace(/_/g, " "), ...PAGE.groups.map((group) => number(group.notes[name]))])) : null,
+    notes.length ? table("What their maker counted", ["", ...PAGE.directories.map((directory) => directory.label)], notes.map((name) => [name.replace(/_/g, " "), ...PAGE.directories.map((directory) => number(directory.notes[name]))])) : null,
     versions.length ? el("p", { class: "caption" }, `Written with ${versions.join(", ")}.`) : null,
     files.length ? el("details", null, el("summary", null, "SHA-256 of each shard"), table("Shards, byte by byte", ["", "file", "samples", "SHA-256"], files)) : null,
     PAGE.config ? el("details", null, el("summary", null, "config.yaml"), el("pre", { tabindex: "0" }, PAGE.config)) : null);

@@ -115,7 +115,7 @@ def test_numbers_are_those_of_the_shards(made, data):
             ]
             bins = dict(zip(middles, counted[side]["counts"], strict=True))
             assert {length: count for length, count in bins.items() if count} == lengths
-    rows = [row for row in data["rows"] if row["group"] == 0]
+    rows = [row for row in data["rows"] if row["directory"] == 0]
     assert [row["key"] for row in rows] == list(load_shards(made / "rounds" / "1").keys())
 
 
@@ -123,11 +123,11 @@ def test_the_table_of_the_run_is_that_of_its_files(made, data):
     facts = dict(data["facts"])
     assert facts["objective"] == "DPOModule" and facts["policy"] == "tiny" and facts["seed"] == "7"
     assert facts["steps logged"] == str(STEPS) and facts["rounds done"] == "2"
-    for number, group in enumerate(data["groups"], start=1):
+    for number, made_of in enumerate(data["directories"], start=1):
         manifest = read_manifest(made / "rounds" / str(number))
-        assert (group["hash"], group["recipe_hash"]) == (manifest.hash, manifest.recipe_hash)
-        assert group["shards"][0]["sha256"] == manifest.shards[0].sha256
-        assert group["drops"] == {"pair/small_gap": 11 * number, "prompt/no_pair": number}
+        assert (made_of["hash"], made_of["recipe_hash"]) == (manifest.hash, manifest.recipe_hash)
+        assert made_of["shards"][0]["sha256"] == manifest.shards[0].sha256
+        assert made_of["drops"] == {"pair/small_gap": 11 * number, "prompt/no_pair": number}
     ledger = json.loads((made / "rounds" / "ledger.json").read_text())
     assert data["rounds"] == [{"round": int(number), **entry} for number, entry in ledger.items()]
     assert data["config"] == (made / "config.yaml").read_text()
@@ -315,7 +315,7 @@ def test_rows_that_an_import_left_out_are_on_the_page(tmp_path):
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     verbs.main(["shards", "import", str(tmp_path / "rows.json"), str(tmp_path / "out")])
     (left_out,) = of_shards([str(tmp_path / "out")], Limits()).page["dropped"]
-    assert (left_out["reason"], left_out["row"], left_out["group"]) == ("equal_answers", "1", 0)
+    assert (left_out["reason"], left_out["row"], left_out["directory"]) == ("equal_answers", "1", 0)
     (tmp_path / "out" / "dropped.jsonl").write_text("{}\n")
     with pytest.raises(ManifestError, match=r"dropped.jsonl, line 1"):
         of_shards([str(tmp_path / "out")], Limits())
@@ -343,7 +343,7 @@ def test_a_run_under_way_has_a_page_with_a_note(tmp_path):
     with open(run / "metrics.csv", "a") as file:
         file.write("2,6,0.")
     content = of_run(read_run(run), Limits())
-    assert {row["group"] for row in content.page["rows"]} == {0}
+    assert {row["directory"] for row in content.page["rows"]} == {0}
     assert content.page["curves"][0]["series"][0]["x"] == list(range(STEPS))
     assert [note.split(":")[0] for note in content.page["notes"]] == [
         "Round 2 is in the making, or was broken off",
