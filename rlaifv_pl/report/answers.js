@@ -35,7 +35,7 @@ function answerBlock(answer) {
     el("summary", null, `${answer.claims.length} ${answer.claims.length === 1 ? "claim" : "claims"}, ${answer.claims.filter((claim) => claim.rejected).length} rejected`),
     el("ol", null, answer.claims.map((claim) => el("li", null, claim.question || claim.text, badge(claim))))) : null;
   return el("div", { class: `answer ${answer.side}` },
-    el("h4", null, el("span", { "aria-hidden": "true" }, `${sign} `), answer.side, el("small", null, `${score}${answer.words} words`)),
+    el("h3", null, el("span", { "aria-hidden": "true" }, `${sign} `), answer.side, el("small", null, `${score}${answer.words} words`)),
     el("p", { class: "text", dir: "auto" }, marked(answer)),
     loose.length ? el("ul", { class: "loose", "aria-label": "claims without a place in the text" }, loose.map((claim) => el("li", null, claim.text, badge(claim)))) : null,
     listed);

@@ -1,5 +1,6 @@
 """What a page says, as JSON: of a run, or of shards by themselves."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from rlaifv_pl.report.dropped import dropped_rows
 from rlaifv_pl.report.pairs import rows
 from rlaifv_pl.report.run_files import RunFiles
 from rlaifv_pl.report.thumbnails import Thumbnails
+from rlaifv_pl.rounds.summary import STAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,7 @@ def of_run(run: RunFiles, limits: Limits) -> Content:
         "title": run.path.resolve().name,
         "facts": _facts(run),
         "rounds": [{"round": number, **entry} for number, entry in run.ledger.items()],
+        "stages": STAGES,
         "curves": curves(run.metrics),
         "round_starts": round_starts(run.metrics, epochs),
         "config": run.config_text,
@@ -181,12 +184,16 @@ def _origin(manifest: Manifest) -> dict[str, Any]:
         "parents": list(manifest.parents),
         "kinds": dict(manifest.kinds),
         "drops": dict(manifest.drops),
-        "notes": {name: value for name, value in manifest.notes.items() if isinstance(value, int | float)},
+        "notes": {name: value for name, value in manifest.notes.items() if _is_number(value)},
         "versions": dict(manifest.versions),
         "shards": [
             {"name": one.name, "samples": one.samples, "sha256": one.sha256} for one in manifest.shards
         ],
     }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _corrections(directory: Path | None) -> Mapping[str, Sequence[Correction]]:

@@ -40,7 +40,7 @@ def render(page: dict[str, Any], images: str) -> str:
         page: what the scripts show.
         images: in base64, one behind the other, as `page["images"]` says.
     """
-    style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
+    style, script = asset("page.css"), "\n".join(map(asset, SCRIPTS))
     policy = (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src '{_source_hash(style)}'; script-src '{_source_hash(script)}'"
@@ -54,7 +54,7 @@ def render(page: dict[str, Any], images: str) -> str:
         "IMAGES": images,
     }
     # Split rather than replaced: a text that looks like a mark must not be taken for one.
-    first, *rest = _asset("page.html").split("{{")
+    first, *rest = asset("page.html").split("{{")
     return first + "".join(parts[name] + tail for name, _, tail in (each.partition("}}") for each in rest))
 
 
@@ -68,7 +68,8 @@ def safe_json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Text of one of the files that a page is made of."""
     return (files("rlaifv_pl.report") / name).read_text()
 
 

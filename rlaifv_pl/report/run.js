@@ -2,7 +2,6 @@
 
 const HALLUCINATION = ["instance", "sentence", "claim"];
 const SHARES = [...HALLUCINATION, "recall"];
-const STAGES = ["generate", "divide", "conquer", "pair", "correct", "train", "measure"];
 const COLUMN = { length: "words" };
 const TONES = ["tone-0", "tone-1", "tone-2", "tone-3", "tone-4"];
 
@@ -58,7 +57,7 @@ function figures() {
 const RECALL = ["recall"];
 
 function seconds() {
-  const stages = STAGES.filter((stage) => PAGE.rounds.some((entry) => (entry.seconds || {})[stage] !== undefined));
+  const stages = (PAGE.stages || []).filter((stage) => PAGE.rounds.some((entry) => (entry.seconds || {})[stage] !== undefined));
   if (!stages.length) return null;
   const most = Math.max(...PAGE.rounds.flatMap((entry) => stages.map((stage) => (entry.seconds || {})[stage] || 0)));
   const rows = PAGE.rounds.map((entry) => {
@@ -123,7 +122,9 @@ function dropSection() {
   if (!names.length) return null;
   const most = Math.max(...directories.flatMap((directory) => Object.values(directory.drops)));
   const rows = names.map((name) => [name.replace(/_/g, " ").replace("/", ": "), ...directories.map((directory) => (directory.drops[name] === undefined ? "–" : bar(directory.drops[name], most, number(directory.drops[name]))))]);
-  return section("left-out", "Left out", table("What was left out, by reason", ["reason", ...directories.map((directory) => directory.label)], rows));
+  const where = PAGE.dropped.length ? "Rows that an import left out can be read below, under Show." : "";
+  const kept = PAGE.rounds.length ? "Feedback keeps their number; all candidates with their verdicts are in rounds/*/stages of the run." : where;
+  return section("left-out", "Left out", kept ? el("p", { class: "caption" }, kept) : null, table("What was left out, by reason", ["reason", ...directories.map((directory) => directory.label)], rows));
 }
 
 function madeSection() {

@@ -10,14 +10,9 @@ from typing import Any
 import yaml
 
 from rlaifv_pl.data.manifest import MANIFEST_NAME
+from rlaifv_pl.rounds.ledger import LEDGER_NAME
 
-CONFIG, METRICS, SUMMARY, ROUNDS, LEDGER = (
-    "config.yaml",
-    "metrics.csv",
-    "summary.json",
-    "rounds",
-    "ledger.json",
-)
+CONFIG, METRICS, SUMMARY, ROUNDS = "config.yaml", "metrics.csv", "summary.json", "rounds"
 
 
 class ReportError(ValueError):
@@ -83,7 +78,7 @@ def read_run(path: str | Path) -> RunFiles:
         config=_parsed(path / CONFIG, text),
         config_text=text,
         metrics=list(_rows(path / METRICS)),
-        ledger=_ledger(path / ROUNDS / LEDGER),
+        ledger=_ledger(path / ROUNDS / LEDGER_NAME),
         summary=_parsed(path / SUMMARY, _text(path / SUMMARY)),
     )
 
@@ -97,7 +92,7 @@ def _text(path: Path) -> str:
 
 def _parsed(path: Path, text: str) -> dict[str, Any]:
     try:
-        value = (json.loads if path.suffix == ".json" else yaml.safe_load)(text or "{}")
+        value = _from_json(text or "{}") if path.suffix == ".json" else yaml.safe_load(text or "{}")
     except (ValueError, yaml.YAMLError) as error:
         detail = " ".join(str(error).split())
         raise ReportError(
@@ -108,9 +103,14 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
     return value
 
 
+def _from_json(text: str) -> Any:
+    """NaN and its like, which are not JSON, become None: a figure that is not known."""
+    return json.loads(text, parse_constant=lambda _: None)
+
+
 def _sections(path: Path, value: Mapping[str, Any]) -> list[Any]:
     """The parts of a file that are looked into, which must be mappings."""
-    if path.name == LEDGER:
+    if path.name == LEDGER_NAME:
         parts = ("seconds", "drops", "notes", "figures")
         return [*value.values(), *(each.get(part, {}) for each in value.values() for part in parts)]
     return [value.get(part) or {} for part in ("trainer", "data", "model")] if path.name == CONFIG else []
@@ -120,13 +120,20 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
     """A line without its end is still being written."""
     lines = (line for line in _text(path).splitlines(keepends=True) if line.endswith("\n"))
     reader = csv.DictReader(lines)
-    for row in reader:
+    for row in _readable(reader, path):
         if "step" not in row or not str(row["step"]).isdigit():
             raise ReportError(
                 f"{path}, line {reader.line_num}: expected a whole number of steps in the column `step`, got "
                 f"{row.get('step')!r}. Restore the file, or move it out of the run."
             )
         yield {name: cell for name, cell in row.items() if name and cell}
+
+
+def _readable(reader: csv.DictReader, path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ReportError(f"{path} is no table: {error}. Restore it, or move it out of the run.") from error
 
 
 def _ledger(path: Path) -> dict[int, dict[str, Any]]:

@@ -1,10 +1,12 @@
 """The page as a person meets it: in a browser, without a network, by mouse and by keys."""
 
 import io
+import json
 
 import pytest
 from PIL import Image
 
+from rlaifv_pl.data.verbs import import_
 from rlaifv_pl.report.verbs import report, show
 from tests.report.browser import Browser, find_browser
 from tests.report.made import HOSTILE, judged_pair, write, write_run
@@ -153,3 +155,16 @@ def test_shards_have_the_same_page(browser, tmp_path):
         "samples",
         "made",
     ]
+
+
+def test_rows_that_an_import_left_out_can_be_read(browser, tmp_path):
+    """Two of three are the same answer twice; each says where it stood and what to do."""
+    rows = [{"prompt": "A?", "chosen": "b", "rejected": side} for side in ("c", "b", "b")]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    import_([str(tmp_path / "rows.json")], str(tmp_path / "out"))
+    show([str(tmp_path / "out")], out=str(tmp_path / "sheet.png"), html=str(tmp_path / "out.html"))
+    browser.open(tmp_path / "out.html")
+    choose(browser, "Show", "equal_answers")
+    assert browser.run(STATUS) == "1 to 2 of 2" and browser.run(KEYS) == ["left out: equal_answers"] * 2
+    assert "rows.json, row 2" in browser.run("document.querySelectorAll('#list .text')[1].textContent")
+    assert browser.errors == []

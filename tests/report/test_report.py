@@ -25,6 +25,7 @@ from rlaifv_pl.report.page import safe_json, write_page
 from rlaifv_pl.report.run_files import ReportError, read_run
 from rlaifv_pl.report.thumbnails import Thumbnails
 from rlaifv_pl.report.verbs import report, show
+from rlaifv_pl.rounds.ledger import Ledger
 from tests.report.made import (
     HOSTILE,
     STEPS,
@@ -187,7 +188,7 @@ def test_nothing_may_load_and_nothing_else_may_run(made):
 
 
 def test_the_scripts_make_no_markup_of_texts():
-    scripts = "".join(page_file._asset(name) for name in page_file.SCRIPTS)
+    scripts = "".join(page_file.asset(name) for name in page_file.SCRIPTS)
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function|https?://(?!www\.w3\.org/2000/svg)",
         scripts,
@@ -196,7 +197,7 @@ def test_the_scripts_make_no_markup_of_texts():
 
 @pytest.mark.parametrize("name", [*page_file.SCRIPTS, "page.css"])
 def test_scripts_and_styles_are_as_short_as_other_files(name):
-    assert len(page_file._asset(name).splitlines()) <= 300
+    assert len(page_file.asset(name).splitlines()) <= 300
 
 
 def test_the_same_run_gives_the_same_bytes(made, tmp_path):
@@ -355,6 +356,12 @@ def test_a_run_that_has_done_nothing_yet_has_a_page(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config()))
     notes = data_of(written(tmp_path))["notes"]
     assert notes[0].startswith("There is no metrics.csv") and notes[1] == "No round has begun yet."
+
+
+def test_what_is_no_number_is_not_known(tmp_path):
+    run = write_run(tmp_path / "run", pairs=4)
+    Ledger(run / "rounds").note(1, figures={"instance": float("nan")})
+    assert data_of(written(run))["rounds"][1]["figures"] == {"instance": None}
 
 
 @pytest.mark.parametrize(
