@@ -22,6 +22,8 @@ from rlaifv_pl.metrics.files import BenchmarkError
 from rlaifv_pl.metrics.judged.verb import mmhal
 from rlaifv_pl.models.policy import PolicyError
 from rlaifv_pl.objectives.checks import RunError
+from rlaifv_pl.report import verbs as pages
+from rlaifv_pl.report.run_files import ReportError
 from rlaifv_pl.rounds.status import status
 from rlaifv_pl.run.console import hush
 from rlaifv_pl.run.export import ExportError, export
@@ -34,7 +36,7 @@ VERBS = {
         "_help": "make, check and look at shards",
         "import": shards.import_,
         "verify": shards.verify,
-        "show": shards.show,
+        "show": pages.show,
     },
     "feedback": {
         "_help": "preference shards of a policy's own answers, and corrections of the rejected ones",
@@ -45,6 +47,7 @@ VERBS = {
     "evaluate": metrics.evaluate,
     "judge": {"_help": "reviews of saved responses by a language model", "mmhal": mmhal},
     "pope": metrics.pope,
+    "report": pages.report,
     "export": export,
     "world": {
         "_help": "tiny models of the miniature world",
@@ -69,6 +72,7 @@ EXPLAINED = (
     RemoteError,
     RunError,
     SourceError,
+    ReportError,
 )
 """Errors whose message is all that a user needs."""
 

@@ -94,6 +94,7 @@ def test_the_commands_of_the_readme_run_in_their_order(home, monkeypatch):
     chair, pope = (json.loads((home / f"{name}.json").read_text()) for name in ("chair", "pope"))
     assert chair["n"] == 128 and chair["CHAIRs"] > 90 and pope["accuracy"] == 50 and pope["recall"] == 100
     assert (home / "my-model" / "model.safetensors").is_file() and (home / "mine.png").stat().st_size > 10_000
+    assert all("</html>" in (home / f"{name}.html").read_text() for name in ("quickstart", "mine"))
 
 
 def test_the_console_script_is_installed():

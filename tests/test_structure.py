@@ -22,7 +22,8 @@ LAYERS = [
     {"data"},
     {"objectives", "feedback"},
     {"metrics"},
-    {"report", "rounds", "run", "world"},
+    {"rounds", "run", "world"},
+    {"report"},
     {"cli", "verbs"},
 ]
 """A subpackage or file imports itself and earlier lines. Those of one line never import each other:

@@ -104,7 +104,7 @@ def _draw_card(sample: Sample) -> Image.Image:
 
 
 def _paragraphs(sample: Sample) -> Iterator[_Paragraph]:
-    yield _Paragraph(_prompt_text(sample), label=sample.key)
+    yield _Paragraph(prompt_text(sample), label=sample.key)
     for side in ("chosen", "rejected", "completion"):
         if (text := getattr(sample, side)) is not None:
             yield _Paragraph(text, label=side)
@@ -112,7 +112,8 @@ def _paragraphs(sample: Sample) -> Iterator[_Paragraph]:
         yield _Paragraph(f"{turn.question} {turn.answer}", label="correction")
 
 
-def _prompt_text(sample: Sample) -> str:
+def prompt_text(sample: Sample) -> str:
+    """A prompt as one text; a block that is an image stands there as `[image]`."""
     if isinstance(sample.prompt, str):
         return sample.prompt
     texts = []

@@ -1,0 +1,126 @@
+// The browser of samples: filters, order, pages, keys. Then the page itself.
+
+const PER_PAGE = 20;
+const KEPT = "kept";
+const state = { text: "", directory: "all", gap: "", show: KEPT, order: "shards", page: 0, found: [] };
+const list = el("div", { id: "list", role: "feed", "aria-label": "samples" });
+const status = el("p", { id: "status", role: "status", "aria-live": "polite" });
+const pager = el("nav", { class: "pager", "aria-label": "pages of samples" });
+const search = el("input", { id: "search", type: "search", placeholder: "Search prompts, answers, keys", "aria-label": "Search prompts, answers, keys", input: () => set({ text: search.value }) });
+const haystacks = new Map();
+
+function haystack(row) {
+  if (!haystacks.has(row)) {
+    const texts = row.answers ? [row.key, row.prompt, ...row.answers.flatMap((each) => [each.text, ...each.claims.map((claim) => claim.question)])] : [row.file, row.reason, row.detail];
+    haystacks.set(row, texts.join("\n").toLowerCase());
+  }
+  return haystacks.get(row);
+}
+
+function find() {
+  const text = state.text.trim().toLowerCase(), least = state.gap === "" ? null : Number(state.gap);
+  const pool = state.show === KEPT ? PAGE.rows : PAGE.dropped.filter((row) => row.reason === state.show);
+  const fits = (row) => (state.directory === "all" || row.directory === Number(state.directory))
+    && (least === null || !row.answers || (row.gap !== null && row.gap >= least)) && (!text || haystack(row).includes(text));
+  const found = pool.filter(fits);
+  const sign = { widest: -1, narrowest: 1 }[state.order];
+  const value = (row) => (row.gap === null || row.gap === undefined ? Infinity * sign : row.gap);
+  // Samples without a gap come last either way.
+  return sign ? found.sort((a, b) => ((a.gap ?? null) === null) - ((b.gap ?? null) === null) || sign * (value(a) - value(b)) || 0) : found;
+}
+
+function set(change) {
+  Object.assign(state, { page: 0 }, change);
+  state.found = find();
+  show();
+}
+
+function turn(page, at) {
+  state.page = page;
+  show();
+  focusCard(at);
+}
+
+function pages() { return Math.max(1, Math.ceil(state.found.length / PER_PAGE)); }
+
+function show() {
+  const first = state.page * PER_PAGE, some = state.found.slice(first, first + PER_PAGE), all = state.found.length;
+  const card = state.show === KEPT ? sampleCard : droppedCard;
+  list.replaceChildren(...some.map((row, at) => card(row, first + at + 1, all)));
+  if (list.firstChild) list.firstChild.tabIndex = 0;
+  const total = state.show === KEPT ? PAGE.rows.length : PAGE.dropped.filter((row) => row.reason === state.show).length;
+  status.textContent = all ? `${number(first + 1)} to ${number(first + some.length)} of ${number(all)}${all < total ? `, out of ${number(total)}` : ""}` : "Nothing fits these filters.";
+  const step = (text, label, page) => el("button", { type: "button", "aria-label": label, disabled: page < 0 || page >= pages() || page === state.page, click: () => turn(page, 0) }, text);
+  pager.replaceChildren(step("« first", "first page", 0), step("‹ previous", "previous page", state.page - 1),
+    el("span", null, `page ${number(state.page + 1)} of ${number(pages())}`), step("next ›", "next page", state.page + 1), step("last »", "last page", pages() - 1));
+}
+
+function focusCard(at) {
+  const cards = [...list.children], card = cards[at < 0 ? cards.length + at : Math.min(at, cards.length - 1)];
+  if (!card) return;
+  cards.forEach((each) => { each.tabIndex = each === card ? 0 : -1; });
+  card.focus({ preventScroll: true });
+  card.scrollIntoView({ block: "nearest" });
+}
+
+function step(by) {
+  const cards = [...list.children], current = cards.indexOf(document.activeElement.closest("article"));
+  if (current < 0) focusCard(Math.max(0, cards.findIndex((card) => card.tabIndex === 0)));
+  else if (current + by >= cards.length && state.page + 1 < pages()) turn(state.page + 1, 0);
+  else if (current + by < 0 && state.page > 0) turn(state.page - 1, -1);
+  else focusCard(Math.max(0, Math.min(cards.length - 1, current + by)));
+}
+
+const KEYS = {
+  j: () => step(1), k: () => step(-1), ArrowRight: () => step(1), ArrowLeft: () => step(-1),
+  n: () => state.page + 1 < pages() && turn(state.page + 1, 0), p: () => state.page > 0 && turn(state.page - 1, 0),
+  "/": () => { search.focus(); search.select(); },
+};
+const ON_CARDS = { ArrowDown: () => step(1), ArrowUp: () => step(-1) };
+
+document.addEventListener("keydown", (event) => {
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.matches("input, select, textarea")) {
+    if (event.target === search && (event.key === "Escape" || event.key === "Enter")) { focusCard(0); event.preventDefault(); }
+    return;
+  }
+  // Elsewhere these keys scroll what has the focus.
+  if (event.target.matches(".scroll, pre")) return;
+  const act = KEYS[event.key] || (event.target.matches("article") ? ON_CARDS[event.key] : null);
+  if (act) { act(); event.preventDefault(); }
+});
+
+function filters() {
+  const reasons = [...new Set(PAGE.dropped.map((row) => row.reason))].sort();
+  const many = (reason) => PAGE.dropped.filter((row) => row.reason === reason).length;
+  const gap = el("input", { id: "gap", type: "number", min: "0", step: "any", placeholder: "any", input: () => set({ gap: gap.value }) });
+  const hasGaps = PAGE.rows.some((row) => row.gap !== null);
+  return el("div", { class: "filters", role: "search" }, search,
+    PAGE.directories.length > 1 ? choice("From", [["all", "all"], ...PAGE.directories.map((directory, at) => [String(at), directory.label])], (directory) => set({ directory })) : null,
+    hasGaps ? el("label", null, el("span", null, "Least gap"), gap) : null,
+    hasGaps ? choice("Order", [["shards", "as in the shards"], ["widest", "widest gap first"], ["narrowest", "narrowest gap first"]], (order) => set({ order })) : null,
+    reasons.length ? choice("Show", [[KEPT, "kept"], ...reasons.map((reason) => [reason, `left out: ${reason.replace(/_/g, " ")} (${many(reason)})`])], (chosen) => set({ show: chosen })) : null);
+}
+
+function sampleSection() {
+  const title = PAGE.kind === "run" && PAGE.rounds.length ? "Pairs" : "Samples";
+  if (!PAGE.rows.length && !PAGE.dropped.length) return section("samples", title, el("p", { class: "note" }, "There are none to look at."));
+  const judged = PAGE.rows.some((row) => row.answers.some((answer) => answer.claims.length));
+  const key = (text) => el("kbd", null, text);
+  return section("samples", title, filters(),
+    judged ? el("p", { class: "caption verdicts" }, "Claims by the labeler's verdict: ", el("mark", { class: "yes" }, "accepted"), el("span", { class: "badge yes" }, "✓ 0.98"), " ", el("mark", { class: "no" }, "rejected"), el("span", { class: "badge no" }, "✗ 0.03"), " with P(yes).") : null,
+    el("p", { class: "caption keys" }, key("j"), key("k"), " or arrows step, ", key("n"), key("p"), " turn pages, ", key("/"), " searches"),
+    status, list, pager);
+}
+
+function start() {
+  const parts = [figures(), curveSection(), distributionSection(), dropSection(), sampleSection(), madeSection()].filter(Boolean);
+  const links = parts.map((part) => el("a", { href: `#${part.id}` }, part.querySelector("h2").textContent));
+  document.getElementById("top").append(
+    el("p", { class: "kind" }, PAGE.kind === "run" ? "Run" : "Shards"), el("h1", null, PAGE.title),
+    el("nav", { "aria-label": "sections" }, links));
+  document.getElementById("main").replaceChildren(...PAGE.notes.map((text) => el("p", { class: "note" }, text)), overview(), ...parts);
+  if (list.isConnected) set({});
+}
+
+start();

@@ -1,0 +1,94 @@
+"""Samples to rows of the page: texts, claims with their place in the text, verdicts, pictures."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rlaifv_pl.data.contact_sheet import prompt_text
+from rlaifv_pl.feedback.conquer import LOW_MASS
+from rlaifv_pl.records import Correction, Sample, Verdict
+from rlaifv_pl.report.thumbnails import Thumbnails
+
+SIDES = ("chosen", "rejected", "completion")
+
+
+def rows(
+    samples: Iterable[Sample],
+    number: int,
+    thumbnails: Thumbnails,
+    corrections: Mapping[str, Sequence[Correction]] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """A row for each sample.
+
+    Args:
+        number: of the directory of shards, on the page.
+        thumbnails: takes up their images.
+        corrections: by key, where they lie apart from the samples.
+    """
+    for sample in samples:
+        turns = sample.corrections or (corrections or {}).get(sample.key, ())
+        yield {
+            "key": sample.key,
+            "directory": number,
+            "prompt": prompt_text(sample),
+            "images": [thumbnails.add(data, sample.key) for data in sample.images],
+            "rejected_images": [thumbnails.add(data, sample.key) for data in sample.rejected_images],
+            "answers": [_answer(sample, side) for side in SIDES if getattr(sample, side) is not None],
+            "gap": gap(sample),
+            "corrections": [[turn.question, turn.answer] for turn in turns],
+        }
+
+
+def gap(sample: Sample) -> float | None:
+    """Difference of the scores of a sample's sides; None where they are not known."""
+    scores = [_score(sample, side) for side in ("chosen", "rejected")]
+    return None if None in scores else scores[0] - scores[1]
+
+
+def words(text: str) -> int:
+    """Length of an answer in words, as everywhere else."""
+    return len(text.split())
+
+
+def _answer(sample: Sample, side: str) -> dict[str, Any]:
+    text = getattr(sample, side)
+    claims = _evidence(sample, side).get("claims")
+    listed = claims if isinstance(claims, list) else []
+    return {
+        "side": side,
+        "text": text,
+        "words": words(text),
+        "score": _score(sample, side),
+        "claims": [_claim(claim, len(text)) for claim in listed if isinstance(claim, dict)],
+    }
+
+
+def _claim(claim: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """A claim with its verdict; `span` is None where its place in the text is not known."""
+    start, end = claim.get("start"), claim.get("end")
+    is_known = isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= length
+    yes, no = (_finite(claim.get(name)) for name in ("yes", "no"))
+    is_judged = yes is not None and no is not None
+    return {
+        "text": str(claim.get("text") or claim.get("question") or ""),
+        "question": str(claim.get("question") or ""),
+        "span": [start, end] if is_known else None,
+        "yes": yes,
+        "no": no,
+        "rejected": Verdict(yes=yes, no=no).rejected if is_judged else None,
+        "low": is_judged and yes + no < LOW_MASS,
+    }
+
+
+def _evidence(sample: Sample, side: str) -> Mapping[str, Any]:
+    found = sample.evidence.get(side)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _score(sample: Sample, side: str) -> float | None:
+    return _finite(_evidence(sample, side).get("score"))
+
+
+def _finite(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value + 0.0 if is_number and math.isfinite(value) else None

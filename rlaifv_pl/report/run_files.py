@@ -1,0 +1,143 @@
+"""What a run left behind, read as it lies there: finished or not, with rounds or without."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlaifv_pl.data.manifest import MANIFEST_NAME
+from rlaifv_pl.rounds.ledger import LEDGER_NAME
+
+CONFIG, METRICS, SUMMARY, ROUNDS = "config.yaml", "metrics.csv", "summary.json", "rounds"
+
+
+class ReportError(ValueError):
+    """There is no run where one was named, or a file of it cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """Files of a run, parsed; what is not there is empty."""
+
+    path: Path
+    config: Mapping[str, Any] = field(default_factory=dict)
+    config_text: str = ""
+    metrics: list[dict[str, str]] = field(default_factory=list)
+    """Rows of `metrics.csv`, in order; an empty cell was not logged at that step."""
+    ledger: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Entries by round; 0 is the policy as the run was given it."""
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def epochs_per_round(self) -> int | None:
+        """None in a run without rounds."""
+        for callback in (self.config.get("trainer") or {}).get("callbacks") or ():
+            named = callback if isinstance(callback, dict) else {}
+            options = named.get("init_args") or {}
+            if str(named.get("class_path")).endswith(".Rounds") and options.get("prompts"):
+                return int(options.get("epochs", 1))
+        return None
+
+    def shards(self, number: int) -> Path | None:
+        """Directory of a round's pairs, if they are finished."""
+        directory = self.path / ROUNDS / str(number)
+        return directory if (directory / MANIFEST_NAME).is_file() else None
+
+    def corrections(self, number: int) -> Path | None:
+        """Directory of a round's corrections, where it has some."""
+        directory = self.path / ROUNDS / str(number) / "corrections"
+        return directory if (directory / MANIFEST_NAME).is_file() else None
+
+    def train_shards(self) -> list[str]:
+        """What the config says that a run without rounds trains on."""
+        train = (self.config.get("data") or {}).get("train") or []
+        return [train] if isinstance(train, str) else [str(path) for path in train]
+
+
+def read_run(path: str | Path) -> RunFiles:
+    """Read the files of a run.
+
+    Raises:
+        ReportError: the directory is missing or holds no run, or one of the files is damaged.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ReportError(f"{path} is no directory: expected that of a run (its trainer.default_root_dir).")
+    if not any((path / name).exists() for name in (CONFIG, METRICS, ROUNDS)):
+        raise ReportError(
+            f"{path} holds no run: expected {CONFIG}, {METRICS} or {ROUNDS} in it. For shards, use "
+            "`rlaifv shards show DIR --html FILE`."
+        )
+    text = _text(path / CONFIG)
+    return RunFiles(
+        path=path,
+        config=_parsed(path / CONFIG, text),
+        config_text=text,
+        metrics=list(_rows(path / METRICS)),
+        ledger=_ledger(path / ROUNDS / LEDGER_NAME),
+        summary=_parsed(path / SUMMARY, _text(path / SUMMARY)),
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text() if path.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise ReportError(f"{path} is damaged: {error}. Restore it, or move it out of the run.") from error
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    try:
+        value = _from_json(text or "{}") if path.suffix == ".json" else yaml.safe_load(text or "{}")
+    except (ValueError, yaml.YAMLError) as error:
+        detail = " ".join(str(error).split())
+        raise ReportError(
+            f"{path} cannot be read: {detail}. Restore it, or move it out of the run."
+        ) from error
+    if not isinstance(value, dict) or not all(isinstance(each, dict) for each in _sections(path, value)):
+        raise ReportError(f"{path} holds something else than expected: {text[:60]!r}.")
+    return value
+
+
+def _from_json(text: str) -> Any:
+    """NaN and its like, which are not JSON, become None: a figure that is not known."""
+    return json.loads(text, parse_constant=lambda _: None)
+
+
+def _sections(path: Path, value: Mapping[str, Any]) -> list[Any]:
+    """The parts of a file that are looked into, which must be mappings."""
+    if path.name == LEDGER_NAME:
+        parts = ("seconds", "drops", "notes", "figures")
+        return [*value.values(), *(each.get(part, {}) for each in value.values() for part in parts)]
+    return [value.get(part) or {} for part in ("trainer", "data", "model")] if path.name == CONFIG else []
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    """A line without its end is still being written."""
+    lines = (line for line in _text(path).splitlines(keepends=True) if line.endswith("\n"))
+    reader = csv.DictReader(lines)
+    for row in _readable(reader, path):
+        if "step" not in row or not str(row["step"]).isdigit():
+            raise ReportError(
+                f"{path}, line {reader.line_num}: expected a whole number of steps in the column `step`, got "
+                f"{row.get('step')!r}. Restore the file, or move it out of the run."
+            )
+        yield {name: cell for name, cell in row.items() if name and cell}
+
+
+def _readable(reader: csv.DictReader, path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ReportError(f"{path} is no table: {error}. Restore it, or move it out of the run.") from error
+
+
+def _ledger(path: Path) -> dict[int, dict[str, Any]]:
+    entries = _parsed(path, _text(path))
+    if not all(number.isdigit() for number in entries):
+        raise ReportError(f"{path} is no ledger: expected rounds by number, got {sorted(entries)[:3]}.")
+    return {number: entries[str(number)] for number in sorted(map(int, entries))}
