@@ -70,9 +70,9 @@ EXPLAINED = (
     MemoryFileError,
     PolicyError,
     RemoteError,
+    ReportError,
     RunError,
     SourceError,
-    ReportError,
 )
 """Errors whose message is all that a user needs."""
 
