@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser, auto_cli
 
 from rlaifv_pl.data import verbs as shards
 from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.importers.rows import SourceError
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.feedback import verbs as feedback
 from rlaifv_pl.feedback.correct.codebook import CodebookError
@@ -52,6 +53,7 @@ EXPLAINED = (
     FileNotFoundError,
     ManifestError,
     PolicyError,
+    SourceError,
 )
 """Errors whose message is all that a user needs."""
 

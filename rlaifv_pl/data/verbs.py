@@ -11,7 +11,7 @@ from rich.table import Table
 
 from rlaifv_pl.data.contact_sheet import draw_contact_sheet
 from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.images import open_image
+from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.importers.run import Format, OnBad, import_shards
 from rlaifv_pl.data.manifest import ShardInfo, hash_file, read_manifest
 from rlaifv_pl.data.schema import Kind, check_sample, kinds
@@ -131,8 +131,7 @@ def _find_faults(path: Path, info: ShardInfo) -> Iterator[BadSample]:
 def _check_closely(sample: Sample, where: str) -> None:
     check_sample(sample, where)
     for side in ("images", "rejected_images"):
-        for number, data in enumerate(getattr(sample, side)):
-            open_image(data, f"{where}, {side}[{number}]")
+        open_images(getattr(sample, side), f"{where}, {side}")
 
 
 def _statistics(samples: Iterator[Sample]) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from rlaifv_pl.data.importers.turns import simplify
 from rlaifv_pl.data.manifest import ManifestError, read_manifest
 from rlaifv_pl.data.schema import check_sample, encode_sample
 from rlaifv_pl.data.shards import load_shards
-from tests.data.rows import PAIR, assistant, dropped, imported
+from tests.data.rows import PAIR, assistant, dropped, imported, odd_value
 from tests.data.samples import bomb, picture
 
 JPEG = picture()
@@ -100,22 +100,6 @@ def test_sources_that_cannot_be_read_say_why(tmp_path, content, name, error, mes
     (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=message):
         import_shards([tmp_path / name], tmp_path / "out")
-
-
-ODD_CELLS = [None, 1, True, float("nan"), "", "a b", "<image>", "\ud800", "x\0y", "gpt", "data:x", b"x"]
-ODD_KEYS = ["role", "content", "from", "value", "type", "text", "image", "bytes", "path", "scores", "chosen"]
-
-
-def odd_value(rng, depth=0):
-    """A value that no format foresees, nested a few levels deep."""
-    choice = rng.random()
-    if depth == 4 or choice < 0.4:
-        return rng.choice(ODD_CELLS)
-    if choice < 0.7:
-        return [odd_value(rng, depth + 1) for _ in range(rng.randrange(4))]
-    if choice < 0.85:
-        return {"role": rng.choice(["user", "assistant"]), "content": odd_value(rng, depth + 1)}
-    return {rng.choice(ODD_KEYS): odd_value(rng, depth + 1) for _ in range(rng.randrange(4))}
 
 
 @pytest.mark.parametrize(

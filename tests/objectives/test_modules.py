@@ -376,7 +376,7 @@ def test_a_bad_sample_of_the_reader_is_raised_or_dropped(llava: Path):
     with pytest.raises(BadSample, match=r"sample x: .*\[undecodable_image\]"):
         module.collator("raise")([broken])
     batch = module.collator("skip")([broken, PAIRS[1]])
-    assert batch.keys == ["b"] and batch.dropped == [("sample x", "undecodable_image")]
+    assert batch.keys == ["b"] and batch.dropped == [("sample x, images[0]", "undecodable_image")]
 
 
 def test_training_goes_on_without_bad_samples_and_counts_them(llava: Path, tmp_path: Path):

@@ -16,11 +16,16 @@ from pyarrow.parquet import ParquetFile
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
 from rlaifv_pl.data.importers.pictures import load_pictures
+from rlaifv_pl.data.strict_json import unique_fields
 
 FILE_SUFFIXES = (".parquet", ".json", ".jsonl")
 _BATCH_ROWS = 64
 """Rows in memory at once: with photos inside, some 10 MB."""
 _MAX_STEM_LENGTH = 60
+
+
+class SourceError(ValueError):
+    """A source cannot be read, or no importer knows what it holds; the message names it, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Row:
         """
         value = self.parsed().get(column)
         if value is None:
-            detail = f"there is no {column!r} among the columns {sorted(self.parsed())}"
+            detail = f"there is no {column!r} among the columns {shorten(sorted(self.parsed()), length=200)}"
             raise BadSample(Reason.MISSING_FIELD, self.where, detail)
         return value
 
@@ -112,15 +117,17 @@ def read_rows(source: Source, images_root: Path) -> Iterator[Row]:
     """Read a source lazily, in its own order.
 
     Raises:
-        ValueError: the file is damaged as a whole; single bad lines become rows that do not parse.
+        SourceError: the file is damaged as a whole; single bad lines become rows that do not parse.
     """
     reader = _read_saved if source.path.is_dir() else _READERS[source.path.suffix.lower()]
     try:
         for number, columns in reader(source.path):
             yield Row(columns, source, number, images_root)
-    except (json.JSONDecodeError, pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{source.path} cannot be read: {error}. Download or write the file again."
+    except Exception as error:
+        # On broken files readers raise whatever they stumble over: ValueError, OSError, RecursionError, Arrow's own.
+        detail = shorten(str(error).rstrip("."), length=300)
+        raise SourceError(
+            f"{source.path} cannot be read: {detail}. Download or write the file again."
         ) from error
 
 
@@ -130,11 +137,11 @@ def _expand(path: Path) -> list[Path]:
     if (path / "dataset_info.json").exists():
         return [path]
     if (path / "dataset_dict.json").exists():
-        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
-        raise FileNotFoundError(
-            f"{path} holds the splits {splits}. Import one of them, such as {path / splits[0]}."
-        )
-    files = [file for file in sorted(path.glob("*")) if file.suffix.lower() in FILE_SUFFIXES]
+        splits = sorted(inner.parent.name for inner in path.glob("*/dataset_info.json"))
+        raise FileNotFoundError(f"{path} holds the splits {splits}. Import one of them.")
+    files = [
+        file for file in sorted(path.glob("*")) if file.suffix.lower() in FILE_SUFFIXES and file.is_file()
+    ]
     if not files:
         raise FileNotFoundError(
             f"{path} is no file ending in {', '.join(FILE_SUFFIXES)}, no directory of such files, and no "
@@ -144,7 +151,7 @@ def _expand(path: Path) -> list[Path]:
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    with ParquetFile(path) as file:
+    with ParquetFile(path, page_checksum_verification=True) as file:
         yield from enumerate(_plain_rows(file.iter_batches(_BATCH_ROWS)))
 
 
@@ -164,7 +171,10 @@ def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
     with open(path, "rb") as file:
         first = file.read(1024).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
         file.seek(0)
-        yield from enumerate(json.load(file)) if first == b"[" else _read_lines(file)
+        if first == b"[":
+            yield from enumerate(json.load(file, object_pairs_hook=unique_fields))
+        else:
+            yield from _read_lines(file)
 
 
 def _read_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
@@ -172,7 +182,7 @@ def _read_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line)
+            yield number, json.loads(line, object_pairs_hook=unique_fields)
         except (ValueError, RecursionError):
             yield number, line.decode(errors="replace")
 

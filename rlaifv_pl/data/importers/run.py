@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.progress import track
 
 from rlaifv_pl.data.atomic import atomic_file
-from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.fields import shorten
 from rlaifv_pl.data.importers import llava, rlaifv, trl
-from rlaifv_pl.data.importers.rows import Row, Source, find_sources, read_rows
+from rlaifv_pl.data.importers.rows import Row, Source, SourceError, find_sources, read_rows
 from rlaifv_pl.data.importers.turns import simplify
 from rlaifv_pl.data.manifest import Manifest, hash_file
 from rlaifv_pl.data.schema import check_sample
@@ -64,7 +65,7 @@ def import_shards(
 
     Raises:
         BadSample: a row is bad and `on_bad` is `raise`.
-        ValueError: a source has no known format or is damaged as a whole, or not one row is good.
+        SourceError: a source has no known format or is damaged as a whole, or not one row is good.
         FileNotFoundError: a source is missing.
         FileExistsError: `out` holds other shards.
     """
@@ -85,7 +86,7 @@ def import_shards(
                 _import_source(source, root, FAMILIES.get(format), account)
         if not account.kept:
             listed = writer.directory / DROPPED_NAME
-            raise ValueError(f"not one of the {account.dropped} rows makes a sample: see {listed}.")
+            raise SourceError(f"not one of the {account.dropped} rows makes a sample: see {listed}.")
     assert writer.manifest is not None
     return writer.manifest
 
@@ -94,13 +95,13 @@ def detect_family(row: Row) -> Family:
     """Tell the family of formats by the columns of a row.
 
     Raises:
-        ValueError: no family knows such rows.
+        SourceError: no family knows such rows.
     """
     for family in FAMILIES.values():
         if family.recognises(row.parsed()):
             return family
-    raise ValueError(
-        f"{row.where}: no known format has the columns {sorted(row.parsed())}. Known are TRL "
+    raise SourceError(
+        f"{row.where}: no known format has the columns {shorten(sorted(row.parsed()), length=200)}. Known are TRL "
         "(prompt, chosen, rejected, images), RLAIF-V (question, chosen, rejected, image) and LLaVA "
         "(conversations, image): rename the columns to one of these."
     )
@@ -118,6 +119,8 @@ def _import_source(source: Source, root: Path, family: Family | None, account: "
             account.keep(replace(sample, prompt=simplify(sample.prompt)))
         except BadSample as fault:
             account.drop(row, fault)
+        except RecursionError:
+            account.drop(row, BadSample(Reason.INVALID_JSON, row.where, "the row is nested too deeply"))
 
 
 def _fingerprint(source: Source) -> dict[str, str]:
