@@ -6,9 +6,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rlaifv_pl.data.images import open_image
+from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import Shard
 from tests.fuzz import run
 from tests.fuzz.__main__ import main
@@ -49,7 +51,9 @@ def test_sound_data_comes_whole(fuzzer: Fuzzer, untouched: int):
 
 def _swapped(read):
     """Each sample with the images of its neighbour, where both have one."""
-    return lambda shard, index: replace(read(shard, index), images=read(shard, (index + 1) % len(shard)).images)
+    return lambda shard, index: replace(
+        read(shard, index), images=read(shard, (index + 1) % len(shard)).images
+    )
 
 
 def _lost(read):
@@ -58,13 +62,19 @@ def _lost(read):
 
 def _unnamed(read):
     def fail(shard, index):
-        raise KeyError(index)
+        if "/case/" in shard.path:
+            raise KeyError(index)
+        return read(shard, index)
 
     return fail
 
 
 def _greedy(read):
-    return lambda shard, index: (bytearray(2**29), read(shard, index))[1]
+    return lambda shard, index: (np.empty(2**31, np.uint8), read(shard, index))[1]
+
+
+def _filling(read):
+    return lambda shard, index: (b"x" * (0 if index else 2**28), read(shard, index))[1]
 
 
 def _endless(read):
@@ -97,15 +107,17 @@ def _changing(read):
         (_swapped, "shows what belongs to"),
         (_lost, "was not damaged, but comes as"),
         (_unnamed, "KeyError"),
-        (_greedy, "MiB of Vm"),
+        (_greedy, "MiB of VmPeak"),
+        (_filling, "MiB of VmHWM"),
         (_endless, "SIGXCPU"),
         (_writing, r"changed ['case/shards/index']"),
-        (_changing, "replaced while it was in use"),
+        (_changing, "changed ['case/shards/shard-000000.tar'"),
     ],
 )
 def test_a_reader_at_fault_is_a_breach(fuzzer: Fuzzer, untouched: int, monkeypatch, reader, said: str):
     monkeypatch.setattr(Shard, "read", reader(Shard.read))
-    monkeypatch.setattr(run, "CPU_SECONDS", 3)
+    monkeypatch.setattr(run, "CPU_SECONDS", 2)
+    monkeypatch.setattr(run, "RESIDENT", 2**27)
     outcome = fuzzer.run(untouched)
     assert outcome.is_breach and said in outcome.said
 
@@ -131,8 +143,8 @@ def test_a_change_that_verify_does_not_see_is_a_breach(fuzzer: Fuzzer, monkeypat
 
     monkeypatch.setattr(Fuzzer, "_damage", flip)
     assert not fuzzer.run(0).is_breach
-    monkeypatch.setattr("rlaifv_pl.data.verbs.hash_file", lambda path: "0" * 64)
-    monkeypatch.setattr("rlaifv_pl.data.verbs.ShardInfo.sha256", "0" * 64)
+    hashes = {info.name: info.sha256 for info in read_manifest(fuzzer.home / "pristine").shards}
+    monkeypatch.setattr("rlaifv_pl.data.verbs.hash_file", lambda path: hashes[path.name])
     outcome = fuzzer.run(0)
     assert outcome.is_breach and "verify did not see it" in outcome.said
 

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 MAX_DEPTH = 64
@@ -62,14 +62,14 @@ def _finite(text: str) -> float:
 
 
 def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            inner
-            for item in level
-            if isinstance(item, dict | list)
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
-        if not level:
-            return
-    raise ValueError(_TOO_DEEP)
+    level = _containers([value])
+    for _ in range(MAX_DEPTH):
+        level = _containers(
+            inner for item in level for inner in (item.values() if isinstance(item, dict) else item)
+        )
+    if level:
+        raise ValueError(_TOO_DEEP)
+
+
+def _containers(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, dict | list)]

@@ -1,15 +1,18 @@
 """A bad row is named and counted, not guessed at, and a bad source says what to do."""
 
 import json
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.importers import llava, rlaifv, trl
-from rlaifv_pl.data.importers.rows import Row, Source
+from rlaifv_pl.data.importers.rows import Row, Source, SourceError
 from rlaifv_pl.data.importers.run import import_shards
 from rlaifv_pl.data.importers.turns import simplify
 from rlaifv_pl.data.manifest import ManifestError, read_manifest
@@ -91,7 +94,10 @@ def test_malformed_lines_are_dropped_and_blank_ones_ignored(tmp_path):
     ("content", "name", "error", "message"),
     [
         (b"[{}", "x.json", ValueError, "x.json cannot be read"),
-        (b"PAR1", "x.parquet", ValueError, "x.parquet cannot be read"),
+        (b"PAR1", "x.parquet", SourceError, "x.parquet cannot be read"),
+        (b"PAR1" + bytes(40) + b"\x24\0\0\0PAR1", "x.parquet", SourceError, "x.parquet cannot be read"),
+        (b"[" * 10**5, "x.json", SourceError, "x.json cannot be read"),
+        (b"[" + b"9" * 5000 + b"]", "x.json", SourceError, "x.json cannot be read"),
         (b'{"a": 1}', "x.jsonl", ValueError, r"no known format has the columns \['a'\]"),
         (b"", "x.csv", FileNotFoundError, "is no file ending in .parquet, .json, .jsonl"),
     ],
@@ -100,6 +106,39 @@ def test_sources_that_cannot_be_read_say_why(tmp_path, content, name, error, mes
     (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=message):
         import_shards([tmp_path / name], tmp_path / "out")
+
+
+def test_a_pipe_among_sources_is_not_read(tmp_path):
+    (tmp_path / "in").mkdir()
+    os.mkfifo(tmp_path / "in" / "a.json")
+    (tmp_path / "in" / "b.jsonl").write_text(json.dumps(PAIR))
+    assert import_shards([tmp_path / "in"], tmp_path / "out").samples == 1
+
+
+@pytest.mark.parametrize(
+    "line", [b"[" * 900 + b"]" * 900, json.dumps(PAIR)[:-1].encode() + b', "chosen": "c"}']
+)
+def test_a_line_that_is_too_deep_or_says_two_things_is_dropped(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(json.dumps(PAIR).encode() + b"\n" + line)
+    assert import_shards([path], tmp_path / "out").drops == {"invalid_json": 1}
+
+
+def test_a_row_of_lists_in_lists_is_dropped(tmp_path):
+    deep = "x"
+    for _ in range(600):
+        deep = [deep]
+    imported(tmp_path, [PAIR, PAIR | {"images": deep}])
+    assert [record["reason"] for record in dropped(tmp_path)] == ["invalid_json"]
+
+
+def test_a_damaged_page_of_a_parquet_file_is_noticed(tmp_path):
+    """Where the writer left checksums; without, another text would come."""
+    path = tmp_path / "x.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([PAIR]), path, write_page_checksum=True, compression="none")
+    path.write_bytes(path.read_bytes().replace(b"Two.", b"Ten.", 1))
+    with pytest.raises(SourceError, match=r"x.parquet cannot be read: .*CRC"):
+        import_shards([path], tmp_path / "out")
 
 
 @pytest.mark.parametrize(

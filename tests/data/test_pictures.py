@@ -1,6 +1,7 @@
 """Images of rows come in many forms; what is stored is the file as it was."""
 
 import base64
+import os
 
 import pytest
 from PIL import Image as Pillow
@@ -40,6 +41,22 @@ def test_images_are_kept_byte_by_byte_however_they_come(tmp_path, data, wrap):
 def test_other_images_become_png(tmp_path, value):
     (stored,) = load_pictures(value, tmp_path, "here")
     assert stored.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (os.mkfifo, "it is no file"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is no file"),
+        (lambda path: (path.touch(), os.truncate(path, 2**40)), f"it has {2**40} bytes"),
+        (lambda path: path.symlink_to(path.name), "symbolic links"),
+    ],
+)
+def test_images_without_an_end_are_not_read(tmp_path, make, words):
+    make(tmp_path / "1.jpg")
+    with pytest.raises(BadSample, match=words) as raised:
+        load_pictures("1.jpg", tmp_path, "here")
+    assert raised.value.reason is Reason.MISSING_IMAGE
 
 
 @pytest.mark.parametrize(

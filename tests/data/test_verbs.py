@@ -79,6 +79,15 @@ def test_show_counts_words_and_names_the_longer_side(tmp_path, capsys):
     assert table_value(printed, "with images") == "0: 3, 1: 1"
 
 
+def test_show_tells_of_samples_that_lack_a_side(tmp_path, capsys):
+    """They are no fault of the tar's, and one who looks for them must see them."""
+    path = write(tmp_path / "shards", [pair("a", chosen="yes"), pair("b", chosen="yes")])
+    tar = tmp_path / "shards" / "shard-000000.tar"
+    tar.write_bytes(tar.read_bytes().replace(b'"rejected"', b'"rejecteX"', 1))
+    show([path], out=str(tmp_path / "sheet.png"))
+    assert table_value(capsys.readouterr().out, "longer side") == "chosen 0%, rejected 100%, equal 0%"
+
+
 def test_show_reports_what_was_dropped(tmp_path, capsys):
     with ShardWriter(tmp_path / "shards", recipe={}) as writer:
         writer.write(pair())

@@ -6,10 +6,10 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 
 from rlaifv_pl.data.schema import encode_sample
-from tests.fuzz.base import ALL, Case, Member, members, owners, rewrite, sample
+from rlaifv_pl.records import Sample
+from tests.fuzz.base import ALL, Case, Member, members, owners, photo, rewrite
 
 BLOCK = 512
 
@@ -299,9 +299,9 @@ def crowded(case: Case) -> None:
     """A sample with a thousand images, or more than its prompt has places for."""
 
     def change(found: list[Member]) -> list[Member]:
-        own = sample(0)
         count = case.rng.choice([2, 100, 1000])
-        made = encode_sample(replace(own, key="s99", images=own.images * count))
+        image, answers = photo(50, "first", "PNG"), {"chosen": "This.", "rejected": "That."}
+        made = encode_sample(Sample(key="s99", prompt="Which?", images=(image,) * count, **answers))
         case.note(f"a sample of {count} images")
         return [*found, *(Member(f"s99.{name}", data) for name, data in made.items())]
 
