@@ -172,7 +172,7 @@ def _ends(file: Any, count: int) -> dict[str, list[int]]:
     for name, found in ends.items():
         shape = file.get_slice(name).get_shape()
         is_numbers = isinstance(found, list) and all(type(end) is int for end in found) and len(shape) > 0
-        if not (is_numbers and len(found) == count + 1 and [0, *found[1:-1], shape[0]] == sorted(found)):
+        if not (is_numbers and len(found) == count + 1 and [0, *sorted(found)[1:-1], shape[0]] == found):
             raise ValueError(
                 f"the parts of {name}, of shape {shape}, end at {found!r:.80} for {count} samples"
             )

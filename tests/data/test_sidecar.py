@@ -128,6 +128,15 @@ def test_parts_that_cannot_be_are_refused_before_and_while_reading(made: Sidecar
             read()
 
 
+def test_parts_in_a_wrong_order_are_refused(made: Sidecars):
+    """The last shard has one sample: its part would go from 1 to 0."""
+    with safe_open(made.path(2), "pt") as file:
+        head, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors | {"number.ends": torch.tensor([1, 0])}, made.path(2), head)
+    with pytest.raises(SidecarError, match="the parts of number"):
+        made.missing()
+
+
 def test_a_file_that_is_gone_is_named(made: Sidecars):
     made.path(0).unlink()
     for read in (lambda: made.read(0), lambda: made.whole(0)):

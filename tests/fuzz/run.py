@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from tests.fuzz import beside, pictures, sources, tars, texts
+from tests.fuzz import files, manifests, pictures, sidecars, sources, tars, texts
 from tests.fuzz.base import Case, lay_out, seal, write_base
 from tests.fuzz.readers import (
     Reading,
@@ -35,9 +35,9 @@ from tests.fuzz.truth import Breach
 CONTENT = tars.KINDS | pictures.KINDS | texts.KINDS
 GROUPS: tuple[tuple[dict[str, Callable[[Case], None]], Callable[[Case, Reading], str]], ...] = (
     (CONTENT, of_shards),
-    (beside.KINDS, of_shards),
-    (beside.SIDECARS, of_sidecars),
-    (sources.KINDS, of_sources),
+    (manifests.KINDS, of_shards),
+    (sidecars.KINDS, of_sidecars),
+    (sources.KINDS | files.KINDS, of_sources),
 )
 KINDS = [(name, group) for group, (kinds, _) in enumerate(GROUPS) for name in kinds]
 SECOND, SEALED = 0.2, 0.7
@@ -114,7 +114,7 @@ class Fuzzer:
         if way is of_sources:
             return
         if case.rng.random() < SECOND:
-            other = case.rng.choice(sorted(CONTENT if kinds is beside.KINDS else kinds))
+            other = case.rng.choice(sorted(CONTENT if kinds is manifests.KINDS else kinds))
             case.note(f"and {other}:")
             _again(kinds.get(other) or CONTENT[other], case)
         if kinds is CONTENT and case.rng.random() < SEALED:
@@ -152,8 +152,8 @@ def _again(damage: Callable[[Case], None], case: Case) -> None:
 def listing(directory: Path) -> dict[str, tuple]:
     """What lies in a directory: kind, size, times and contents, and where links lead to."""
     found = {}
-    for folder, folders, files in os.walk(directory):
-        for name in [*folders, *files]:
+    for folder, folders, names in os.walk(directory):
+        for name in [*folders, *names]:
             path = Path(folder) / name
             status = path.lstat()
             what = os.readlink(path) if path.is_symlink() else ""
