@@ -16,7 +16,11 @@ from tests.fuzz import run
 from tests.fuzz.__main__ import main
 from tests.fuzz.run import KINDS, Fuzzer
 
-SEED = 5
+SEED, CASES = 5, 60
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").is_file(), reason="memory is measured as Linux tells of it"
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +37,10 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> int:
 
 @pytest.mark.slow
 def test_no_case_is_a_breach(fuzzer: Fuzzer):
-    """Every kind twice."""
-    found = [fuzzer.run(number) for number in range(2 * len(KINDS))]
+    """Every kind at least twice."""
+    found = [fuzzer.run(number) for number in range(CASES)]
     assert not [outcome for outcome in found if outcome.is_breach]
-    assert Counter(outcome.kind for outcome in found) == {name: 2 for name, _ in KINDS}
+    assert min(Counter(outcome.kind for outcome in found)[name] for name, _ in KINDS) == 2
     assert {outcome.said.split()[0] for outcome in found} == {"whole", "skipped", "refused"}
 
 
