@@ -81,3 +81,9 @@ def test_images_that_are_not_there_are_named(tmp_path, value, reason):
     with pytest.raises(BadSample) as raised:
         load_pictures(value, root, "here")
     assert raised.value.reason is reason
+
+
+def test_a_long_path_makes_a_short_message(tmp_path):
+    with pytest.raises(BadSample, match=r"cannot read image 'xxx.*File name too long") as raised:
+        load_pictures("x" * 5000, tmp_path, "here")
+    assert len(str(raised.value)) < 300

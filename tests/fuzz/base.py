@@ -6,7 +6,7 @@ import json
 import random
 import shutil
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -134,7 +134,19 @@ def lay_out(pristine: Path, here: Path) -> None:
 def members(path: Path) -> list[Member]:
     """Of a tar, as the standard library reads it."""
     with tarfile.open(path, "r:") as tar:
-        return [Member(info.name, tar.extractfile(info).read()) for info in tar if info.isfile()]
+        return [Member(info.name, tar.extractfile(info).read()) for info in headers(tar) if info.isfile()]
+
+
+def headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Of a tar that may have been damaged before.
+
+    Raises:
+        ValueError: a size is negative, which leads the standard library in circles.
+    """
+    for info in tar:
+        if info.size < 0:
+            raise ValueError("a negative size")
+        yield info
 
 
 def write_members(path: Path, made: Sequence[Member], format: int = tarfile.USTAR_FORMAT) -> None:
@@ -160,7 +172,7 @@ def rewrite(case: Case, change: Callable[[list[Member]], list[Member]], **option
 def owners(path: Path) -> Callable[[int], str]:
     """Tells whose content a byte of a sound tar is; empty for headers and padding."""
     with tarfile.open(path, "r:") as tar:
-        spans = [(info.offset_data, info.offset_data + info.size, info.name) for info in tar]
+        spans = [(info.offset_data, info.offset_data + info.size, info.name) for info in headers(tar)]
     return lambda at: next((name.partition(".")[0] for start, end, name in spans if start <= at < end), "")
 
 
@@ -168,7 +180,7 @@ def _count(path: Path) -> int | None:
     """Samples of a tar, by the standard library."""
     try:
         with tarfile.open(path, "r:") as tar:
-            return len({info.name.partition(".")[0] for info, _ in zip(tar, range(10_000), strict=False)})
+            return len({info.name.partition(".")[0] for info in headers(tar)})
     except Exception:
         return None
 

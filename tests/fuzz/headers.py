@@ -4,7 +4,7 @@ import os
 import tarfile
 from collections.abc import Callable
 
-from tests.fuzz.base import ALL, Case, Member, members
+from tests.fuzz.base import ALL, Case, Member, headers, members
 
 BLOCK = 512
 
@@ -89,7 +89,7 @@ def headed(case: Case) -> None:
     path = case.tar()
     data = path.read_bytes()
     with tarfile.open(path, "r:") as tar:
-        at = case.rng.choice([info.offset for info in tar])
+        at = case.rng.choice([info.offset for info in headers(tar)])
     name = case.pick(HEADERS)
     path.write_bytes(data[:at] + HEADERS[name](case) + data[at:])
     case.touched.add(ALL)

@@ -102,7 +102,9 @@ def _from_path(text: str, root: Path, where: str) -> bytes:
     try:
         return _read_file(path)
     except (OSError, ValueError) as error:
-        raise BadSample(Reason.MISSING_IMAGE, where, f"cannot read image {shorten(text)}: {error}") from None
+        # The system's errors repeat the path, however long.
+        why = getattr(error, "strerror", None) or error
+        raise BadSample(Reason.MISSING_IMAGE, where, f"cannot read image {shorten(text)}: {why}") from None
 
 
 def _read_file(path: Path) -> bytes:
