@@ -135,6 +135,19 @@ def test_text_wraps_at_spaces_and_ends_in_an_ellipsis():
     assert wrap("one two three four", font, 8 * 9, max_lines=1) == ["one tw..."]
 
 
+def test_a_long_word_is_cut_in_few_steps():
+    class Counting(EightPixelFont):
+        asked = 0
+
+        def getlength(self, text):
+            self.asked += 1
+            return super().getlength(text)
+
+    font = Counting()
+    assert wrap("x" * 100_000, font, 8 * 7) == ["xxxx..."]
+    assert font.asked < 50
+
+
 def test_empty_shards_say_that_there_is_nothing_to_draw(tmp_path):
     with pytest.raises(ValueError, match="the shards are empty"):
         show([write(tmp_path / "shards", [])], out=str(tmp_path / "sheet.png"))
