@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.images import open_image
+from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.schema import check_sample
 from rlaifv_pl.models.chat import Chat, ChatError, Dialogue, Piece, Row
 from rlaifv_pl.models.prefix_tree import Branch, grow
@@ -126,10 +126,10 @@ class Collator:
             pieces = [self.chat.pieces(dialogue) for dialogue in dialogues]
         except ChatError as error:
             raise BadSample(Reason.NOT_RENDERED, where, str(error).rstrip(".")) from error
-        own = [open_image(data, where) for data in sample.images]
+        own = open_images(sample.images, f"{where}, images")
         other = own
         if sample.rejected_images and any(dialogue.rejected_images for dialogue in dialogues):
-            other = [open_image(data, f"{where}, rejected side") for data in sample.rejected_images]
+            other = open_images(sample.rejected_images, f"{where}, rejected_images")
         rejected = [dialogue.rejected_images and other is not own for dialogue in dialogues]
         images = [other if is_other else own for is_other in rejected]
         origin = (tuple(sample.images), tuple(opening.text for opening, *_ in pieces))

@@ -1,5 +1,6 @@
 """A contact sheet: samples as cards in a grid, each with its photos, its prompt and its answers."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -84,9 +85,11 @@ def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Shorten a text from its end until it fits, marking that."""
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(f"{text}...") > width:
-        text = text[:-1]
-    return f"{text}..."
+    # By halves: letter by letter, a word of a hundred thousand letters would take an hour.
+    beyond = bisect_left(
+        range(len(text)), True, key=lambda length: font.getlength(f"{text[:length]}...") > width
+    )
+    return f"{text[: max(beyond - 1, 0)]}..."
 
 
 def _draw_card(sample: Sample) -> Image.Image:

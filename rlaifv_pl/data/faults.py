@@ -38,6 +38,7 @@ class Reason(StrEnum):
     )
     UNDECODABLE_IMAGE = "undecodable_image", "Store the image again as JPEG, PNG or WebP."
     HUGE_IMAGE = "huge_image", "Scale the image down before you store it."
+    HUGE_SAMPLE = "huge_sample", "Scale its images down, or shorten its texts, before you store them."
     IMAGE_COUNT = "image_count", "Give as many images as the prompt has image blocks (or no blocks at all)."
 
     EMPTY_PROMPT = "empty_prompt", "Give the user's turn a text."

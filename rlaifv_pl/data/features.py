@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rlaifv_pl.data.faults import BadSample
-from rlaifv_pl.data.images import open_image
+from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.known import Known
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
@@ -45,10 +45,7 @@ class SamplePixels(Dataset):
     def __getitem__(self, index: int) -> Shown:
         try:
             sample = self.samples[index]
-            sides = [
-                [open_image(data, sample.key) for data in images]
-                for images in (sample.images, sample.rejected_images)
-            ]
+            sides = [open_images(images, sample.key) for images in (sample.images, sample.rejected_images)]
         except BadSample:
             return Shown(index, b"", {}, {})
         hashes = [
@@ -72,11 +69,25 @@ def name_of(leaf: int, rejected: bool) -> str:
 
 
 def read_features(tower: Sidecars, index: int) -> Known:
-    """What is kept of a sample, or of the one of its shard that has the same images."""
+    """What is kept of a sample, or of the one of its shard that has the same images.
+
+    Raises:
+        SidecarError: the one that is named is not the first of its images.
+    """
     known = tower.read(index)
-    _, place = tower.samples.locate(index)
-    first = int(known[FIRST])
-    return known if first == place else tower.read(index - place + first)
+    number, place = tower.samples.locate(index)
+    first = _first(known)
+    if 0 <= first < place:
+        known = tower.read(index - place + first)
+    if not 0 <= first <= place or _first(known) != first:
+        raise SidecarError(
+            f"{tower.path(number)} is damaged at sample {place}. Delete it, and it is made again."
+        )
+    return known
+
+
+def _first(known: Known) -> int:
+    return int(known[FIRST]) if FIRST in known and known[FIRST].shape == (1,) else -1
 
 
 def put_together(

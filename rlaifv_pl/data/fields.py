@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, NoReturn
+from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.strict_json import parse_json
 from rlaifv_pl.records import Correction, Sample
 
 ROLES = ("system", "user", "assistant")
@@ -28,7 +29,7 @@ def encode_fields(sample: Sample, where: str) -> bytes:
     try:
         text = json.dumps(document | dict(sample.extra), ensure_ascii=False, allow_nan=False)
         return text.encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise BadSample(Reason.WRONG_TYPE, where, f"the sample cannot be written as JSON: {error}") from error
 
 
@@ -49,7 +50,8 @@ def decode_fields(data: bytes, where: str) -> dict[str, Any]:
         except TypeError as error:
             raise BadSample(Reason.WRONG_TYPE, where, f"{name}: {error}") from None
     if "prompt" not in parsed:
-        raise BadSample(Reason.MISSING_FIELD, where, f"the JSON has no prompt, only {sorted(document)}")
+        detail = f"the JSON has no prompt, only {shorten(sorted(document), length=200)}"
+        raise BadSample(Reason.MISSING_FIELD, where, detail)
     return parsed | {"extra": document}
 
 
@@ -65,16 +67,12 @@ def shorten(value: object, length: int = 60) -> str:
 
 def _parse_object(data: bytes, where: str) -> dict[str, Any]:
     try:
-        document = json.loads(data, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(data)
+    except ValueError as error:
         raise BadSample(Reason.INVALID_JSON, where, f"cannot parse the JSON: {error}") from None
     if not isinstance(document, dict):
         raise BadSample(Reason.INVALID_JSON, where, f"expected a JSON object, got {shorten(document)}")
     return document
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _expect(value: Any, types: type | tuple[type, ...], expected: str) -> Any:

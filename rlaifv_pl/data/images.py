@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 
 from PIL import Image, ImageOps
 
@@ -9,6 +10,12 @@ from rlaifv_pl.data.faults import BadSample, Reason
 
 MAX_PIXELS = 2**26
 """67 megapixels: above any camera's photo, and 200 MB once decoded to RGB."""
+
+MAX_SAMPLE_PIXELS = 2**28
+"""Of all images of one side of a sample: they are decoded together, to 1 GB."""
+
+MAX_ASPECT = 200
+"""Long side by short side. Processors scale the short one to a few hundred pixels, and the long one with it."""
 
 STORED_FORMATS = ("JPEG", "PNG", "WEBP")
 """What a shard may hold, by Pillow's names."""
@@ -39,7 +46,7 @@ def open_image(data: bytes, where: str, formats: tuple[str, ...] = STORED_FORMAT
             decoders are less tried, and its EPS decoder starts an external program.
 
     Raises:
-        BadSample: `huge_image` above `MAX_PIXELS`, found before any pixel is decoded;
+        BadSample: `huge_image` above `MAX_PIXELS` or `MAX_ASPECT`, found before any pixel is decoded;
             `undecodable_image` for a broken, cut or unknown file.
     """
     try:
@@ -59,8 +66,33 @@ def open_image(data: bytes, where: str, formats: tuple[str, ...] = STORED_FORMAT
         raise BadSample(Reason.UNDECODABLE_IMAGE, where, detail) from error
 
 
+def open_images(images: Sequence[bytes], where: str) -> list[Image.Image]:
+    """Decode the images of one side of a sample.
+
+    Args:
+        images: the encoded files.
+        where: sample and side; errors name the image's number behind it.
+
+    Raises:
+        BadSample: as `open_image`; `huge_image` above `MAX_SAMPLE_PIXELS` in all.
+    """
+    opened: list[Image.Image] = []
+    pixels = 0
+    for number, data in enumerate(images):
+        image = open_image(data, f"{where}[{number}]")
+        pixels += image.width * image.height
+        if pixels > MAX_SAMPLE_PIXELS:
+            detail = f"with this image they are more than {MAX_SAMPLE_PIXELS} pixels"
+            raise BadSample(Reason.HUGE_IMAGE, f"{where}[{number}]", detail)
+        opened.append(image)
+    return opened
+
+
 def _check_size(size: tuple[int, int], where: str) -> None:
     width, height = size
+    if max(size) > MAX_ASPECT * min(size):
+        detail = f"an image of {width} x {height} is more than {MAX_ASPECT} times as long as it is wide"
+        raise BadSample(Reason.HUGE_IMAGE, where, detail)
     if width * height > MAX_PIXELS:
         detail = f"an image of {width} x {height} has more than {MAX_PIXELS} pixels"
         raise BadSample(Reason.HUGE_IMAGE, where, detail)

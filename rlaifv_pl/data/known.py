@@ -31,15 +31,16 @@ def put_together(batch: Batch, known: Sequence[Known]) -> Tensor:
     Raises:
         SidecarError: a sample was read otherwise then: other tokens, or other targets.
     """
-    readings = _readings(batch)
+    readings, owner = _readings(batch), batch.group % len(batch.keys)
+    targets = torch.bincount(owner, minlength=len(batch.keys)).tolist()
     for at, (key, value) in enumerate(zip(batch.keys, known, strict=True)):
-        if not torch.equal(value[READING], readings[at : at + 1]):
+        is_same = READING in value and torch.equal(value[READING], readings[at : at + 1])
+        if not is_same or LOGPS not in value or value[LOGPS].shape != (targets[at],):
             raise SidecarError(
                 f"sample {key}: its reference log-ps were computed for other tokens than it has now, so tokenizer, "
                 "chat template, objective or model.max_length changed since. Delete the directories reference-* "
                 "beside the shards: they are made again."
             )
-    owner = batch.group % len(batch.keys)
     logps = torch.empty(len(owner), dtype=known[0][LOGPS].dtype)
     for at, value in enumerate(known):
         logps[owner == at] = value[LOGPS]

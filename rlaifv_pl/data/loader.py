@@ -8,7 +8,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from rlaifv_pl.data import features, known
 from rlaifv_pl.data.faults import BadSample
-from rlaifv_pl.data.known import Known
 from rlaifv_pl.data.order import Turn
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
@@ -40,13 +39,9 @@ class BatchLoader(DataLoader):
         **how: Any,
     ) -> None:
         self.turns = turns
-        make = partial(_batch, collate, reference is not None, tower)
-        super().__init__(
-            _Reader(samples, reference),
-            batch_sampler=[turn.numbers for turn in turns],
-            collate_fn=make,
-            **how,
-        )
+        make = partial(_batch, collate, reference, tower)
+        numbers = [turn.numbers for turn in turns]
+        super().__init__(_Reader(samples), batch_sampler=numbers, collate_fn=make, **how)
 
     def __iter__(self) -> Iterator[Batch]:
         for batch, turn in zip(super().__iter__(), self.turns, strict=True):
@@ -60,30 +55,29 @@ class _Read(NamedTuple):
     index: int
     sample: Sample | BadSample
     """A bad one is its error, to be raised or counted."""
-    known: Known | None
 
 
 class _Reader(Dataset):
-    """Reads samples, and their log-ps under the reference."""
+    """Reads samples."""
 
-    def __init__(self, samples: ShardSet, reference: Sidecars | None) -> None:
-        self.samples, self.reference = samples, reference
+    def __init__(self, samples: ShardSet) -> None:
+        self.samples = samples
 
     def __getitem__(self, index: int) -> _Read:
-        known = self.reference.read(index) if self.reference else None
         try:
-            return _Read(index, self.samples[index], known)
+            return _Read(index, self.samples[index])
         except BadSample as error:
-            return _Read(index, error, known)
+            return _Read(index, error)
 
 
 def _batch(
-    collate: Collate, has_reference: bool, tower: Sidecars | None, read: Sequence[_Read]
+    collate: Collate, reference: Sidecars | None, tower: Sidecars | None, read: Sequence[_Read]
 ) -> Batch | Exception:
     try:
         batch = collate([item.sample for item in read])
-        if has_reference and batch.keys:
-            batch.reference = Uncast(known.put_together(batch, [read[number].known for number in batch.kept]))
+        if reference is not None and batch.keys:
+            logps = [reference.read(read[number].index) for number in batch.kept]
+            batch.reference = Uncast(known.put_together(batch, logps))
         if tower is not None:
             kept = [read[number] for number in batch.kept]
             # Only now, since trees of several samples need that of one.

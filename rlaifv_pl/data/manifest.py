@@ -5,15 +5,18 @@ It is written last. A directory without one is unfinished, whatever tars lie in 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.data.strict_json import parse_json
 
 MANIFEST_NAME = "manifest.json"
+MAX_NAME_BYTES = 255
+"""Of a file, as most file systems have it."""
 SCHEMA_VERSION = 1
 """Raised when a reader of the old version would misread the new shards."""
 
@@ -36,8 +39,13 @@ class ShardInfo:
 
     def __post_init__(self) -> None:
         # A manifest may come from anywhere; its names must not lead out of its directory.
-        if Path(self.name).name != self.name:
-            raise ValueError(f"a shard's name must be a plain file name, got {self.name!r}")
+        if not _is_plain_name(self.name):
+            raise ValueError(f"a shard's name must be a plain file name, got {self.name!r:.80}")
+        for what, count in (("bytes", self.bytes), ("samples", self.samples)):
+            if type(count) is not int or count < 0:
+                raise ValueError(f"{what} of {self.name} must be a whole number, got {count!r:.80}")
+        if not isinstance(self.sha256, str):
+            raise ValueError(f"sha256 of {self.name} must be a text, got {self.sha256!r:.80}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +81,11 @@ class Manifest:
     def hash(self) -> str:
         """Identity of the directory: of its contents, its recipe and its ancestry, not of its notes."""
         return hash_json({name: value for name, value in asdict(self).items() if name != "notes"})
+
+
+def _is_plain_name(name: Any) -> bool:
+    is_text = isinstance(name, str) and name not in ("", ".", "..") and "\0" not in name
+    return is_text and Path(name).name == name and len(name.encode()) <= MAX_NAME_BYTES
 
 
 def hash_json(value: Any) -> str:
@@ -117,7 +130,11 @@ def read_manifest(directory: str | Path) -> Manifest:
             f"{path} is missing, so the shards in {directory} are unfinished or were moved without it. "
             "Run the command that writes them again, to its end, or copy the manifest beside its shards."
         )
-    manifest = parse_manifest(path.read_bytes(), path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _none_of_ours(path, error) from error
+    manifest = parse_manifest(data, path)
     for shard in manifest.shards:
         _check_size(directory / shard.name, shard.bytes)
     return manifest
@@ -130,20 +147,56 @@ def parse_manifest(data: bytes, path: str | Path) -> Manifest:
         ManifestError: it is none of this schema version.
     """
     try:
-        document = json.loads(data)
+        document = parse_json(data)
         version = document["schema_version"]
-        if version == SCHEMA_VERSION:
+        if type(version) is int and version == SCHEMA_VERSION:
+            _check_types(document)
             shards = tuple(ShardInfo(**shard) for shard in document.pop("shards"))
+            _check_names(shards)
             return Manifest(shards=shards, parents=tuple(document.pop("parents")), **document)
     except (ValueError, TypeError, KeyError) as error:
-        raise ManifestError(
-            f"{path} is no manifest of shards ({error!r}); expected a JSON object with "
-            f"{[name.name for name in fields(Manifest)]}. Write the shards again."
-        ) from error
+        raise _none_of_ours(path, error) from error
     raise ManifestError(
-        f"{path} has schema version {version!r}, this program reads version {SCHEMA_VERSION}. "
+        f"{path} has schema version {version!r:.80}, this program reads version {SCHEMA_VERSION}. "
         "Write the shards again, or use the program's version that wrote them."
     )
+
+
+def _none_of_ours(path: str | Path, error: Exception) -> ManifestError:
+    return ManifestError(
+        f"{path} is no manifest of shards ({error!r:.300}); expected a JSON object with "
+        f"{[name.name for name in fields(Manifest)]}. Write the shards again."
+    )
+
+
+_TYPES = {
+    "shards": list,
+    "kinds": dict,
+    "drops": dict,
+    "recipe": dict,
+    "recipe_hash": str,
+    "round": int | None,
+    "parents": list,
+    "versions": dict,
+    "notes": dict,
+}
+
+
+def _check_types(document: Mapping[str, Any]) -> None:
+    for name, types in _TYPES.items():
+        if name in document and not isinstance(document[name], types):
+            raise TypeError(f"{name} is {document[name]!r:.80}")
+    for name in ("kinds", "drops"):
+        if not all(type(count) is int for count in document[name].values()):
+            raise TypeError(f"{name} must be counts, got {document[name]!r:.80}")
+    if not all(isinstance(parent, str) for parent in document["parents"]):
+        raise TypeError(f"parents must be hashes, got {document['parents']!r:.80}")
+
+
+def _check_names(shards: Sequence[ShardInfo]) -> None:
+    names = [shard.name for shard in shards]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{twice[0]} is listed twice")
 
 
 def _check_size(path: Path, expected: int) -> None:

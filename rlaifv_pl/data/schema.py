@@ -17,6 +17,9 @@ from rlaifv_pl.records import Message, Sample
 MAX_KEY_LENGTH = 80
 """Leaves room for `.rejected.99.webp` in the 100 bytes of a tar header's name field."""
 
+MAX_SAMPLE_BYTES = 2**29
+"""Of all its members: it is read into memory whole."""
+
 _KEY = re.compile(rf"[a-z0-9_-]{{1,{MAX_KEY_LENGTH}}}")
 _IMAGE_MEMBER = re.compile(r"(?:(?P<side>rejected)\.)?(?:(?P<number>\d{1,4})\.)?(?:jpe?g|png|webp)")
 
@@ -57,7 +60,9 @@ def check_key(key: str, where: str = "sample") -> None:
             follows, so that 'a.b' would silently come back as 'a'.
     """
     if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise BadSample(Reason.BAD_KEY, where, f"the key {key!r} would not survive in a tar")
+        raise BadSample(
+            Reason.BAD_KEY, where, f"the key {shorten(key, length=100)} would not survive in a tar"
+        )
 
 
 def encode_sample(sample: Sample) -> dict[str, bytes]:
@@ -93,7 +98,7 @@ def decode_sample(key: str, members: Mapping[str, bytes], where: str) -> Sample:
     """
     check_key(key, where)
     if "json" not in members:
-        raise BadSample(Reason.MISSING_JSON, where, f"found only {sorted(members)}")
+        raise BadSample(Reason.MISSING_JSON, where, f"found only {shorten(sorted(members), length=200)}")
     sides: dict[str, dict[int, bytes]] = {"": {}, "rejected": {}}
     for name, data in members.items():
         if name != "json":
@@ -129,7 +134,7 @@ def check_sample(sample: Sample, where: str) -> None:
     for span in sample.spans:
         text = getattr(sample, span["side"]) or ""
         if not 0 <= span["start"] < span["end"] <= len(text):
-            detail = f"spans: {dict(span)} leaves the {len(text)} characters of {span['side']}"
+            detail = f"spans: {shorten(dict(span), length=200)} leaves the {len(text)} characters of {span['side']}"
             raise BadSample(Reason.BAD_SPAN, where, detail)
 
 
@@ -150,13 +155,13 @@ def _image_place(name: str, where: str) -> tuple[str, int]:
     """Side and number of an image, by the member's name."""
     match = _IMAGE_MEMBER.fullmatch(name)
     if match is None:
-        raise BadSample(Reason.FOREIGN_MEMBER, where, f"a sample has no member {name!r}")
+        raise BadSample(Reason.FOREIGN_MEMBER, where, f"a sample has no member {shorten(name)}")
     return match["side"] or "", int(match["number"] or 0)
 
 
 def _in_order(images: Mapping[int, bytes], where: str) -> tuple[bytes, ...]:
     if sorted(images) != list(range(len(images))):
-        detail = f"images must be numbered from 0 without a gap, got {sorted(images)}"
+        detail = f"images must be numbered from 0 without a gap, got {shorten(sorted(images))}"
         raise BadSample(Reason.MISSING_IMAGE, where, detail)
     return tuple(images[number] for number in range(len(images)))
 
@@ -164,7 +169,7 @@ def _in_order(images: Mapping[int, bytes], where: str) -> tuple[bytes, ...]:
 def _check_prompt(sample: Sample, where: str) -> None:
     if isinstance(sample.prompt, str):
         if not sample.prompt.strip():
-            raise BadSample(Reason.EMPTY_PROMPT, where, f"prompt is {sample.prompt!r}")
+            raise BadSample(Reason.EMPTY_PROMPT, where, f"prompt is {shorten(sample.prompt)}")
         return
     last_role = sample.prompt[-1]["role"] if sample.prompt else None
     if last_role != "user":
@@ -184,7 +189,7 @@ def _check_answers(sample: Sample, where: str) -> None:
         answers[f"corrections[{number}].answer"] = correction.answer
     for name, text in answers.items():
         if text is not None and not text.strip():
-            raise BadSample(Reason.EMPTY_ANSWER, where, f"{name} is {text!r}")
+            raise BadSample(Reason.EMPTY_ANSWER, where, f"{name} is {shorten(text)}")
     # Equal answers can still teach which image they belong to.
     if sample.chosen is None or sample.rejected is None or sample.rejected_images:
         return

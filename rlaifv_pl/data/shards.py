@@ -15,9 +15,10 @@ from typing import NamedTuple
 from torch.utils.data import Dataset
 
 from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.fields import shorten
 from rlaifv_pl.data.manifest import ManifestError, read_manifest
 from rlaifv_pl.data.remote import local
-from rlaifv_pl.data.schema import decode_sample
+from rlaifv_pl.data.schema import MAX_SAMPLE_BYTES, decode_sample
 from rlaifv_pl.data.shard_writer import ShardWriter
 from rlaifv_pl.data.tar_index import Extent, index_tar
 from rlaifv_pl.records import Sample
@@ -52,17 +53,20 @@ class Shard:
 
     def where(self, index: int) -> str:
         """Shard and key of a sample, for messages."""
-        return f"{self.path}, sample {self._entries[index].key!r}"
+        return f"{self.path}, sample {shorten(self._entries[index].key, length=100)}"
 
     def read(self, index: int) -> Sample:
         """Read and decode the sample at `index`.
 
         Raises:
-            BadSample: as `decode_sample`.
+            BadSample: as `decode_sample`; `huge_sample`.
             ManifestError: the file was replaced since it was indexed. No sample is to blame, and none
                 could be read any more, so this is not for skipping.
         """
         key, extents = self._entries[index]
+        if (size := sum(extent.size for extent in extents.values())) > MAX_SAMPLE_BYTES:
+            detail = f"its members have {size} bytes, more than {MAX_SAMPLE_BYTES}"
+            raise BadSample(Reason.HUGE_SAMPLE, self.where(index), detail)
         file = _open(self.path, self._stamp)
         members = {extension: file.read(extent) for extension, extent in extents.items()}
         return decode_sample(key, members, self.where(index))

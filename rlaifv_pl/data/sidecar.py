@@ -8,7 +8,8 @@ file that was copied, or whose shard was written anew, is refused, and never tak
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor
 from rlaifv_pl.data.atomic import WriteError, atomic_file, writing
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.data.shards import MAX_OPEN_SHARDS, Shard, ShardSet
+from rlaifv_pl.data.strict_json import parse_json
 
 VERSION = 1
 """Raised when a reader of the old version would misread the new files."""
@@ -81,19 +83,27 @@ class Sidecars:
             ) from error
 
     def read(self, index: int) -> dict[str, Tensor]:
-        """What was computed of a sample."""
+        """What was computed of a sample.
+
+        Raises:
+            SidecarError: the file is gone or damaged.
+        """
         number, place = self.samples.locate(index)
         path = self.path(number)
-        status = path.stat()
-        file, ends = _open(path, status.st_ino, status.st_mtime_ns)
-        return {
-            name: file.get_slice(name)[int(end[place]) : int(end[place + 1])] for name, end in ends.items()
-        }
+        with _named(path):
+            status = path.stat()
+            file, ends = _open(path, status.st_ino, status.st_mtime_ns, len(self._shard(number)))
+            return {name: file.get_slice(name)[end[place] : end[place + 1]] for name, end in ends.items()}
 
     def whole(self, number: int) -> dict[str, Tensor]:
-        """What was computed of all samples of a shard, one behind the other."""
-        with safe_open(self.path(number), "pt") as file:
-            return {name: file.get_tensor(name) for name in _names(file)}
+        """What was computed of all samples of a shard, one behind the other.
+
+        Raises:
+            SidecarError: the file is gone or damaged.
+        """
+        path = self.path(number)
+        with _named(path), safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in _ends(file, len(self._shard(number)))}
 
     def path(self, number: int) -> Path:
         """Of the file beside a shard."""
@@ -112,7 +122,7 @@ class Sidecars:
         path = self.path(number)
         if not path.is_file():
             return False
-        found, wanted = _read_header(path), self._header(number)
+        found, wanted = _read_header(path, len(self._shard(number))), self._header(number)
         if wrong := sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name)):
             raise SidecarError(
                 f"{path} does not belong to {self._shard(number).path}: it was made with another "
@@ -122,14 +132,22 @@ class Sidecars:
         return True
 
 
-def _read_header(path: Path) -> dict[str, Any]:
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in what goes wrong with it."""
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
-    except (SafetensorError, KeyError, ValueError) as error:
+        yield
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise SidecarError(
-            f"{path} is no sidecar of a shard, or was cut ({error!r}). Delete it, and it is made again."
+            f"{path} is no sidecar of a shard, or was cut ({error!r:.300}). Delete it, and it is made again."
         ) from error
+
+
+def _read_header(path: Path, count: int) -> dict[str, Any]:
+    with _named(path), safe_open(path, "pt") as file:
+        header = parse_json((file.metadata() or {})[HEADER].encode())
+        if isinstance(header, dict) and header.get("samples") == count:
+            _ends(file, count)
     return header if isinstance(header, dict) else {}
 
 
@@ -138,11 +156,25 @@ def _short(values: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 @lru_cache(maxsize=MAX_OPEN_SHARDS)
-def _open(path: Path, _inode: int, _mtime_ns: int) -> tuple[Any, dict[str, Tensor]]:
+def _open(path: Path, _inode: int, _mtime_ns: int, count: int) -> tuple[Any, dict[str, list[int]]]:
     """A file as it is now, and where in its tensors each sample's part ends."""
     file = safe_open(path, "pt")
-    return file, {name: file.get_tensor(name + ENDS) for name in _names(file)}
+    return file, _ends(file, count)
 
 
-def _names(file: Any) -> list[str]:
-    return [name for name in file.keys() if not name.endswith(ENDS)]  # noqa: SIM118
+def _ends(file: Any, count: int) -> dict[str, list[int]]:
+    """Where in the tensors of a file the parts of `count` samples end.
+
+    Raises:
+        ValueError: a tensor cannot be cut into so many parts.
+    """
+    names = [name for name in file.keys() if not name.endswith(ENDS)]  # noqa: SIM118
+    ends = {name: file.get_tensor(name + ENDS).tolist() for name in names}
+    for name, found in ends.items():
+        shape = file.get_slice(name).get_shape()
+        is_numbers = isinstance(found, list) and all(type(end) is int for end in found) and len(shape) > 0
+        if not (is_numbers and len(found) == count + 1 and [0, *sorted(found)[1:-1], shape[0]] == found):
+            raise ValueError(
+                f"the parts of {name}, of shape {shape}, end at {found!r:.80} for {count} samples"
+            )
+    return ends

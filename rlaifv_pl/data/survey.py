@@ -15,7 +15,7 @@ from rlaifv_pl.data.known import Known
 from rlaifv_pl.data.loader import Collate
 from rlaifv_pl.data.order import Sizes
 from rlaifv_pl.data.shards import ShardSet
-from rlaifv_pl.data.sidecar import Sidecars
+from rlaifv_pl.data.sidecar import SidecarError, Sidecars
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
 
@@ -56,11 +56,25 @@ class Survey:
 
         Args:
             layout: `packed` without padding, `trees` padded to the longest, or padded `rows`.
+
+        Raises:
+            SidecarError: a file is damaged.
         """
-        parts = [self.sidecars.whole(shard) for shard, size in enumerate(self.samples.lengths) if size]
+        parts = [self._whole(shard) for shard, size in enumerate(self.samples.lengths) if size]
         name = ROW_TOKENS if layout == "rows" else TREE_TOKENS
         tokens, prompt = (torch.cat([part[of] for part in parts]).numpy() for of in (name, PROMPT))
         return Sizes(tokens, prompt, is_padded=layout != "packed")
+
+    def _whole(self, shard: int) -> Known:
+        part, count = self.sidecars.whole(shard), len(self.samples.shards[shard])
+        for name in (TREE_TOKENS, ROW_TOKENS, PROMPT):
+            value = part.get(name, torch.zeros(0))
+            if value.shape != (count,) or value.dtype != torch.long:
+                raise SidecarError(
+                    f"{self.sidecars.path(shard)} has no {name} for each of {count} samples. Delete it, and it is made "
+                    "again."
+                )
+        return part
 
 
 class _Measured(Dataset):

@@ -15,8 +15,10 @@ from typing import NamedTuple
 from zlib import adler32
 
 from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.fields import shorten
 
 _BLOCK = 512
+_STRETCH = 2**20
 _FIELDS = Struct("100s 24x 12s 12x 8s c 100x 6s 82x 155s 12x")
 """Name, size, checksum, type, magic and prefix of a header."""
 _USTAR = b"ustar\0"
@@ -66,17 +68,17 @@ class TarIndex(Sequence[Entry]):
         for name, is_file, offset, size in members:
             key, dot, extension = name.partition(".")
             if not is_file or "/" in name or not (key and dot and extension):
-                detail = f"{name!r} is no regular file named <key>.<extension>"
+                detail = f"{shorten(name)} is no regular file named <key>.<extension>"
                 raise BadSample(Reason.FOREIGN_MEMBER, where, detail)
             if not self._keys or self._keys[-1] != key:
                 if key in seen:
-                    detail = f"the members of sample {key!r} do not lie together"
+                    detail = f"the members of sample {shorten(key)} do not lie together"
                     raise BadSample(Reason.DUPLICATE_KEY, where, detail)
                 seen.add(key)
                 self._keys.append(key)
                 self._firsts.append(len(self._extensions))
             elif extension in self._extensions[self._firsts[-1] :]:
-                raise BadSample(Reason.DUPLICATE_MEMBER, where, f"{name!r} comes twice")
+                raise BadSample(Reason.DUPLICATE_MEMBER, where, f"{shorten(name)} comes twice")
             self._extensions.append(intern(extension))
             self._offsets.append(offset)
             self._sizes.append(size)
@@ -118,6 +120,7 @@ def _walk(descriptor: int, where: str) -> list[_Member] | None:
         if len(header) < _BLOCK:
             raise BadSample(Reason.TRUNCATED_SHARD, where, f"the tar ends at byte {size} without an end mark")
         if not any(header):
+            _check_rest(descriptor, position, where)
             return members
         name, digits, checksum, kind, magic, prefix = _FIELDS.unpack(header)
         if _octal(checksum) != _checksum(header):
@@ -133,6 +136,16 @@ def _walk(descriptor: int, where: str) -> list[_Member] | None:
             raise BadSample(Reason.TRUNCATED_SHARD, where, detail)
         members.append((name, is_file, start, length))
         position = start + -(-length // _BLOCK) * _BLOCK
+
+
+def _check_rest(descriptor: int, position: int, where: str) -> None:
+    """Nothing follows the end mark: otherwise it is a header that was lost, and members behind it would be too."""
+    while rest := os.pread(descriptor, _STRETCH, position):
+        if any(rest):
+            raise BadSample(
+                Reason.CORRUPT_SHARD, where, f"the tar goes on after an end mark at byte {position}"
+            )
+        position += len(rest)
 
 
 def _checksum(header: bytes) -> int:
@@ -161,21 +174,35 @@ def _member_name(name: bytes, prefix: bytes) -> str:
 
 def _walk_slowly(path: str | Path) -> list[_Member]:
     """Read any header that the standard library knows."""
+    where = str(path)
     try:
         with tarfile.open(path, "r:") as tar:
-            members = [_from_tarinfo(info) for info in tar]
+            descriptor = tar.fileobj.fileno()
+            size = os.fstat(descriptor).st_size
+            members = [_from_tarinfo(info, size, where) for info in tar]
             # tarfile takes a broken header for the end: the end mark tells them apart.
-            end = os.pread(tar.fileobj.fileno(), _BLOCK, tar.offset)
-    except tarfile.TarError as error:
-        raise BadSample(Reason.CORRUPT_SHARD, str(path), f"the tar is cut or corrupt: {error}") from error
+            end = os.pread(descriptor, _BLOCK, tar.offset)
+            if len(end) == _BLOCK and not any(end):
+                _check_rest(descriptor, tar.offset, where)
+    except BadSample:
+        raise
+    except Exception as error:
+        # On broken headers tarfile raises whatever it stumbles over: TarError, ValueError, OverflowError,
+        # RecursionError, MemoryError. Any of them means the same to us.
+        detail = f"the tar is cut or corrupt: {shorten(str(error) or type(error).__name__, length=200)}"
+        raise BadSample(Reason.CORRUPT_SHARD, where, detail) from error
     if len(end) < _BLOCK:
-        raise BadSample(Reason.TRUNCATED_SHARD, str(path), "the tar ends without an end mark")
+        raise BadSample(Reason.TRUNCATED_SHARD, where, "the tar ends without an end mark")
     if any(end):
-        raise BadSample(Reason.CORRUPT_SHARD, str(path), "the tar goes on after a broken header")
+        raise BadSample(Reason.CORRUPT_SHARD, where, "the tar goes on after a broken header")
     return members
 
 
-def _from_tarinfo(info: tarfile.TarInfo) -> _Member:
+def _from_tarinfo(info: tarfile.TarInfo, end: int, where: str) -> _Member:
+    # At once: a negative size leads tarfile in circles.
+    if info.size < 0 or info.offset_data + info.size > end:
+        detail = f"member {shorten(info.name)} claims {info.size} bytes from byte {info.offset_data} on"
+        raise BadSample(Reason.CORRUPT_SHARD, where, f"{detail}, the file has {end}")
     # A sparse file is regular to tarfile, but its bytes do not lie in one piece.
     is_file = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse()
     return info.name, is_file, info.offset_data, info.size

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from rlaifv_pl.data.contact_sheet import draw_contact_sheet
 from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.images import open_image
+from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.importers.run import ImportOptions, import_shards
 from rlaifv_pl.data.manifest import ShardInfo, hash_file, read_manifest
 from rlaifv_pl.data.remote import local
@@ -119,8 +119,7 @@ def _find_faults(path: Path, info: ShardInfo) -> Iterator[BadSample]:
 def _check_closely(sample: Sample, where: str) -> None:
     check_sample(sample, where)
     for side in ("images", "rejected_images"):
-        for number, data in enumerate(getattr(sample, side)):
-            open_image(data, f"{where}, {side}[{number}]")
+        open_images(getattr(sample, side), f"{where}, {side}")
 
 
 def _statistics(samples: Iterator[Sample]) -> Iterator[tuple[str, str]]:
@@ -128,12 +127,15 @@ def _statistics(samples: Iterator[Sample]) -> Iterator[tuple[str, str]]:
     held: Counter[str] = Counter()
     images: Counter[int] = Counter()
     lengths: dict[str, list[int]] = {"chosen": [], "rejected": [], "completion": [], "corrections": []}
+    differences: list[int] = []
     for sample in samples:
         held.update(kinds(sample))
         images[len(sample.images)] += 1
         for side in ("chosen", "rejected", "completion"):
             if (text := getattr(sample, side)) is not None:
                 lengths[side].append(len(text.split()))
+        if sample.chosen is not None and sample.rejected is not None:
+            differences.append(lengths["chosen"][-1] - lengths["rejected"][-1])
         lengths["corrections"] += [len(turn.answer.split()) for turn in sample.corrections]
     yield "samples", str(images.total())
     for kind in Kind:
@@ -143,8 +145,8 @@ def _statistics(samples: Iterator[Sample]) -> Iterator[tuple[str, str]]:
     for side, words in lengths.items():
         if words:
             yield f"words of {side}", _describe(words)
-    if lengths["chosen"]:
-        yield "longer side", _longer_side(lengths["chosen"], lengths["rejected"])
+    if differences:
+        yield "longer side", _longer_side(np.array(differences))
 
 
 def _add_counts(table: Table, counts: Mapping[str, int], prefix: str) -> None:
@@ -157,9 +159,8 @@ def _describe(words: Sequence[int]) -> str:
     return f"mean {np.mean(words):.1f}, p50 {median:.0f}, p95 {high:.0f}"
 
 
-def _longer_side(chosen: Sequence[int], rejected: Sequence[int]) -> str:
+def _longer_side(difference: np.ndarray) -> str:
     """How often each side has more words: a bias here is learned before anything else is."""
-    difference = np.subtract(chosen, rejected)
     shares = {
         "chosen": np.mean(difference > 0),
         "rejected": np.mean(difference < 0),

@@ -1,23 +1,26 @@
 """A bad row is named and counted, not guessed at, and a bad source says what to do."""
 
 import json
+import os
 import random
 import re
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.importers.formats import FORMATS
 from rlaifv_pl.data.importers.rows import Row
 from rlaifv_pl.data.importers.run import import_shards
-from rlaifv_pl.data.importers.sources import Source
+from rlaifv_pl.data.importers.sources import Source, SourceError
 from rlaifv_pl.data.importers.turns import simplify
 from rlaifv_pl.data.manifest import ManifestError, read_manifest
 from rlaifv_pl.data.schema import check_sample, encode_sample
 from rlaifv_pl.data.shards import load_shards
-from tests.data.rows import PAIR, assistant, dropped, imported
+from tests.data.rows import PAIR, assistant, dropped, imported, odd_value
 from tests.data.samples import bomb, picture
 
 JPEG = picture()
@@ -93,7 +96,16 @@ def test_malformed_lines_are_dropped_and_blank_ones_ignored(tmp_path):
     ("content", "name", "error", "message"),
     [
         (b"[{}", "x.json", ValueError, "x.json cannot be read"),
-        (b"PAR1", "x.parquet", ValueError, "x.parquet cannot be read"),
+        (b"PAR1", "x.parquet", SourceError, "x.parquet cannot be read"),
+        (b"PAR1" + bytes(40) + b"\x24\0\0\0PAR1", "x.parquet", SourceError, "x.parquet cannot be read"),
+        (b"[" * 10**5, "x.json", SourceError, "x.json cannot be read"),
+        (b"[" + b"9" * 5000 + b"]", "x.json", SourceError, "x.json cannot be read"),
+        (
+            b"<html>\n</html>",
+            "x.jsonl",
+            SourceError,
+            r"x.jsonl, rows 0 to 1: no known format has the columns \[\]",
+        ),
         (b'{"a": 1}', "x.jsonl", ValueError, r"no known format has the columns \['a'\]"),
         (b"", "x.txt", FileNotFoundError, "is no file ending in .parquet, .json, .jsonl"),
     ],
@@ -104,20 +116,37 @@ def test_sources_that_cannot_be_read_say_why(tmp_path, content, name, error, mes
         import_shards([tmp_path / name], tmp_path / "out")
 
 
-ODD_CELLS = [None, 1, True, float("nan"), "", "a b", "<image>", "\ud800", "x\0y", "gpt", "data:x", b"x"]
-ODD_KEYS = ["role", "content", "from", "value", "type", "text", "image", "bytes", "path", "scores", "chosen"]
+def test_a_pipe_among_sources_is_not_read(tmp_path):
+    (tmp_path / "in").mkdir()
+    os.mkfifo(tmp_path / "in" / "a.json")
+    (tmp_path / "in" / "b.jsonl").write_text(json.dumps(PAIR))
+    assert import_shards([tmp_path / "in"], tmp_path / "out").samples == 1
 
 
-def odd_value(rng, depth=0):
-    """A value that no format foresees, nested a few levels deep."""
-    choice = rng.random()
-    if depth == 4 or choice < 0.4:
-        return rng.choice(ODD_CELLS)
-    if choice < 0.7:
-        return [odd_value(rng, depth + 1) for _ in range(rng.randrange(4))]
-    if choice < 0.85:
-        return {"role": rng.choice(["user", "assistant"]), "content": odd_value(rng, depth + 1)}
-    return {rng.choice(ODD_KEYS): odd_value(rng, depth + 1) for _ in range(rng.randrange(4))}
+@pytest.mark.parametrize(
+    "line", [b"[" * 900 + b"]" * 900, json.dumps(PAIR)[:-1].encode() + b', "chosen": "c"}']
+)
+def test_a_line_that_is_too_deep_or_says_two_things_is_dropped(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(json.dumps(PAIR).encode() + b"\n" + line)
+    assert import_shards([path], tmp_path / "out").drops == {"invalid_json": 1}
+
+
+def test_a_row_of_lists_in_lists_is_dropped(tmp_path):
+    deep = "x"
+    for _ in range(600):
+        deep = [deep]
+    imported(tmp_path, [PAIR, PAIR | {"images": deep}])
+    assert [record["reason"] for record in dropped(tmp_path)] == ["invalid_json"]
+
+
+def test_a_damaged_page_of_a_parquet_file_is_noticed(tmp_path):
+    """Where the writer left checksums; without, another text would come."""
+    path = tmp_path / "x.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([PAIR]), path, write_page_checksum=True, compression="none")
+    path.write_bytes(path.read_bytes().replace(b"Two.", b"Ten.", 1))
+    with pytest.raises(SourceError, match=r"x.parquet cannot be read: .*CRC"):
+        import_shards([path], tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", FORMATS)

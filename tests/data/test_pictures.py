@@ -1,6 +1,7 @@
 """Images of rows come in many forms; what is stored is the file as it was."""
 
 import base64
+import os
 
 import pytest
 from PIL import Image as Pillow
@@ -46,6 +47,22 @@ def test_other_images_become_png(tmp_path, value):
 
 
 @pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (os.mkfifo, "it is no file"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is no file"),
+        (lambda path: (path.touch(), os.truncate(path, 2**40)), f"it has {2**40} bytes"),
+        (lambda path: path.symlink_to(path.name), "symbolic links"),
+    ],
+)
+def test_images_without_an_end_are_not_read(tmp_path, make, words):
+    make(tmp_path / "1.jpg")
+    with pytest.raises(BadSample, match=words) as raised:
+        load_pictures("1.jpg", tmp_path, "here")
+    assert raised.value.reason is Reason.MISSING_IMAGE
+
+
+@pytest.mark.parametrize(
     ("value", "reason"),
     [
         ("../secret.jpg", Reason.MISSING_IMAGE),
@@ -67,6 +84,12 @@ def test_images_that_are_not_there_are_named(tmp_path, value, reason):
     with pytest.raises(BadSample) as raised:
         load_pictures(value, root, "here")
     assert raised.value.reason is reason
+
+
+def test_a_long_path_makes_a_short_message(tmp_path):
+    with pytest.raises(BadSample, match=r"cannot read image 'xxx.*File name too long") as raised:
+        load_pictures("x" * 5000, tmp_path, "here")
+    assert len(str(raised.value)) < 300
 
 
 @pytest.fixture

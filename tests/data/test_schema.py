@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.images import MAX_PIXELS, open_image
+from rlaifv_pl.data.images import MAX_PIXELS, open_image, open_images
 from rlaifv_pl.data.schema import Kind, check_key, check_sample, decode_sample, encode_sample, kinds
 from rlaifv_pl.records import Correction, Sample
 from tests.data.samples import bomb, pair, picture
@@ -198,6 +198,8 @@ def test_images_open_as_upright_rgb():
         (picture("GIF"), Reason.UNDECODABLE_IMAGE),
         (bomb(8192, MAX_PIXELS // 8192 + 1), Reason.HUGE_IMAGE),
         (bomb(60_000, 60_000), Reason.HUGE_IMAGE),
+        (picture("PNG", size=(201, 1)), Reason.HUGE_IMAGE),
+        (picture("PNG", size=(1, 201)), Reason.HUGE_IMAGE),
     ],
 )
 def test_images_that_nobody_should_decode_are_named(data, reason):
@@ -205,6 +207,19 @@ def test_images_that_nobody_should_decode_are_named(data, reason):
         open_image(data, "shard-000000.tar, sample 'a'")
     assert raised.value.reason is reason
     assert raised.value.where == "shard-000000.tar, sample 'a'"
+
+
+def test_a_line_of_pixels_opens_up_to_a_length():
+    """A processor that scales the short side to 336 pixels would make 23 million of a line of 69,000."""
+    assert open_image(picture("PNG", size=(200, 1)), "here").size == (200, 1)
+
+
+def test_many_images_of_a_sample_are_limited_together(monkeypatch):
+    monkeypatch.setattr("rlaifv_pl.data.images.MAX_SAMPLE_PIXELS", 3 * 24 * 16)
+    assert len(open_images([picture()] * 3, "sample a, images")) == 3
+    with pytest.raises(BadSample, match="more than 1152 pixels") as raised:
+        open_images([picture()] * 4, "sample a, images")
+    assert (raised.value.reason, raised.value.where) == (Reason.HUGE_IMAGE, "sample a, images[3]")
 
 
 def test_a_fault_survives_the_way_between_processes():

@@ -164,6 +164,33 @@ def test_tars_of_someone_else_are_not_touched(tmp_path):
         (lambda d: (d / "manifest.json").write_text("oops"), "is no manifest of shards"),
         (lambda d: _edit_manifest(d, schema_version=99), "has schema version 99, this program reads"),
         (lambda d: _edit_manifest(d, shards=[_shard_entry("../x.tar")]), "plain file name, got '../x.tar'"),
+        (lambda d: _edit_manifest(d, shards=[_shard_entry("..")]), "plain file name, got '..'"),
+        (lambda d: _edit_manifest(d, shards=[_shard_entry("")]), "plain file name, got ''"),
+        (lambda d: _edit_manifest(d, shards=[_shard_entry("x" * 5000)]), "plain file name, got 'xxx"),
+        (lambda d: _edit_manifest(d, shards=[_shard_entry(7)]), "plain file name, got 7"),
+        (
+            lambda d: _edit_manifest(d, shards=[_shard_entry("a.tar") | {"samples": "1"}]),
+            "samples of a.tar must",
+        ),
+        (
+            lambda d: _edit_manifest(d, shards=[_shard_entry("a.tar") | {"samples": -1}]),
+            "samples of a.tar must",
+        ),
+        (lambda d: _edit_manifest(d, shards=[_shard_entry("a.tar") | {"bytes": 1.0}]), "bytes of a.tar must"),
+        (
+            lambda d: _edit_manifest(d, shards=[_shard_entry("a.tar") | {"sha256": None}]),
+            "sha256 of a.tar must",
+        ),
+        (lambda d: _edit_manifest(d, shards=[_shard_entry("a.tar")] * 2), "a.tar is listed twice"),
+        (lambda d: _edit_manifest(d, schema_version=True), "has schema version True"),
+        (lambda d: _edit_manifest(d, kinds={"sft": "many"}), "kinds must be counts"),
+        (lambda d: _edit_manifest(d, recipe=None), "recipe is None"),
+        (lambda d: _edit_manifest(d, parents=[None]), "parents must be hashes"),
+        (lambda d: (d / "manifest.json").write_text("[" * 10**5), "is no manifest of shards"),
+        (
+            lambda d: (d / "manifest.json").write_text('{"schema_version": ' + "1" * 4000 + "}"),
+            "schema version 111",
+        ),
     ],
 )
 def test_a_damaged_directory_is_refused_with_a_remedy(tmp_path, damage, message):
@@ -188,6 +215,23 @@ def test_a_manifest_with_another_count_is_refused(tmp_path):
     _edit_manifest(tmp_path, shards=[entry | {"samples": 3}])
     with pytest.raises(BadSample, match="manifest says 3 samples, the tar holds 2"):
         load_shards(tmp_path)
+
+
+def test_a_sample_of_gigabytes_is_refused_unread(tmp_path):
+    """A tar may hold a hole that takes no room on the disk."""
+    path = write_tar(tmp_path / "x.tar", [("a.json", b""), ("b.json", b'{"prompt": "Hi?"}')])
+    data, size = bytearray(path.read_bytes()), 2**31
+    data[124:136] = b"%011o\0" % size
+    data[148:156] = b"%06o\0 " % (sum(data[:512]) - sum(data[148:156]) + 8 * 32)
+    with open(path, "wb") as file:
+        file.write(data[:512])
+        file.seek(size, os.SEEK_CUR)
+        file.write(data[512:])
+    shard = Shard(path)
+    with pytest.raises(BadSample, match=rf"x.tar, sample 'a': its members have {size} bytes") as raised:
+        shard.read(0)
+    assert raised.value.reason is Reason.HUGE_SAMPLE
+    assert shard.read(1).prompt == "Hi?"
 
 
 def test_a_dotted_key_is_read_as_the_library_reads_it_and_refused(tmp_path):

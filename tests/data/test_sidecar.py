@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+from rlaifv_pl.data.features import read_features
 from rlaifv_pl.data.shards import ShardSet, ShardWriter, load_shards
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
+from rlaifv_pl.data.survey import Survey
 from tests.data.samples import pair
 
 IDENTITY = {"weights": "abc"}
@@ -101,6 +105,80 @@ def test_a_damaged_file_is_refused(made: Sidecars, damage: str):
     made.path(1).write_bytes({"cut": data[:-9], "foreign": json.dumps({}).encode(), "empty": b""}[damage])
     with pytest.raises(SidecarError, match=r"shard-000001.* no sidecar .*Delete it"):
         made.missing()
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [0, 1, 2],
+        [0, 1, 2, 3, 4],
+        [1, 1, 2, 3],
+        [0, 2, 1, 3],
+        [0, 1, 2, 4],
+        [0.0, 1.0, 2.0, 3.0],
+        [[0, 1, 2, 3]],
+    ],
+)
+def test_parts_that_cannot_be_are_refused_before_and_while_reading(made: Sidecars, ends: list):
+    with safe_open(made.path(0), "pt") as file:
+        head, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors | {"number.ends": torch.tensor(ends)}, made.path(0), head)
+    for read in (made.missing, lambda: made.read(0), lambda: made.whole(0)):
+        with pytest.raises(SidecarError, match=r"shard-000000.*the parts of number"):
+            read()
+
+
+def test_parts_in_a_wrong_order_are_refused(made: Sidecars):
+    """The last shard has one sample: its part would go from 1 to 0."""
+    with safe_open(made.path(2), "pt") as file:
+        head, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors | {"number.ends": torch.tensor([1, 0])}, made.path(2), head)
+    with pytest.raises(SidecarError, match="the parts of number"):
+        made.missing()
+
+
+def test_a_file_that_is_gone_is_named(made: Sidecars):
+    made.path(0).unlink()
+    for read in (lambda: made.read(0), lambda: made.whole(0)):
+        with pytest.raises(SidecarError, match="shard-000000"):
+            read()
+
+
+def test_a_header_that_is_deep_is_refused(made: Sidecars):
+    save_file({"number": torch.zeros(3)}, made.path(0), {"sidecar": "[" * 10**4})
+    with pytest.raises(SidecarError, match=r"no sidecar .*nested"):
+        made.missing()
+
+
+def _sized(sidecars: Sidecars, **changes: torch.Tensor) -> Survey:
+    survey = Survey(sidecars.samples, IDENTITY, lambda samples: None, 0)
+    for shard in survey.sidecars.missing():
+        one = {"tree": torch.tensor([5]), "rows": torch.tensor([6]), "prompt": torch.tensor([7])}
+        survey.sidecars.write(shard, [one | changes for _ in survey.samples.numbers(shard)])
+    return survey
+
+
+def test_sizes_are_read_as_they_were_written(made: Sidecars):
+    assert _sized(made).sizes("rows").tokens.tolist() == [6] * COUNT
+
+
+@pytest.mark.parametrize(
+    "value", [torch.zeros(2, dtype=torch.long), torch.zeros(1), torch.zeros(1, 1).long()]
+)
+def test_sizes_of_another_shape_or_type_are_refused(made: Sidecars, value: torch.Tensor):
+    with pytest.raises(SidecarError, match=r"shard-000000.safetensors has no rows for each of 3 samples"):
+        _sized(made, rows=value).sizes("rows")
+
+
+def test_features_that_point_astray_are_refused(made: Sidecars):
+    """A sample's images are kept with the first that has them, which names itself."""
+    tower = Sidecars(made.samples, "tower", IDENTITY)
+    tower.write(0, [{"first": torch.tensor([first])} for first in (0, 0, 5)])
+    tower.write(1, [{"first": torch.tensor([first])} for first in (1, 0, 1)])
+    assert read_features(tower, 1)["first"].tolist() == [0]
+    for index in (2, 3, 4, 5):
+        with pytest.raises(SidecarError, match="is damaged at sample"):
+            read_features(tower, index)
 
 
 def test_nothing_half_written_is_left(made: Sidecars):

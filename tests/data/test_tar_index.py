@@ -81,6 +81,78 @@ def test_a_negative_size_does_not_lead_in_circles(tmp_path):
     assert raised.value.reason is Reason.CORRUPT_SHARD
 
 
+def _header(name, kind, size, magic=b"ustar\x0000"):
+    """With a right checksum, whatever stands in it."""
+    block = (name + bytes(100 - len(name)) + b"0000644\0" + b"0000000\0" * 2 + size.ljust(12, b"\0")).ljust(
+        148, b"\0"
+    )
+    block = (block + b" " * 8 + kind + bytes(100) + magic).ljust(512, b"\0")
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+@pytest.mark.parametrize(
+    "inserted",
+    [
+        (_header(b"x", b"L", b"%011o\0" % 1) + b"a".ljust(512, b"\0")) * 2000,
+        (_header(b"x", b"x", b"%011o\0" % 13) + b"13 comment=a\n".ljust(512, b"\0")) * 2000,
+        _header(b"x", b"x", b"%011o\0" % 0o7777777777),
+        _header(b"x", b"L", b"\xff" * 11 + b"\0"),
+        _header(b"x", b"L", b"\x80" + bytes(5) + b"\xff" * 6),
+        _header(b"b.json", b"0", b"-0000001000"),
+        _header(b"b.json", b"0", b"\xff" * 10 + b"\xfe\0"),
+        _header(b"b.json", b"0", b"\x80" + bytes(5) + b"\xff" * 6),
+        _header(b"b.json", b"0", b"many"),
+    ],
+    ids=[
+        "names",
+        "pax",
+        "pax size",
+        "name below zero",
+        "name size",
+        "octal",
+        "binary",
+        "huge",
+        "letters",
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1024])
+def test_headers_made_to_trip_a_reader_end_in_a_named_fault(tmp_path, inserted, place):
+    """Chains, negative sizes and sizes beyond any memory: what follows them is never taken for what it is not."""
+    path = write_tar(tmp_path / "x.tar", [("a.json", b"{}"), ("c.json", b"{}")])
+    data = path.read_bytes()
+    path.write_bytes(data[:place] + inserted + data[place:])
+    with pytest.raises(BadSample) as raised:
+        index_tar(path)
+    assert raised.value.reason in (Reason.CORRUPT_SHARD, Reason.TRUNCATED_SHARD, Reason.FOREIGN_MEMBER)
+    assert len(str(raised.value)) < 600
+
+
+def test_a_pax_size_beyond_the_file_is_noticed(tmp_path):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("a.json")
+        info.pax_headers = {"size": "1000000"}
+        tar.addfile(info)
+    with pytest.raises(BadSample) as raised:
+        index_tar(path)
+    assert raised.value.reason in (Reason.CORRUPT_SHARD, Reason.TRUNCATED_SHARD)
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_a_header_lost_to_zeros_is_no_end(tmp_path, format):
+    """The image of the last sample: its text alone would pass for a whole sample."""
+    path = write_tar(tmp_path / "x.tar", [("a.json", b"{}"), ("a.jpg", b"jpg")], format)
+    data = bytearray(path.read_bytes())
+    at = index_tar(path)[0].members["jpg"].offset
+    data[at - (512 if format == tarfile.USTAR_FORMAT else 1536) : at] = bytes(
+        512 if format == tarfile.USTAR_FORMAT else 1536
+    )
+    path.write_bytes(data)
+    with pytest.raises(BadSample, match="goes on after an end mark") as raised:
+        index_tar(path)
+    assert raised.value.reason is Reason.CORRUPT_SHARD
+
+
 def test_a_compressed_tar_is_no_shard(tmp_path):
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w:gz") as tar:

@@ -79,6 +79,15 @@ def test_show_counts_words_and_names_the_longer_side(tmp_path, capsys):
     assert table_value(printed, "with images") == "0: 3, 1: 1"
 
 
+def test_show_tells_of_samples_that_lack_a_side(tmp_path, capsys):
+    """They are no fault of the tar's, and one who looks for them must see them."""
+    path = write(tmp_path / "shards", [pair("a", chosen="yes"), pair("b", chosen="yes")])
+    tar = tmp_path / "shards" / "shard-000000.tar"
+    tar.write_bytes(tar.read_bytes().replace(b'"rejected"', b'"rejecteX"', 1))
+    show([path], out=str(tmp_path / "sheet.png"))
+    assert table_value(capsys.readouterr().out, "longer side") == "chosen 0%, rejected 100%, equal 0%"
+
+
 def test_show_reports_what_was_dropped(tmp_path, capsys):
     with ShardWriter(tmp_path / "shards", recipe={}) as writer:
         writer.write(pair())
@@ -124,6 +133,19 @@ def test_text_wraps_at_spaces_and_ends_in_an_ellipsis():
     assert wrap("one two three", font, 8 * 7) == ["one two", "three"]
     assert wrap("abcdefghij", font, 8 * 7) == ["abcd..."]
     assert wrap("one two three four", font, 8 * 9, max_lines=1) == ["one tw..."]
+
+
+def test_a_long_word_is_cut_in_few_steps():
+    class Counting(EightPixelFont):
+        asked = 0
+
+        def getlength(self, text):
+            self.asked += 1
+            return super().getlength(text)
+
+    font = Counting()
+    assert wrap("x" * 100_000, font, 8 * 7) == ["xxxx..."]
+    assert font.asked < 50
 
 
 def test_empty_shards_say_that_there_is_nothing_to_draw(tmp_path):

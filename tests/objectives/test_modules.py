@@ -373,10 +373,10 @@ def test_a_bad_sample_of_the_reader_is_raised_or_dropped(llava: Path):
     """A photo that cannot be decoded is found in the collator, a broken member before it."""
     module = make(DPOModule, llava)
     broken = replace(PAIRS[0], key="x", images=(photo(0)[:60],))
-    with pytest.raises(BadSample, match=r"sample x: .*\[undecodable_image\]"):
+    with pytest.raises(BadSample, match=r"sample x, images\[0\]: .*\[undecodable_image\]"):
         module.collator("raise")([broken])
     batch = module.collator("skip")([broken, PAIRS[1]])
-    assert batch.keys == ["b"] and batch.dropped == [("sample x", "undecodable_image")]
+    assert batch.keys == ["b"] and batch.dropped == [("sample x, images[0]", "undecodable_image")]
 
 
 def test_training_goes_on_without_bad_samples_and_counts_them(llava: Path, tmp_path: Path):

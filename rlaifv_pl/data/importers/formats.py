@@ -1,9 +1,10 @@
 """The formats that can be imported, and which of them a source has: told by its columns, never by its name."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, Literal, NamedTuple
 
+from rlaifv_pl.data.fields import shorten
 from rlaifv_pl.data.importers import llamafactory, llava, plain, rankings, rlaifv, swift, trl
 from rlaifv_pl.data.importers.rows import Row
 from rlaifv_pl.data.importers.sources import SourceError
@@ -68,8 +69,8 @@ def matching(columns: Mapping[str, Any]) -> set[str]:
     return {name for name, format in FORMATS.items() if format.recognises(columns)}
 
 
-def detect_format(rows: Iterable[Row]) -> Format:
-    """Tell the format by the first rows of a source; those that look like none are no witnesses.
+def detect_format(rows: Sequence[Row]) -> Format:
+    """Tell the format by the first rows of a source, at least one; those that look like none are no witnesses.
 
     Raises:
         SourceError: no row looks like any format, or they look like several.
@@ -79,12 +80,13 @@ def detect_format(rows: Iterable[Row]) -> Format:
     common = reduce(set.intersection, found) if found else set()
     if len(common) == 1:
         return FORMATS[common.pop()]
-    columns = sorted({name for row in seen for name, value in row.columns.items() if value is not None})
+    held = {name for row in seen for name, value in row.columns.items() if value is not None}
+    columns = shorten(sorted(held), length=200)
     if found:
         names = [name for name in FORMATS if any(name in some for some in found)]
         said = f"the columns {columns} are of several formats, {' and '.join(names)}. Name one with `format`"
     else:
         said = f"no known format has the columns {columns}. Rename them to those of one, or name it with `format`"
-    where = f"{seen[0].source.path}, rows {seen[0].number} to {seen[-1].number}" if seen else "the source"
+    where = f"{rows[0].source.path}, rows {rows[0].number} to {rows[-1].number}"
     listed = "".join(f"\n  {name}: {format.columns}" for name, format in FORMATS.items())
     raise SourceError(f"{where}: {said}. Known are{listed}")

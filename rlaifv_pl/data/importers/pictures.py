@@ -4,6 +4,7 @@ import base64
 import binascii
 import io
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
 from rlaifv_pl.data.images import STORED_FORMATS, image_extension, open_image
 from rlaifv_pl.data.importers.web import fetch_picture
+from rlaifv_pl.data.schema import MAX_SAMPLE_BYTES
 from rlaifv_pl.data.urls import redact
 
 SOURCE_FORMATS = (*STORED_FORMATS, "GIF", "BMP", "TIFF", "PPM")
@@ -111,6 +113,18 @@ def _from_path(text: str, root: Path, where: str) -> bytes:
             Reason.MISSING_IMAGE, where, f"image {text!r} lies outside of images_root {str(root)!r}"
         )
     try:
-        return path.read_bytes()
+        return _read_file(path)
     except (OSError, ValueError) as error:
-        raise BadSample(Reason.MISSING_IMAGE, where, f"cannot read image {shorten(text)}: {error}") from None
+        # The system's errors repeat the path, however long.
+        why = getattr(error, "strerror", None) or error
+        raise BadSample(Reason.MISSING_IMAGE, where, f"cannot read image {shorten(text)}: {why}") from None
+
+
+def _read_file(path: Path) -> bytes:
+    """A file that has an end: from a pipe or a device one would read forever."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is no file")
+    if status.st_size > MAX_SAMPLE_BYTES:
+        raise OSError(f"it has {status.st_size} bytes, more than {MAX_SAMPLE_BYTES}")
+    return path.read_bytes()

@@ -58,7 +58,7 @@ class Row:
         """
         value = self.parsed().get(column)
         if value is None:
-            detail = f"there is no {column!r} among the columns {sorted(self.parsed())}"
+            detail = f"there is no {column!r} among the columns {shorten(sorted(self.parsed()), length=200)}"
             raise BadSample(Reason.MISSING_FIELD, self.where, detail)
         return value
 

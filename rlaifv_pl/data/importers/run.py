@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from rlaifv_pl.data.atomic import atomic_file
-from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.importers.formats import FIRST_ROWS, FORMATS, FormatName, detect_format
 from rlaifv_pl.data.importers.rows import Row, read_rows
 from rlaifv_pl.data.importers.sources import Source, SourceError, find_sources, fingerprint
@@ -95,11 +95,18 @@ def _import_source(source: Source, settings: ImportOptions, account: "_Account")
     for row in track(chain(first, rows), source.path.name, **progress):
         try:
             samples = format.read(row)
-        except BadSample as fault:
-            account.drop(row, fault)
+        except (BadSample, RecursionError) as error:
+            account.drop(row, error)
             continue
         for sample in samples:
             account.take(row, sample)
+
+
+def _of_row(error: BadSample | RecursionError, row: Row) -> BadSample:
+    if isinstance(error, RecursionError):
+        return BadSample(Reason.INVALID_JSON, row.where, "the row is nested too deeply")
+    # What the writer refuses it names by key; a user looks for file and row.
+    return BadSample(error.reason, row.where, error.detail)
 
 
 @dataclass
@@ -119,13 +126,12 @@ class _Account:
             check_sample(sample, row.where)
             self.writer.write(replace(sample, prompt=simplify(sample.prompt)))
             self.kept += 1
-        except BadSample as fault:
-            self.drop(row, fault)
+        except (BadSample, RecursionError) as error:
+            self.drop(row, error)
 
-    def drop(self, row: Row, fault: BadSample) -> None:
+    def drop(self, row: Row, error: BadSample | RecursionError) -> None:
         """Count a row that cannot be used, list it with its remedy, and print it if it is among the first."""
-        # What the writer refuses it names by key; a user looks for file and row.
-        fault = BadSample(fault.reason, row.where, fault.detail)
+        fault = _of_row(error, row)
         if self.on_bad == "raise":
             raise fault
         self.writer.drop(fault.reason)

@@ -14,7 +14,9 @@ import pyarrow
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from pyarrow.parquet import ParquetFile
 
+from rlaifv_pl.data.fields import shorten
 from rlaifv_pl.data.manifest import hash_file
+from rlaifv_pl.data.strict_json import unique_fields
 
 HUB = "hub:"
 """Begins the name of a data set on the hub."""
@@ -68,9 +70,14 @@ def read_cells(source: Source) -> Iterator[tuple[int, Any]]:
     """
     try:
         yield from _reader(source)(source.path)
-    except (json.JSONDecodeError, pyarrow.ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
-        detail = f"{source.path} cannot be read: {error}. Download or write the file again."
-        raise SourceError(detail) from error
+    except SourceError:
+        raise
+    except Exception as error:
+        # On broken files readers raise whatever they stumble over: ValueError, OSError, RecursionError, Arrow's own.
+        detail = shorten(str(error).rstrip("."), length=300)
+        raise SourceError(
+            f"{source.path} cannot be read: {detail}. Download or write the file again."
+        ) from error
 
 
 def fingerprint(source: Source) -> dict[str, str]:
@@ -90,11 +97,9 @@ def _expand(path: Path) -> list[Path]:
     if (path / "dataset_info.json").exists():
         return [path]
     if (path / "dataset_dict.json").exists():
-        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
-        raise FileNotFoundError(
-            f"{path} holds the splits {splits}. Import one of them, such as {path / splits[0]}."
-        )
-    files = [file for file in sorted(path.glob("*")) if file.suffix.lower() in _READERS]
+        splits = sorted(inner.parent.name for inner in path.glob("*/dataset_info.json"))
+        raise FileNotFoundError(f"{path} holds the splits {splits}. Import one of them.")
+    files = [file for file in sorted(path.glob("*")) if file.suffix.lower() in _READERS and file.is_file()]
     if not files:
         raise FileNotFoundError(
             f"{path} is no file ending in {', '.join(_READERS)}, no directory of such files, and no directory "
@@ -110,7 +115,7 @@ def _reader(source: Source) -> Callable[[Path], Iterator[tuple[int, Any]]]:
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    with ParquetFile(path) as file:
+    with ParquetFile(path, page_checksum_verification=True) as file:
         yield from enumerate(_plain_rows(file.iter_batches(_BATCH_ROWS)))
 
 
@@ -152,7 +157,10 @@ def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
     with open(path, "rb") as file:
         first = file.read(1024).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
         file.seek(0)
-        yield from enumerate(json.load(file)) if first == b"[" else _read_lines(file)
+        if first == b"[":
+            yield from enumerate(json.load(file, object_pairs_hook=unique_fields))
+        else:
+            yield from _read_lines(file)
 
 
 def _read_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
@@ -160,7 +168,7 @@ def _read_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line)
+            yield number, json.loads(line, object_pairs_hook=unique_fields)
         except (ValueError, RecursionError):
             yield number, line.decode(errors="replace")
 
