@@ -98,7 +98,7 @@ def headed(case: Case) -> None:
 
 def holed(case: Case) -> None:
     """A member of gigabytes that takes no room on the disk."""
-    path, size = case.tar(), case.rng.choice([2**26, 2**31])
+    path, size = case.tar(), case.rng.choice([2**26, 2**29])
     name = case.rng.choice(["s99.json", "s99.png"])
     kept = b"".join(_plain(member) for member in members(path))
     with open(path, "wb") as file:

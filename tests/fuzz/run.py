@@ -131,8 +131,9 @@ class Fuzzer:
 
     def _is_changed(self, case: Case) -> bool:
         """Whether a shard that the manifest lists is not as it was written."""
+        manifest = case.shards / MANIFEST_NAME
         try:
-            document = json.loads((case.shards / MANIFEST_NAME).read_bytes())
+            document = json.loads(manifest.read_bytes() if manifest.is_file() else b"")
             listed = {info["name"] for info in document["shards"]}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False  # Nothing is listed, and nothing read.
