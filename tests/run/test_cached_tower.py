@@ -275,7 +275,7 @@ def test_sharded_towers_are_refused():
     from lightning.pytorch.strategies import FSDPStrategy
 
     trainer = SimpleNamespace(strategy=FSDPStrategy())
-    with pytest.raises(ValueError, match=r"trainer\.strategy shards it"):
+    with pytest.raises(ValueError, match=r"trainer\.strategy cuts it"):
         CachedTower.sidecars(None, None, trainer, 0)
 
 

@@ -24,4 +24,4 @@ def mmhal(
     """
     judge_of = MmhalJudge(name=name, engine=judge, wording=wording, memory=Path(memory) if memory else None)
     lacking = judge_of.review(MmhalBenchmark.load(Path(responses)), Path(out))
-    Console().print(f"reviews are in {out}; answers without one: {lacking}")
+    Console().print(f"reviews are in {out}; answers without one: {lacking}", soft_wrap=True)
