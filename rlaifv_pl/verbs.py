@@ -45,6 +45,7 @@ VERBS = {
     },
     "rounds": {"_help": "runs that make their own shards", "status": status},
     "evaluate": metrics.evaluate,
+    "respond": metrics.respond,
     "judge": {"_help": "reviews of saved responses by a language model", "mmhal": mmhal},
     "pope": metrics.pope,
     "report": pages.report,
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         named.insert(1, "run")  # `rlaifv feedback --config FILE` is what one means by feedback.
     # Feedback is made of parts that configs name, and a figure of files that are not alike, so that all they take is
     # an option.
-    positional = not {*named[:1]} & {"feedback", "evaluate", "judge"}
+    positional = not {*named[:1]} & {"feedback", "evaluate", "respond", "judge"}
     try:
         auto_cli(VERBS, args=named, parser_class=Parser, allow_abbrev=False, as_positional=positional)
     except EXPLAINED as error:

@@ -38,6 +38,8 @@ def in_small(command: str) -> str:
         )
     if command.startswith("rlaifv feedback --config"):
         added += " --limit 24 --policy.dtype float32 --feedback" + SHORT.format("feedback")
+    if "--model.images" in command:
+        added += " --model.max_new_tokens 4"
     return command + added
 
 
@@ -47,6 +49,7 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     for name in ("configs", "train.py", "rlaifv_pl"):
         (home / name).symlink_to(ROOT / name)
+    (home / "photos").symlink_to(coco.ROOT / "images")
     (home / "DIR").symlink_to(shipped("base"))
     coco.write_trl(home).rename(home / "my_pairs.parquet")
     write_responses(home)
@@ -93,6 +96,8 @@ def test_the_commands_of_the_readme_run_in_their_order(home, monkeypatch):
         run(in_small(command), monkeypatch)
     chair, pope = (json.loads((home / f"{name}.json").read_text()) for name in ("chair", "pope"))
     assert chair["n"] == 128 and chair["CHAIRs"] > 90 and pope["accuracy"] == 50 and pope["recall"] == 100
+    asked, said = ((home / name).read_text().splitlines() for name in ("questions.json", "mine.jsonl"))
+    assert json.loads((home / "mine.json").read_text())["n"] == len(asked) == len(said)
     assert (home / "my-model" / "model.safetensors").is_file() and (home / "mine.png").stat().st_size > 10_000
     assert all("</html>" in (home / f"{name}.html").read_text() for name in ("quickstart", "mine"))
 

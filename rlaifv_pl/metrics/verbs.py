@@ -1,11 +1,12 @@
-"""`rlaifv evaluate`: saved responses to a benchmark, to figures; `rlaifv pope`: questions for one's own images."""
+"""`rlaifv evaluate`: responses to a benchmark, saved or a model's own, to figures; `rlaifv respond`: a model's
+responses alone; `rlaifv pope`: questions for one's own images."""
 
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +25,7 @@ from rlaifv_pl.metrics.mme import MmeBenchmark
 from rlaifv_pl.metrics.mmstar import MMStarBenchmark
 from rlaifv_pl.metrics.pope import PopeBenchmark
 from rlaifv_pl.metrics.pope_builder import Strategy, build_pope
+from rlaifv_pl.metrics.respond import Responder, respond_to
 from rlaifv_pl.metrics.table import is_count
 from rlaifv_pl.metrics.vqa import VqaBenchmark
 
@@ -31,6 +33,18 @@ MetricName = Literal["chair", "amber", "pope", "mmstar", "mme", "hallusionbench"
 
 _SELF_CONTAINED = ("mmstar", "mme", "hallusionbench", "mmhal")
 """Benchmarks whose official responses hold the right answers as well."""
+
+
+class Rules(TypedDict, total=False):
+    """Options that only some benchmarks have.
+
+    Args:
+        variant: of chair: A (as the POPE paper's figures) or C (as Object HalBench's rules).
+        similarity: of amber: file of two words and their cosine a line; without, only equal words mean the same.
+    """
+
+    variant: Variant | None
+    similarity: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,10 +63,10 @@ def evaluate(
     responses: str,
     ground_truth: str | None = None,
     out: str | None = None,
-    variant: Variant | None = None,
-    similarity: str | None = None,
-) -> dict[str, Any]:
-    """Figures of a model's saved responses to a public benchmark, by rules: no model, no network.
+    model: Responder | None = None,
+    **rules: Unpack[Rules],
+) -> dict[str, Any] | None:
+    """Figures of a model's responses to a public benchmark, by rules. Of saved ones: no model, no network.
 
     Args:
         metric: the benchmark.
@@ -64,13 +78,19 @@ def evaluate(
             captions; amber: its directory `data`; pope: a file of questions; vqa: annotations. mmstar, mme and
             hallusionbench: only if the responses do not hold the answers.
         out: JSON file to write the figures to.
-        variant: of chair: A (as the POPE paper's figures) or C (as Object HalBench's rules).
-        similarity: of amber: file of two words and their cosine a line; without, only equal words mean the same.
+        model: who answers first, as `rlaifv respond` does; `responses` is then what is written.
+        rules: options that only some benchmarks have.
+
+    Returns:
+        the figures; None in a process that only helped the first one to answer.
 
     Raises:
         BenchmarkError: a file is not as it must be, or an option is missing or too many.
     """
-    _check(metric, ground_truth, variant, similarity)
+    _check(metric, ground_truth, model, rules)
+    if model is not None and not _respond(metric, str(ground_truth), responses, model):
+        return None
+    variant, similarity = rules.get("variant"), rules.get("similarity")
     given = Given(
         metric=metric,
         responses=Path(responses),
@@ -81,13 +101,34 @@ def evaluate(
     benchmark = OPENED[metric](given)
     name, figures = measure(benchmark, benchmark.read(given.responses))
     sources = {"responses": responses, "ground_truth": ground_truth, "similarity": similarity}
-    report = {"metric": metric, "variant": variant, "name": name, **figures, **sources}
+    answered_by = {} if model is None else {"model": model.name}
+    report = {"metric": metric, "variant": variant, "name": name, **figures, **sources, **answered_by}
     Console().print(_table(name, figures))
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(Path(out)) as file:
             file.write((json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
     return report
+
+
+def respond(metric: MetricName, ground_truth: str, out: str, model: Responder) -> None:
+    """Let a model answer a public benchmark, greedily, and save its responses for `rlaifv evaluate` or `rlaifv judge`.
+
+    Killed anywhere, the same command goes on where it was. Several processes share the work when a launcher
+    starts them: `torchrun --nproc-per-node 8 --no-python rlaifv respond ...`.
+
+    Args:
+        metric: the benchmark.
+        ground_truth: official files, as of `rlaifv evaluate`, which hold the prompts; vqa: a directory of questions
+            and annotations; mmhal: the authors' template; chair: every image of it is described.
+        out: responses to write, in the official format: JSON, JSON lines, a workbook (mmstar) or a directory (mme).
+        model: who answers, and what it is shown.
+
+    Raises:
+        BenchmarkError: a file is not as it must be, or an image is missing.
+    """
+    if _respond(metric, ground_truth, out, model):
+        Console().print(f"responses are in {out}")
 
 
 def pope(
@@ -134,6 +175,20 @@ def _amber(given: Given) -> AmberBenchmark:
     return AmberBenchmark(given.ground_truth, similarity)
 
 
+def _respond(metric: str, ground_truth: str, out: str, model: Responder) -> bool:
+    """As `respond_to`."""
+    source = Path(ground_truth)
+    if Path(out).resolve() == source.resolve():
+        raise BenchmarkError(f"{out} holds what is asked: name another place for the responses")
+    given = Given(metric=metric, responses=source, ground_truth=source, variant=None, similarity=None)
+    return respond_to(ASKED[metric](given), model, Path(out))
+
+
+def _all_images(given: Given) -> ChairBenchmark:
+    # The variant decides which objects there are, and not which images.
+    return ChairBenchmark(read_objects(given.ground_truth, "A"), "A")
+
+
 OPENED: dict[str, Callable[[Given], Benchmark]] = {
     "chair": _chair,
     "amber": _amber,
@@ -144,21 +199,29 @@ OPENED: dict[str, Callable[[Given], Benchmark]] = {
     "vqa": lambda given: VqaBenchmark.load(given.ground_truth),
     "mmhal": lambda given: MmhalBenchmark.load(given.responses),
 }
-"""How each benchmark is opened."""
+"""How each benchmark is opened, to measure responses."""
+
+ASKED = OPENED | {"chair": _all_images}
+"""And how to be answered."""
 
 
-def _check(metric: str, ground_truth: str | None, variant: str | None, similarity: str | None) -> None:
+def _check(metric: str, ground_truth: str | None, model: Responder | None, rules: Rules) -> None:
     """That each option is given where it means something, and nowhere else."""
+    variant = rules.get("variant")
     if metric == "chair" and variant is None:
         raise BenchmarkError(
             f"chair has variants whose figures differ: give --variant, one of {get_args(Variant)}"
         )
     if metric != "chair" and variant is not None:
         raise BenchmarkError(f"{metric} has no variants: leave --variant out")
-    if metric != "amber" and similarity is not None:
+    if metric != "amber" and rules.get("similarity") is not None:
         raise BenchmarkError(f"{metric} asks for no similarity of words: leave --similarity out")
+    if metric == "mmhal" and model is not None:
+        raise BenchmarkError("figures of mmhal are of reviews: `rlaifv respond`, then `rlaifv judge mmhal`")
     if metric == "mmhal" and ground_truth is not None:
         raise BenchmarkError("reviews of mmhal hold what is right: leave --ground_truth out")
+    if ground_truth is None and model is not None:
+        raise BenchmarkError(f"what a model is asked is in the files of {metric}: give --ground_truth")
     if ground_truth is None and metric not in _SELF_CONTAINED:
         raise BenchmarkError(f"responses of {metric} do not hold what is right: give --ground_truth")
 
