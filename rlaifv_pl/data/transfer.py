@@ -91,6 +91,7 @@ class _Growing:
             self._count(chunk)
 
     def fill(self, directory: RemoteDirectory) -> None:
+        """Fetch what is missing, from where the file ends."""
         if self.size < self.shard.bytes:
             try:
                 with directory.open(self.shard.name, self.size, self.shard.bytes) as opened:

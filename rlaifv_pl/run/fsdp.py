@@ -61,6 +61,11 @@ class FSDP2(ModelParallelStrategy):
         return True
 
     def setup_environment(self) -> None:
+        """Let the processes find each other, and lay out which of them share a copy.
+
+        Raises:
+            ValueError: copies of that size do not come out even.
+        """
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
         together = self.devices_per_copy or self.world_size
