@@ -11,7 +11,7 @@
 - `remote`: directories of shards behind URLs to copies on this machine (with `transfer`, one file; `urls`, what is
   behind them)
 - `shards`: tars to samples, at random (with `tar_index`)
-- `importers`: rows in the formats of TRL, RLAIF-V and LLaVA to shards
+- `importers`: rows in the formats of others, from TRL's to OpenAI's, to shards
 - `sidecar`: what was computed of samples once, beside their shards (with `fill`, computing it; `survey`, how large
   they are and which belong together; `known`, log-ps under a cached reference; `features`, of a vision tower)
 - `order`: the global order of an epoch, dealt out to the ranks by count or by tokens, restartable anywhere

@@ -103,8 +103,8 @@ def slice_like(value: Tensor, like: Tensor) -> Tensor:
     """This process's slice of a whole tensor that all of them have, cut like another."""
     if not isinstance(like, DTensor):
         return value
-    here = value.to(like.device)
-    return distribute_tensor(here, like.device_mesh, like.placements, src_data_rank=None)
+    # From no other process: each cuts its own.
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 @contextmanager

@@ -231,17 +231,13 @@ class AlignmentModule(L.LightningModule):
         for group, settings in zip(self.optimizers().param_groups, self._settings, strict=True):
             group.update(settings, initial_lr=settings["lr"])
 
-    def total_steps(self) -> int:
-        """Optimiser updates that the schedule spans, from the shards of now."""
-        return steps_of(self.trainer, self.schedule_epochs or self.trainer.max_epochs)
-
     def on_train_epoch_start(self) -> None:
         # Shards may differ from epoch to epoch, and with them the length of the run.
         self.__dict__.pop("_planned_steps", None)
 
     @cached_property
     def _planned_steps(self) -> int:
-        return self.total_steps()
+        return steps_of(self.trainer, self.schedule_epochs or self.trainer.max_epochs)
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         if self.cached:

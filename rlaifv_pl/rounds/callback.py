@@ -88,6 +88,11 @@ class Rounds(Checkpoint):
         self._schedule_start = 0
 
     def setup(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
+        """Take the place of `data.train`: from here on, the DataModule asks for the shards of an epoch.
+
+        Raises:
+            RunError: as `check_rounds`.
+        """
         if stage != "fit":
             return
         check_rounds(trainer, pl_module, self.epochs, self.refresh)

@@ -37,7 +37,7 @@ class FSDP2(ModelParallelStrategy):
 
     def __init__(
         self,
-        compute: Literal["bfloat16", "float16"] | None = None,
+        compute: Literal["bfloat16"] | None = None,
         devices_per_copy: int | None = None,
         distributed_checkpoint: bool = True,
         timeout: timedelta = timedelta(hours=1),

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlaifv_pl.objectives.base import AlignmentModule
+from rlaifv_pl.objectives.schedule import steps_of
 
 
 def planned(epochs: int, steps: int, limit: float, accumulate: int, a_round: int | None = None) -> int:
@@ -16,7 +16,7 @@ def planned(epochs: int, steps: int, limit: float, accumulate: int, a_round: int
         limit_train_batches=limit,
         accumulate_grad_batches=accumulate,
     )
-    return AlignmentModule.total_steps(SimpleNamespace(trainer=trainer, schedule_epochs=a_round))
+    return steps_of(trainer, a_round or epochs)
 
 
 @pytest.mark.parametrize(
