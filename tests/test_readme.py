@@ -1,4 +1,4 @@
-"""The README's commands, run one after the other as a newcomer would, on small data."""
+"""The commands of the README and the guides, run one after the other as a newcomer would, on small data."""
 
 import json
 import re
@@ -14,9 +14,10 @@ from rlaifv_pl.world import shipped
 from tests import coco
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = re.findall(
-    r"^    (?:.*&& )?((?:python train\.py|rlaifv) .*)$", (ROOT / "README.md").read_text(), re.MULTILINE
-)
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+COMMAND = re.compile(r"^    (?:.*&& )?((?:python train\.py|rlaifv) .*)$", re.MULTILINE)
+COMMANDS = list(dict.fromkeys(line for page in PAGES for line in COMMAND.findall(page.read_text())))
+LINK = re.compile(r"\]\(([^)#:]+)(?:#([^)]*))?\)")
 SMALL = (
     " --trainer.limit_train_batches 2 --trainer.max_epochs 1 --trainer.accelerator cpu"
     " --trainer.precision 32-true --trainer.enable_progress_bar false --trainer.accumulate_grad_batches 1"
@@ -40,6 +41,8 @@ def in_small(command: str) -> str:
         added += " --limit 24 --policy.dtype float32 --feedback" + SHORT.format("feedback")
     if "--model.images" in command:
         added += " --model.max_new_tokens 4"
+    if command.startswith("rlaifv world measure"):
+        added += " --count 8"
     return command + added
 
 
@@ -52,8 +55,23 @@ def home(tmp_path_factory):
     (home / "photos").symlink_to(coco.ROOT / "images")
     (home / "DIR").symlink_to(shipped("base"))
     coco.write_trl(home).rename(home / "my_pairs.parquet")
+    write_rows(home)
     write_responses(home)
     return home
+
+
+def write_rows(home: Path) -> None:
+    """Twenty rows as somebody would write them by hand."""
+    rows = [
+        {
+            "image": photo.path.name,
+            "question": "What is there?",
+            "chosen": photo.chosen,
+            "rejected": photo.rejected,
+        }
+        for photo in coco.photos()[:20]
+    ]
+    (home / "my_rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
 def write_responses(home: Path) -> None:
@@ -74,7 +92,7 @@ def run(command: str, monkeypatch) -> None:
 
 
 @coco.needs_photos
-def test_the_commands_of_the_readme_run_in_their_order(home, monkeypatch):
+def test_the_commands_of_the_readme_and_the_guides_run_in_their_order(home, monkeypatch):
     monkeypatch.chdir(home)
     quickstart, *others = COMMANDS
     assert len(others) >= 9 and quickstart.endswith("configs/quickstart.yaml")
@@ -100,6 +118,16 @@ def test_the_commands_of_the_readme_run_in_their_order(home, monkeypatch):
     assert json.loads((home / "mine.json").read_text())["n"] == len(asked) == len(said)
     assert (home / "my-model" / "model.safetensors").is_file() and (home / "mine.png").stat().st_size > 10_000
     assert all("</html>" in (home / f"{name}.html").read_text() for name in ("quickstart", "mine"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("*.md"), ROOT / "shards" / "README.md"], ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page):
+    for path, heading in LINK.findall(page.read_text()):
+        target = page.parent / path
+        assert target.exists(), f"{page.name} links to {path}"
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", one).lower().replace(" ", "-") for one in headings]
 
 
 def test_the_console_script_is_installed():
