@@ -25,6 +25,10 @@ class Reason(StrEnum):
     )
     CORRUPT_SHARD = "corrupt_shard", "Copy the shard again, or write it again from its source."
     FOREIGN_MEMBER = "foreign_member", "Write shards with `ShardWriter`: shards/README.md lists the members."
+    BAD_LINK = (
+        "bad_link",
+        "Link images only to an earlier image of the same tar, or write the shards again with `share_images` false.",
+    )
     DUPLICATE_MEMBER = "duplicate_member", "Keep one member of each name and write the shard again."
 
     MISSING_JSON = "missing_json", "Write `<key>.json` beside the images of the sample."

@@ -79,6 +79,17 @@ def test_show_counts_words_and_names_the_longer_side(tmp_path, capsys):
     assert table_value(printed, "with images") == "0: 3, 1: 1"
 
 
+def test_verify_tells_what_is_shared(tmp_path, capsys):
+    """Four samples of one image in shards of three: two links, and a copy in the second shard."""
+    samples = [pair(f"k{number}") for number in range(4)]
+    verify([write(tmp_path / "shards", samples, samples_per_shard=3)])
+    printed = capsys.readouterr().out
+    assert table_value(printed, "images shared") == "2"
+    assert table_value(printed, "bytes saved by it") == str(2 * len(picture()))
+    verify([write(tmp_path / "whole", samples, share_images=False)])
+    assert "shared" not in capsys.readouterr().out
+
+
 def test_show_tells_of_samples_that_lack_a_side(tmp_path, capsys):
     """They are no fault of the tar's, and one who looks for them must see them."""
     path = write(tmp_path / "shards", [pair("a", chosen="yes"), pair("b", chosen="yes")])

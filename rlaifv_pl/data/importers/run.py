@@ -37,6 +37,7 @@ class ImportOptions:
         fetch: whether images behind URLs are fetched. A row could name any address that this machine reaches.
         on_bad: whether a bad row is skipped and listed in `<out>/dropped.jsonl`, or ends the import.
         samples_per_shard: size of every shard but the last.
+        share_images: whether an image that a shard holds already is stored as a link to it, which `webdataset` skips.
     """
 
     format: FormatName = "auto"
@@ -44,6 +45,7 @@ class ImportOptions:
     fetch: bool = False
     on_bad: OnBad = "skip"
     samples_per_shard: int = 1000
+    share_images: bool = True
 
 
 def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any) -> Manifest:
@@ -72,7 +74,8 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         **asdict(settings),
         "images_root": settings.images_root and str(settings.images_root),
     }
-    with ShardWriter(out, recipe=recipe, samples_per_shard=settings.samples_per_shard) as writer:
+    layout = {"samples_per_shard": settings.samples_per_shard, "share_images": settings.share_images}
+    with ShardWriter(out, recipe=recipe, **layout) as writer:
         with atomic_file(writer.directory / DROPPED_NAME) as file:
             account = _Account(writer, file, settings.on_bad)
             for source in found:
