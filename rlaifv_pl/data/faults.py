@@ -35,6 +35,10 @@ class Reason(StrEnum):
     INVALID_JSON = "invalid_json", "Write one JSON object in UTF-8, without NaN or Infinity."
     WRONG_TYPE = "wrong_type", "Compare the field with shards/README.md."
     MISSING_FIELD = "missing_field", "Add the column, or name the right format with `format=`."
+    VIDEO_OR_AUDIO = (
+        "video_or_audio",
+        "Leave such rows out, or give some of the video's frames as images.",
+    )
 
     MISSING_IMAGE = (
         "missing_image",

@@ -14,9 +14,10 @@ from rlaifv_pl.data.contact_sheet import draw_contact_sheet
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.importers.run import ImportOptions, import_shards
-from rlaifv_pl.data.manifest import ShardInfo, hash_file, read_manifest
+from rlaifv_pl.data.manifest import Manifest, ShardInfo, hash_file, read_manifest
 from rlaifv_pl.data.remote import local
 from rlaifv_pl.data.schema import Kind, check_sample, kinds
+from rlaifv_pl.data.shard_writer import SHARED_NOTE
 from rlaifv_pl.data.shards import Shard, check_length, load_shards
 from rlaifv_pl.data.tar_index import Shared
 from rlaifv_pl.data.urls import redact
@@ -39,7 +40,20 @@ def import_(sources: list[str] | str, out: str, **options: Any) -> None:
     table = Table("samples", "number", title=f"imported to {out}")
     _add_counts(table, manifest.kinds, prefix="")
     _add_counts(table, manifest.drops, prefix="dropped: ")
+    for name, value in _checks(manifest):
+        table.add_row(name, value)
     Console().print(table)
+
+
+def _checks(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Rows on what an import noted: images that several samples share, and which side of the pairs is longer."""
+    notes = manifest.notes
+    if shared := notes.get(SHARED_NOTE):
+        yield "images shared", f"{shared['images']}, {shared['bytes'] / 1e6:.1f} MB saved"
+    if longer := notes.get("longer_side"):
+        shares = (f"{side} {count / sum(longer.values()):.0%}" for side, count in longer.items())
+        yield "longer side", ", ".join(shares)
+        yield "words", ", ".join(f"{side} {notes[f'{side}_words']:.1f}" for side in ("chosen", "rejected"))
 
 
 def verify(paths: list[str] | str) -> None:
