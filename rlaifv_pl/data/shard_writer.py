@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 
 # No clock and no account in the headers: the same samples must give the same bytes.
 _HEADER: dict[str, Any] = {"mtime": 0, "user": "rlaifv", "group": "rlaifv", "mode": 0o644}
-SHARED_NOTE = "shared_images"
-"""Name of the manifest's note on images that are links: how many, and the bytes that they would have taken."""
 UNFINISHED_NAME = "UNFINISHED"
 _UNFINISHED_TEXT = """Shards are being written here, or their writing was interrupted.
 Run the same command again: it starts over.
@@ -118,6 +116,11 @@ class ShardWriter:
         if self._growing.samples == self.samples_per_shard:
             self._finish_shard()
 
+    @property
+    def shared(self) -> dict[str, int]:
+        """Images that became links so far, and the bytes that they would have taken; empty where there are none."""
+        return dict(self._shared + (self._growing.shared if self._growing else Counter()))
+
     def drop(self, reason: str, count: int = 1) -> None:
         """Count samples that were left out, for the manifest. Any name will do, `Reason`s are names."""
         self._drops[str(reason)] += count
@@ -147,7 +150,7 @@ class ShardWriter:
             round=self.round,
             parents=self.parents,
             versions=package_versions(),
-            notes=self._notes | ({SHARED_NOTE: dict(self._shared)} if self._shared else {}),
+            notes=self._notes,
             schema_version=LINKED_VERSION if self._shared else SCHEMA_VERSION,
         )
         write_manifest(self.directory, self.manifest)

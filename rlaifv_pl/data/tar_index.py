@@ -76,7 +76,7 @@ class TarIndex(Sequence[Entry]):
         self._keys: list[str] = []
         self._extensions: list[str] = []
         self._firsts, self._offsets, self._sizes = array("q"), array("q"), array("q")
-        self._links: set[int] = set()
+        links: set[int] = set()
         places: dict[str, int] = {}
         for name, link, offset, size in members:
             key, dot, extension = name.partition(".")
@@ -93,30 +93,25 @@ class TarIndex(Sequence[Entry]):
             elif extension in self._extensions[self._firsts[-1] :]:
                 raise BadSample(Reason.DUPLICATE_MEMBER, where, f"{shorten(name)} comes twice")
             if link:
-                offset, size = self._follow(name, link, places, where)
-                self._links.add(len(self._extensions))
+                at = self._follow(name, link, places, where)
+                if at in links:
+                    raise _bad_link(name, link, "that is a link itself", where)
+                offset, size = self._offsets[at], self._sizes[at]
+                links.add(len(self._extensions))
             self._extensions.append(intern(extension))
             self._offsets.append(offset)
             self._sizes.append(size)
         self._firsts.append(len(self._extensions))
+        self.shared = Shared(len(links), sum(self._sizes[at] for at in links))
 
-    @property
-    def shared(self) -> Shared:
-        """Images that are links."""
-        return Shared(len(self._links), sum(self._sizes[at] for at in self._links))
-
-    def _follow(self, name: str, link: str, places: Mapping[str, int], where: str) -> Extent:
-        """Where the image lies that a member links to: one of those that came before it."""
+    def _follow(self, name: str, link: str, places: Mapping[str, int], where: str) -> int:
+        """Which image a member links to: one of those that came before it."""
         key, _, extension = link.partition(".")
         if not is_image_member(name.partition(".")[2]) or not is_image_member(extension):
-            wrong = "only images may be links, and to images alone"
-        elif (at := self._find(places.get(key), extension)) is None:
-            wrong = "no member before it has this name"
-        elif at in self._links:
-            wrong = "that is a link itself"
-        else:
-            return Extent(self._offsets[at], self._sizes[at])
-        raise BadSample(Reason.BAD_LINK, where, f"{shorten(name)} links to {shorten(link)}, but {wrong}")
+            raise _bad_link(name, link, "only images may be links, and to images alone", where)
+        if (at := self._find(places.get(key), extension)) is None:
+            raise _bad_link(name, link, "no member before it has this name", where)
+        return at
 
     def _find(self, number: int | None, extension: str) -> int | None:
         """Which member of an entry has an extension."""
@@ -134,6 +129,10 @@ class TarIndex(Sequence[Entry]):
         own = slice(self._firsts[index], self._firsts[index + 1])
         extents = map(Extent, self._offsets[own], self._sizes[own])
         return Entry(self._keys[index], dict(zip(self._extensions[own], extents, strict=True)))
+
+
+def _bad_link(name: str, link: str, why: str, where: str) -> BadSample:
+    return BadSample(Reason.BAD_LINK, where, f"{shorten(name)} links to {shorten(link)}, but {why}")
 
 
 def index_tar(path: str | Path) -> TarIndex:

@@ -13,11 +13,10 @@ from rich.table import Table
 from rlaifv_pl.data.contact_sheet import draw_contact_sheet
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_images
-from rlaifv_pl.data.importers.run import ImportOptions, import_shards
+from rlaifv_pl.data.importers.run import SHARED_NOTE, ImportOptions, import_shards
 from rlaifv_pl.data.manifest import Manifest, ShardInfo, hash_file, read_manifest
 from rlaifv_pl.data.remote import local
 from rlaifv_pl.data.schema import Kind, check_sample, kinds
-from rlaifv_pl.data.shard_writer import SHARED_NOTE
 from rlaifv_pl.data.shards import Shard, check_length, load_shards
 from rlaifv_pl.data.tar_index import Shared
 from rlaifv_pl.data.urls import redact

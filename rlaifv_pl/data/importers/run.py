@@ -23,6 +23,8 @@ from rlaifv_pl.data.schema import check_sample
 from rlaifv_pl.data.shard_writer import ShardWriter
 from rlaifv_pl.records import Sample
 
+SHARED_NOTE = "shared_images"
+"""Name of the manifest's note on images that are links: how many, and the bytes that they would have taken."""
 DROPPED_NAME = "dropped.jsonl"
 MAX_PRINTED_DROPS = 20
 
@@ -148,7 +150,9 @@ class _Account:
             self.drop(row, error)
 
     def note(self) -> None:
-        """Put what was measured of the pairs into the manifest."""
+        """Put what was measured into the manifest."""
+        if shared := self.writer.shared:
+            self.writer.note(SHARED_NOTE, shared)
         if pairs := self.longer.total():
             self.writer.note("longer_side", dict(sorted(self.longer.items())))
             for side, words in sorted(self.words.items()):
