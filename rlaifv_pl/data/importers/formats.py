@@ -66,7 +66,10 @@ FORMATS: Mapping[str, Format] = {
     ),
     "lists": Format("question, chosen [], rejected []", rankings.recognises_lists, rankings.read_lists),
     "verdicts": Format(
-        "raw_question, answer, scores", verdicts.recognises, verdicts.read, verdicts.question_of
+        "raw_question, answer, scores, with metainfos or facts",
+        verdicts.recognises,
+        verdicts.read,
+        verdicts.question_of,
     ),
 }
 
