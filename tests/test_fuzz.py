@@ -78,7 +78,11 @@ def _greedy(read):
 
 
 def _filling(read):
-    return lambda shard, index: (b"x" * (0 if index else 2**28), read(shard, index))[1]
+    """Once a pass: it is the memory that must be noticed first, and not the time that it takes to fill it."""
+    return lambda shard, index: (
+        b"x" * (2**28 * (shard.path.endswith("00.tar") and not index)),
+        read(shard, index),
+    )[1]
 
 
 def _endless(read):

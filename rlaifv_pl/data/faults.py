@@ -25,12 +25,20 @@ class Reason(StrEnum):
     )
     CORRUPT_SHARD = "corrupt_shard", "Copy the shard again, or write it again from its source."
     FOREIGN_MEMBER = "foreign_member", "Write shards with `ShardWriter`: shards/README.md lists the members."
+    BAD_LINK = (
+        "bad_link",
+        "Link images only to an earlier image of the same tar, or write the shards again with `share_images` false.",
+    )
     DUPLICATE_MEMBER = "duplicate_member", "Keep one member of each name and write the shard again."
 
     MISSING_JSON = "missing_json", "Write `<key>.json` beside the images of the sample."
     INVALID_JSON = "invalid_json", "Write one JSON object in UTF-8, without NaN or Infinity."
     WRONG_TYPE = "wrong_type", "Compare the field with shards/README.md."
     MISSING_FIELD = "missing_field", "Add the column, or name the right format with `format=`."
+    VIDEO_OR_AUDIO = (
+        "video_or_audio",
+        "Leave such rows out, or give some of the video's frames as images.",
+    )
 
     MISSING_IMAGE = (
         "missing_image",

@@ -19,6 +19,8 @@ MAX_NAME_BYTES = 255
 """Of a file, as most file systems have it."""
 SCHEMA_VERSION = 1
 """Raised when a reader of the old version would misread the new shards."""
+LINKED_VERSION = 2
+"""Of shards in which an image may be a link to an earlier one: who knows version 1 alone refuses them at once."""
 
 
 class ManifestError(ValueError):
@@ -120,7 +122,7 @@ def read_manifest(directory: str | Path) -> Manifest:
     Contents are not read: `rlaifv shards verify` checks the hashes.
 
     Raises:
-        ManifestError: there is no manifest, it is not one of this schema version, or a shard is
+        ManifestError: there is no manifest, it is not one of a known schema version, or a shard is
             missing or has another size.
     """
     directory = Path(directory)
@@ -144,12 +146,12 @@ def parse_manifest(data: bytes, path: str | Path) -> Manifest:
     """The manifest that is in a file; `path` is for messages.
 
     Raises:
-        ManifestError: it is none of this schema version.
+        ManifestError: it is none of a known schema version.
     """
     try:
         document = parse_json(data)
         version = document["schema_version"]
-        if type(version) is int and version == SCHEMA_VERSION:
+        if type(version) is int and version in (SCHEMA_VERSION, LINKED_VERSION):
             _check_types(document)
             shards = tuple(ShardInfo(**shard) for shard in document.pop("shards"))
             _check_names(shards)
@@ -157,7 +159,8 @@ def parse_manifest(data: bytes, path: str | Path) -> Manifest:
     except (ValueError, TypeError, KeyError) as error:
         raise _none_of_ours(path, error) from error
     raise ManifestError(
-        f"{path} has schema version {version!r:.80}, this program reads version {SCHEMA_VERSION}. "
+        f"{path} has schema version {version!r:.80}, this program reads versions {SCHEMA_VERSION} and "
+        f"{LINKED_VERSION}. "
         "Write the shards again, or use the program's version that wrote them."
     )
 

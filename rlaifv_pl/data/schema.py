@@ -65,6 +65,15 @@ def check_key(key: str, where: str = "sample") -> None:
         )
 
 
+def is_image_member(extension: str) -> bool:
+    """Whether a member of this extension is an image of its sample.
+
+    >>> is_image_member("rejected.0.jpg"), is_image_member("json")
+    (True, False)
+    """
+    return _IMAGE_MEMBER.fullmatch(extension) is not None
+
+
 def encode_sample(sample: Sample) -> dict[str, bytes]:
     """Turn a sample into the members of its tar entry, by extension: `jpg`, `0.png`, `json`.
 

@@ -1,10 +1,13 @@
 """Writing shards: deterministic tars under temporary names, and the manifest after all of them."""
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import KW_ONLY, InitVar, dataclass
 from pathlib import Path
+from tarfile import LNKTYPE, TarInfo
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,7 +16,9 @@ from webdataset import TarWriter
 from rlaifv_pl.data.atomic import TEMPORARY_SUFFIX, atomic_file, writing
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.manifest import (
+    LINKED_VERSION,
     MANIFEST_NAME,
+    SCHEMA_VERSION,
     Manifest,
     ManifestError,
     ShardInfo,
@@ -28,12 +33,15 @@ from rlaifv_pl.records import Sample
 
 log = logging.getLogger(__name__)
 
+# No clock and no account in the headers: the same samples must give the same bytes.
+_HEADER: dict[str, Any] = {"mtime": 0, "user": "rlaifv", "group": "rlaifv", "mode": 0o644}
 UNFINISHED_NAME = "UNFINISHED"
 _UNFINISHED_TEXT = """Shards are being written here, or their writing was interrupted.
 Run the same command again: it starts over.
 """
 
 
+@dataclass(eq=False)
 class ShardWriter:
     """Write samples to a directory of shards; the same samples in the same order give the same bytes.
 
@@ -44,6 +52,8 @@ class ShardWriter:
             tars that no `ShardWriter` wrote, is refused.
         recipe: the settings that determine the samples, as plain JSON.
         samples_per_shard: size of every shard but the last.
+        share_images: whether an image that a shard holds already becomes a link to it (a hard link of the tar).
+            `webdataset` skips links: turn it off for shards that it is to read.
         round: round of the loop that the samples belong to.
         parents: hashes of the manifests that the samples were made from.
         overwrite: replace whatever shards are there.
@@ -53,28 +63,26 @@ class ShardWriter:
         WriteError: there is no room, or no permission.
     """
 
-    def __init__(
-        self,
-        out_dir: str | Path,
-        *,
-        recipe: Mapping[str, Any],
-        samples_per_shard: int = 1000,
-        round: int | None = None,
-        parents: Sequence[str] = (),
-        overwrite: bool = False,
-    ) -> None:
-        if samples_per_shard < 1:
-            raise ValueError(f"samples_per_shard must be at least 1, got {samples_per_shard}")
+    out_dir: InitVar[str | Path]
+    _: KW_ONLY
+    recipe: Mapping[str, Any]
+    samples_per_shard: int = 1000
+    share_images: bool = True
+    round: int | None = None
+    parents: Sequence[str] = ()
+    overwrite: bool = False
+
+    def __post_init__(self, out_dir: str | Path) -> None:
+        if self.samples_per_shard < 1:
+            raise ValueError(f"samples_per_shard must be at least 1, got {self.samples_per_shard}")
         self.directory = Path(out_dir)
-        self.recipe = dict(recipe)
+        self.recipe = dict(self.recipe)
         self.recipe_hash = hash_json(self.recipe)
-        self.samples_per_shard = samples_per_shard
-        self.round = round
-        self.parents = tuple(parents)
-        self.overwrite = overwrite
+        self.parents = tuple(self.parents)
         self.manifest: Manifest | None = None
         """Set once the shards are finished."""
         self._shards: list[ShardInfo] = []
+        self._shared: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()
         self._drops: Counter[str] = Counter()
         self._notes: dict[str, Any] = {}
@@ -100,12 +108,18 @@ class ShardWriter:
             detail = f"{self.directory} already holds a sample of this key"
             raise BadSample(Reason.DUPLICATE_KEY, where, detail)
         if self._growing is None:
-            self._growing = _GrowingShard(self.directory / _shard_name(f"{len(self._shards):06d}"))
+            path = self.directory / _shard_name(f"{len(self._shards):06d}")
+            self._growing = _GrowingShard(path, self.share_images)
         self._growing.write(sample.key, members)
         self._keys.add(sample.key)
         self._kinds.update(map(str, kinds(sample)))
         if self._growing.samples == self.samples_per_shard:
             self._finish_shard()
+
+    @property
+    def shared(self) -> dict[str, int]:
+        """Images that became links so far, and the bytes that they would have taken; empty where there are none."""
+        return dict(self._shared + (self._growing.shared if self._growing else Counter()))
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Count samples that were left out, for the manifest. Any name will do, `Reason`s are names."""
@@ -137,6 +151,7 @@ class ShardWriter:
             parents=self.parents,
             versions=package_versions(),
             notes=self._notes,
+            schema_version=LINKED_VERSION if self._shared else SCHEMA_VERSION,
         )
         write_manifest(self.directory, self.manifest)
         (self.directory / UNFINISHED_NAME).unlink()
@@ -162,24 +177,39 @@ class ShardWriter:
 
     def _finish_shard(self) -> None:
         self._shards.append(self._growing.finish())
+        self._shared += self._growing.shared
         self._growing = None
 
 
 class _GrowingShard:
     """One tar while it is written; it has a temporary name until it is finished."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.samples = path, 0
+    def __init__(self, path: Path, share_images: bool) -> None:
+        self.path, self.share_images, self.samples = path, share_images, 0
+        self.shared: Counter[str] = Counter()
+        """Images that became links, and the bytes that they would have taken."""
+        self._stored: dict[bytes, str] = {}
+        """Names of the images so far, by their hashes."""
         self._open = ExitStack()
         file = self._open.enter_context(atomic_file(path))
-        # No clock and no account in the headers: the same samples must give the same bytes.
-        self._tar = self._open.enter_context(
-            TarWriter(file, encoder=False, compress=False, mtime=0, user="rlaifv", group="rlaifv", mode=0o644)
-        )
+        self._tar = self._open.enter_context(TarWriter(file, encoder=False, compress=False, **_HEADER))
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
-        self._tar.write({"__key__": key, **members})
+        for extension, data in sorted(members.items()):
+            name = f"{key}.{extension}"
+            earlier = self._earlier(name, data) if extension != "json" else name
+            if earlier == name:
+                self._tar.write({"__key__": key, extension: data})
+            else:
+                self._tar.tarstream.addfile(_link(name, earlier))
+                self.shared += Counter(images=1, bytes=len(data))
         self.samples += 1
+
+    def _earlier(self, name: str, data: bytes) -> str:
+        """Name of the first member with this image, which may be this one."""
+        if not self.share_images:
+            return name
+        return self._stored.setdefault(hashlib.sha256(data).digest(), name)
 
     def finish(self) -> ShardInfo:
         self._open.close()
@@ -189,6 +219,15 @@ class _GrowingShard:
     def discard(self, *exc_info: Any) -> None:
         """Leave no trace; takes what `__exit__` takes."""
         self._open.__exit__(*exc_info)
+
+
+def _link(name: str, earlier: str) -> TarInfo:
+    """Header of a member that has the content of an earlier one."""
+    info = TarInfo(name)
+    info.type, info.linkname = LNKTYPE, earlier
+    info.mtime, info.mode = _HEADER["mtime"], _HEADER["mode"]
+    info.uname, info.gname = _HEADER["user"], _HEADER["group"]
+    return info
 
 
 def _shard_name(number: str) -> str:

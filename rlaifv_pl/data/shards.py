@@ -20,7 +20,7 @@ from rlaifv_pl.data.manifest import ManifestError, read_manifest
 from rlaifv_pl.data.remote import local
 from rlaifv_pl.data.schema import MAX_SAMPLE_BYTES, decode_sample
 from rlaifv_pl.data.shard_writer import ShardWriter
-from rlaifv_pl.data.tar_index import Extent, index_tar
+from rlaifv_pl.data.tar_index import Extent, Shared, index_tar
 from rlaifv_pl.records import Sample
 
 __all__ = ["Shard", "ShardSet", "ShardWriter", "load_shards"]
@@ -46,6 +46,11 @@ class Shard:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def shared(self) -> Shared:
+        """Images that are stored once for several samples, less that once."""
+        return self._entries.shared
 
     def keys(self) -> Iterator[str]:
         """The samples' keys in file order."""

@@ -1,13 +1,14 @@
 """Where each member of a tar lies, found by walking its headers.
 
 Reading the headers alone makes the samples of a shard accessible in any order, without unpacking it
-and without an index file that could go stale.
+and without an index file that could go stale. An image that is a hard link to an earlier one has that one's
+place: links are looked up among the members of the same tar, and never on a file system.
 """
 
 import os
 import tarfile
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from struct import Struct
 from sys import intern
@@ -16,13 +17,15 @@ from zlib import adler32
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
+from rlaifv_pl.data.schema import is_image_member
 
 _BLOCK = 512
 _STRETCH = 2**20
-_FIELDS = Struct("100s 24x 12s 12x 8s c 100x 6s 82x 155s 12x")
-"""Name, size, checksum, type, magic and prefix of a header."""
+_FIELDS = Struct("100s 24x 12s 12x 8s c 100s 6s 82x 155s 12x")
+"""Name, size, checksum, type, link name, magic and prefix of a header."""
 _USTAR = b"ustar\0"
 _PLAIN_TYPES = (b"0", b"\0")
+_HARD_LINK = b"1"
 _NO_PAYLOAD_TYPES = (b"1", b"2", b"3", b"4", b"5", b"6")
 """Links, devices, directories, pipes: what follows their header is the next header."""
 
@@ -42,9 +45,18 @@ class Entry(NamedTuple):
     """By extension: what follows the first dot of the member's name."""
 
 
-_Member = tuple[str, bool, int, int]
-"""Name, whether it is a regular file, and its extent. A plain tuple, as is all that is held of a tar: the garbage
-collector would take longer to look through named ones than it takes to read them."""
+class Shared(NamedTuple):
+    """Images of a tar that are links to an earlier one."""
+
+    images: int
+    bytes: int
+    """That a file for each would hold."""
+
+
+_Member = tuple[str, str | None, int, int]
+"""Name; the name that it links to, empty for a regular file, None for what is neither; and its extent. A plain tuple,
+as is all that is held of a tar: the garbage collector would take longer to look through named ones than it takes to
+read them."""
 
 
 class TarIndex(Sequence[Entry]):
@@ -57,32 +69,57 @@ class TarIndex(Sequence[Entry]):
         where: the tar.
 
     Raises:
-        BadSample: `foreign_member`, `duplicate_member` or `duplicate_key`, as of `index_tar`.
+        BadSample: `foreign_member`, `bad_link`, `duplicate_member` or `duplicate_key`, as of `index_tar`.
     """
 
     def __init__(self, members: Iterable[_Member], where: str) -> None:
         self._keys: list[str] = []
         self._extensions: list[str] = []
         self._firsts, self._offsets, self._sizes = array("q"), array("q"), array("q")
-        seen: set[str] = set()
-        for name, is_file, offset, size in members:
+        links: set[int] = set()
+        places: dict[str, int] = {}
+        for name, link, offset, size in members:
             key, dot, extension = name.partition(".")
-            if not is_file or "/" in name or not (key and dot and extension):
+            if link is None or "/" in name or not (key and dot and extension):
                 detail = f"{shorten(name)} is no regular file named <key>.<extension>"
                 raise BadSample(Reason.FOREIGN_MEMBER, where, detail)
             if not self._keys or self._keys[-1] != key:
-                if key in seen:
+                if key in places:
                     detail = f"the members of sample {shorten(key)} do not lie together"
                     raise BadSample(Reason.DUPLICATE_KEY, where, detail)
-                seen.add(key)
+                places[key] = len(self._keys)
                 self._keys.append(key)
                 self._firsts.append(len(self._extensions))
             elif extension in self._extensions[self._firsts[-1] :]:
                 raise BadSample(Reason.DUPLICATE_MEMBER, where, f"{shorten(name)} comes twice")
+            if link:
+                at = self._follow(name, link, places, where)
+                if at in links:
+                    raise _bad_link(name, link, "that is a link itself", where)
+                offset, size = self._offsets[at], self._sizes[at]
+                links.add(len(self._extensions))
             self._extensions.append(intern(extension))
             self._offsets.append(offset)
             self._sizes.append(size)
         self._firsts.append(len(self._extensions))
+        self.shared = Shared(len(links), sum(self._sizes[at] for at in links))
+
+    def _follow(self, name: str, link: str, places: Mapping[str, int], where: str) -> int:
+        """Which image a member links to: one of those that came before it."""
+        key, _, extension = link.partition(".")
+        if not is_image_member(name.partition(".")[2]) or not is_image_member(extension):
+            raise _bad_link(name, link, "only images may be links, and to images alone", where)
+        if (at := self._find(places.get(key), extension)) is None:
+            raise _bad_link(name, link, "no member before it has this name", where)
+        return at
+
+    def _find(self, number: int | None, extension: str) -> int | None:
+        """Which member of an entry has an extension."""
+        if number is None:
+            return None
+        ends = [*self._firsts[number + 1 : number + 2], len(self._extensions)]
+        own = self._extensions[self._firsts[number] : ends[0]]
+        return self._firsts[number] + own.index(extension) if extension in own else None
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -94,6 +131,10 @@ class TarIndex(Sequence[Entry]):
         return Entry(self._keys[index], dict(zip(self._extensions[own], extents, strict=True)))
 
 
+def _bad_link(name: str, link: str, why: str, where: str) -> BadSample:
+    return BadSample(Reason.BAD_LINK, where, f"{shorten(name)} links to {shorten(link)}, but {why}")
+
+
 def index_tar(path: str | Path) -> TarIndex:
     """List the samples of an uncompressed tar in file order.
 
@@ -102,8 +143,9 @@ def index_tar(path: str | Path) -> TarIndex:
 
     Raises:
         BadSample: `truncated_shard` if a member or the end mark is cut off, `corrupt_shard` if a
-            header's checksum is wrong, `foreign_member` for links, directories and names with a path
-            or no extension, `duplicate_member`, `duplicate_key` if a key's members do not lie together.
+            header's checksum is wrong, `foreign_member` for symbolic links, directories and names with a
+            path or no extension, `bad_link` for a hard link to anything but an earlier image that is a file,
+            `duplicate_member`, `duplicate_key` if a key's members do not lie together.
     """
     with open(path, "rb", buffering=0) as file:
         members = _walk(file.fileno(), str(path))
@@ -122,7 +164,7 @@ def _walk(descriptor: int, where: str) -> list[_Member] | None:
         if not any(header):
             _check_rest(descriptor, position, where)
             return members
-        name, digits, checksum, kind, magic, prefix = _FIELDS.unpack(header)
+        name, digits, checksum, kind, target, magic, prefix = _FIELDS.unpack(header)
         if _octal(checksum) != _checksum(header):
             raise BadSample(Reason.CORRUPT_SHARD, where, f"byte {position} starts no tar header")
         is_file = kind in _PLAIN_TYPES
@@ -134,7 +176,9 @@ def _walk(descriptor: int, where: str) -> list[_Member] | None:
         if start + length > size:
             detail = f"member {name!r} needs {start + length} bytes, the file has {size}"
             raise BadSample(Reason.TRUNCATED_SHARD, where, detail)
-        members.append((name, is_file, start, length))
+        is_link = kind == _HARD_LINK and _octal(digits) == 0
+        link = "" if is_file else _member_name(target, b"") or None if is_link else None
+        members.append((name, link, start, length))
         position = start + -(-length // _BLOCK) * _BLOCK
 
 
@@ -205,4 +249,5 @@ def _from_tarinfo(info: tarfile.TarInfo, end: int, where: str) -> _Member:
         raise BadSample(Reason.CORRUPT_SHARD, where, f"{detail}, the file has {end}")
     # A sparse file is regular to tarfile, but its bytes do not lie in one piece.
     is_file = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse()
-    return info.name, is_file, info.offset_data, info.size
+    link = "" if is_file else info.linkname or None if info.islnk() and not info.size else None
+    return info.name, link, info.offset_data, info.size

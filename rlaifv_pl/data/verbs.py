@@ -13,11 +13,12 @@ from rich.table import Table
 from rlaifv_pl.data.contact_sheet import draw_contact_sheet
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_images
-from rlaifv_pl.data.importers.run import ImportOptions, import_shards
-from rlaifv_pl.data.manifest import ShardInfo, hash_file, read_manifest
+from rlaifv_pl.data.importers.run import SHARED_NOTE, ImportOptions, import_shards
+from rlaifv_pl.data.manifest import Manifest, ShardInfo, hash_file, read_manifest
 from rlaifv_pl.data.remote import local
 from rlaifv_pl.data.schema import Kind, check_sample, kinds
 from rlaifv_pl.data.shards import Shard, check_length, load_shards
+from rlaifv_pl.data.tar_index import Shared
 from rlaifv_pl.data.urls import redact
 from rlaifv_pl.records import Sample
 
@@ -38,11 +39,24 @@ def import_(sources: list[str] | str, out: str, **options: Any) -> None:
     table = Table("samples", "number", title=f"imported to {out}")
     _add_counts(table, manifest.kinds, prefix="")
     _add_counts(table, manifest.drops, prefix="dropped: ")
+    for name, value in _checks(manifest):
+        table.add_row(name, value)
     Console().print(table)
 
 
+def _checks(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Rows on what an import noted: images that several samples share, and which side of the pairs is longer."""
+    notes = manifest.notes
+    if shared := notes.get(SHARED_NOTE):
+        yield "images shared", f"{shared['images']}, {shared['bytes'] / 1e6:.1f} MB saved"
+    if longer := notes.get("longer_side"):
+        shares = (f"{side} {count / sum(longer.values()):.0%}" for side, count in longer.items())
+        yield "longer side", ", ".join(shares)
+        yield "words", ", ".join(f"{side} {notes[f'{side}_words']:.1f}" for side in ("chosen", "rejected"))
+
+
 def verify(paths: list[str] | str) -> None:
-    """Read every byte of shards: hashes, tar structure, samples, images.
+    """Read every byte of shards: hashes, tar structure, samples, images. Tells, too, how many images are shared.
 
     Args:
         paths: one directory of shards or a list of them; a URL is copied to the cache first (RLAIFV_PL_CACHE).
@@ -56,13 +70,15 @@ def verify(paths: list[str] | str) -> None:
     copies = map(local, paths)
     shards = [(path, info) for path in copies for info in read_manifest(path).shards]
     faults: Counter[str] = Counter()
+    shared: Counter[str] = Counter()
     for path, info in track(shards, "verifying", console=console, disable=not console.is_terminal):
-        for fault in _find_faults(path / info.name, info):
+        for fault in _find_faults(path / info.name, info, shared):
             faults[fault.reason] += 1
             if faults.total() <= MAX_PRINTED_FAULTS:
                 console.print(f"bad: {fault}", markup=False, highlight=False, soft_wrap=True)
     table = Table("what", "number", title="verified")
     _add_counts(table, {"shards": len(shards), "samples": sum(info.samples for _, info in shards)}, prefix="")
+    _add_counts(table, shared, prefix="")
     _add_counts(table, faults, prefix="bad: ")
     console.print(table)
     if faults:
@@ -98,8 +114,8 @@ def _listed(paths: list[str] | str) -> list[str]:
     return [paths] if isinstance(paths, str) else paths
 
 
-def _find_faults(path: Path, info: ShardInfo) -> Iterator[BadSample]:
-    """All that is wrong with one shard; a damaged tar is not read any further."""
+def _find_faults(path: Path, info: ShardInfo, shared: Counter[str]) -> Iterator[BadSample]:
+    """All that is wrong with one shard; a damaged tar is not read any further. Its links are added to `shared`."""
     if (found := hash_file(path)) != info.sha256:
         detail = f"SHA-256 is {found}, the manifest says {info.sha256}"
         yield BadSample(Reason.CHANGED_SHARD, str(path), detail)
@@ -109,11 +125,17 @@ def _find_faults(path: Path, info: ShardInfo) -> Iterator[BadSample]:
     except BadSample as fault:
         yield fault
         return
+    _add_shared(shared, shard.shared)
     for index in range(len(shard)):
         try:
             _check_closely(shard.read(index), shard.where(index))
         except BadSample as fault:
             yield fault
+
+
+def _add_shared(counts: Counter[str], shared: Shared) -> None:
+    if shared.images:
+        counts.update({"images shared": shared.images, "bytes saved by it": shared.bytes})
 
 
 def _check_closely(sample: Sample, where: str) -> None:

@@ -16,7 +16,7 @@ from rlaifv_pl.data.shards import ShardWriter, load_shards
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
 from rlaifv_pl.feedback.memory import Memory, MemoryFileError
 from rlaifv_pl.feedback.parts import Parts
-from tests.data.samples import pair
+from tests.data.samples import pair, picture
 from tests.disk import Disk, longest_file, mounted
 
 
@@ -100,7 +100,7 @@ def test_shards_on_a_full_disk(disk: Disk):
     def write() -> None:
         with ShardWriter(directory, recipe={}, samples_per_shard=20) as writer:
             for number in range(50):
-                writer.write(pair(f"k{number}"))
+                writer.write(pair(f"k{number}", images=(picture(colour=number),)))
 
     with ShardWriter(disk.path / "other", recipe={}) as writer:
         writer.write(pair("a"))

@@ -10,9 +10,11 @@ import pytest
 from datasets import Dataset, Image
 
 from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.importers.columns import Columns
 from rlaifv_pl.data.importers.formats import FORMATS, FormatName, matching
+from rlaifv_pl.data.importers.rows import Row
 from rlaifv_pl.data.importers.run import import_shards
-from rlaifv_pl.data.importers.sources import SourceError
+from rlaifv_pl.data.importers.sources import Source, SourceError
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.verbs import main
 from tests.data.file_server import FileServer
@@ -57,11 +59,34 @@ class Golden:
     """A row, and its sample: of one image, `PHOTO`, unless said otherwise."""
 
     name: str
-    row: dict[str, Any]
+    row: dict[str, Any] | list[dict[str, Any]]
     prompt: Any = "How many?"
     answers: dict[str, str] = field(default_factory=lambda: SIDES)
     images: tuple[bytes, ...] = (PHOTO,)
     rejected_images: tuple[bytes, ...] = ()
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self):
+        return self.row if isinstance(self.row, list) else [self.row]
+
+
+def scores(yes):
+    """Probabilities of four words; of the yes two thirds are spelt Yes."""
+    return {"yes": yes / 3, "Yes": yes * 2 / 3, "no": (1 - yes) / 2, "No": (1 - yes) / 2}
+
+
+def verdict(number, answer, yes, fact="It is so.", question="Is it so? Please answer yes or no."):
+    """A row of one claim of an answer, as RLAIF-V's labelers write it."""
+    origin = {"origin_question": "How many?", "origin_answer": answer, "origin_fact": fact}
+    told = {"question_id": number, "ds_question_id": "7", "image_path": "1.jpg", "metainfos": origin}
+    return {
+        "question_id": number,
+        "raw_question": question,
+        "answer": "yes",
+        "scores": scores(yes),
+        "metainfos": told,
+    }
 
 
 DONE = {"completion": "Two."}
@@ -84,9 +109,61 @@ GOLDEN = {
     "MM-RLHF": Golden(
         "trl", {"prompt": "How many?", **SIDES, "image": "1.jpg", "video": None, "reference_chosen_logp": -3.5}
     ),
-    "SeVa, 2U1": Golden("trl", {"id": "7", "image": "1.jpg", "prompt": "<image>\nHow many?", **SIDES}),
+    "TRL, tools and known log-ps": Golden(
+        "trl",
+        {"prompt": [ASKED], "chosen": [TWO], "rejected": [SIX], "images": ["1.jpg"], "tools": [],
+         "ref_chosen_logps": -1.5,
+         "ref_rejected_logps": -2.5, "chat_template_kwargs": {"max_pixels": 7}},
+    ),
+    "TRL, no image": Golden("trl", {"prompt": "How many?", **SIDES, "images": []}, images=()),
+    "2U1": Golden("trl", {"id": "7", "image": "1.jpg", "prompt": "<image>\nHow many?", **SIDES}),
+    "2U1, several": Golden(
+        "trl", {"id": "7", "image": ["1.jpg", "2.jpg"], "prompt": "<image><image>\nHow many?", **SIDES},
+        images=(PHOTO, OTHER),
+    ),
     "CSR": Golden(
+        "v1",
+        {"id": "7", "image": "1.jpg", "conversations": [TAGGED, gpt("Two.")],
+         "rejected_conversations": [TAGGED, gpt("Six.")]},
+    ),
+    "CSR, sides": Golden(
         "trl", {"id": "7", "image": "1.jpg", "chosen": [TAGGED, gpt("Two.")], "rejected": [TAGGED, gpt("Six.")]}
+    ),
+    "SeVa": Golden("rlaifv", {"image_id": "1.jpg", "question": "How many?", "chosen": "Two.", "reject": "Six."}),
+    "HA-DPO, questions": Golden(
+        "rlaifv", {"image_id": 1, "question": "How many?", "chosen": "Two.", "reject": "Six."}
+    ),
+    "HA-DPO, descriptions": Golden(
+        "lists", {"image_id": 1, "chosen": ["Two."], "rejected": ["Six."]}, options={"prompt": "How many?"}
+    ),
+    "OpenRLHF, keys": Golden(
+        "trl", {"text": "How many?", "good": "Two.", "bad": "Six.", "margin": 2, "picture": "1.jpg"},
+        options={"keys": "prompt=text, chosen=good, rejected=bad, image=picture"},
+    ),
+    "OpenRLHF, chat lists": Golden(
+        "trl", {"chosen": [ASKED, TWO], "rejected": [ASKED, SIX], "margin": 2, "images": ["1.jpg"]}
+    ),
+    "Axolotl, argilla": Golden(
+        "plain",
+        {"system": "Count.", "instruction": "How many?", "chosen_response": "Two.", "rejected_response": "Six."},
+        [{"role": "system", "content": "Count."}, ASKED], images=(),
+    ),
+    "Axolotl, intel": Golden(
+        "rlaifv", {"system": "", "question": "How many?", **SIDES}, images=()
+    ),
+    "Axolotl, icr": Golden("plain", {"system": None, "input": "How many?", **SIDES}, images=()),
+    "Axolotl, ultra": Golden(
+        "trl", {"prompt": "How many?", "chosen": [ASKED, TWO], "rejected": [ASKED, SIX]}, images=()
+    ),
+    "Axolotl, chat template": Golden("sharegpt", {"messages": [ASKED], "chosen": TWO, "rejected": SIX}, images=()),
+    "NeMo": Golden(
+        "ranks",
+        {"context": [ASKED], "completions": [{"rank": 1, "completion": [SIX]}, {"rank": 0, "completion": [TWO]}]},
+        images=(),
+    ),
+    "NeMo, pairs": Golden("trl", {"prompt": [ASKED], **SIDES}, images=()),
+    "torchtune, sides": Golden(
+        "trl", {"chosen": [QUESTION, gpt("Two.")], "rejected": [QUESTION, gpt("Six.")]}, images=()
     ),
     "OpenAI": Golden(
         "trl", {"messages": [block("image_url", image_url={"url": DATA_URI}), TWO]}, answers=DONE
@@ -98,10 +175,23 @@ GOLDEN = {
     "Qwen": Golden("trl", {"messages": [block("image", image="1.jpg"), TWO]}, answers=DONE),
     "LLaMA-Factory v1, SFT": Golden("trl", {"messages": [V1_TURN, V1_TWO]}, answers=DONE),
     "verl": Golden(
-        "trl", {"data_source": "d", "prompt": [asked("<image>How many?")], "images": ["1.jpg"]}, answers={}
+        "trl", {"data_source": "d", "prompt": [asked("<image>How many?")], "images": ["1.jpg"], "ability": "count",
+                "reward_model": {"style": "rule", "ground_truth": "2"}, "extra_info": {"index": 7}}, answers={}
     ),
     "RLAIF-V": Golden(
         "rlaifv", {"ds_name": "d", "image": {"path": "1.jpg"}, "question": "How many?", **SIDES, "idx": 7}
+    ),
+    "RLAIF-V, log-ps": Golden(
+        "rlaifv",
+        {"ds_name": "d", "image": {"path": "1.jpg"}, "question": "How many?", **SIDES, "origin_split": "{}",
+         "logps": "[-9.5, -1.5, [-1.5], -8.5, -2.5, [-2.5]]"},
+    ),
+    "RLAIF-V, verdicts": Golden("verdicts", [verdict(0, "Six.", 0.2), verdict(1, "Two.", 0.9)]),
+    "RLAIF-V, verdicts on whole answers": Golden(
+        "verdicts",
+        [{"question_id": 7, "raw_question": "How many?", "answer": text, "scores": scores(yes)}
+         for text, yes in (("Two.", 0.9), ("Six.", 0.2))],
+        images=(),
     ),
     "RLAIF-V, prompts": Golden(
         "rlaifv", {"ds_question_id": "7", "image_path": "1.jpg", "question": "How many?", "metainfos": {}}, answers={}
@@ -188,14 +278,30 @@ def photos(tmp_path):
     (tmp_path / "2.jpg").write_bytes(OTHER)
 
 
+@pytest.mark.parametrize("is_told", [True, False], ids=["by its columns", "by name"])
 @pytest.mark.parametrize("golden", GOLDEN.values(), ids=GOLDEN)
-def test_a_row_of_each_format_becomes_its_sample(tmp_path, golden):
-    assert matching(golden.row) == {golden.name}
-    (sample,) = imported(tmp_path, [golden.row], on_bad="raise")
+def test_a_row_of_each_format_becomes_its_sample(tmp_path, golden, is_told):
+    """By its columns alone it is of one format; and that format's name says the same."""
+    options = golden.options | ({} if is_told else {"format": golden.name})
+    (sample,) = imported(tmp_path, golden.rows, on_bad="raise", **options)
+    columns = Columns.parse(golden.options.get("keys"), golden.options.get("prompt"))
+    renamed = columns.renamed(Row(golden.rows[0], Source(tmp_path, "x"), 0, tmp_path)).columns
+    assert matching(renamed) == {golden.name}
     names = ("chosen", "rejected", "completion")
     answers = {name: text for name in names if (text := getattr(sample, name)) is not None}
     assert (sample.prompt, answers) == (golden.prompt, golden.answers)
     assert (sample.images, sample.rejected_images) == (golden.images, golden.rejected_images)
+
+
+@pytest.mark.parametrize("query", ["query", "prompt", "input", "instruction", "question", "problem"])
+@pytest.mark.parametrize("response", ["response", "answer", "output", "target"])
+@pytest.mark.parametrize("rejected", [{}, {"rejected_response": "Six."}], ids=["alone", "a pair"])
+def test_a_query_and_its_response_go_by_any_of_their_names(tmp_path, query, response, rejected):
+    row = {query: "How many?", response: "Two.", **rejected}
+    assert len(matching(row)) == 1
+    (sample,) = imported(tmp_path, [row], on_bad="raise")
+    assert (sample.prompt, sample.chosen or sample.completion) == ("How many?", "Two.")
+    assert sample.rejected == rejected.get("rejected_response")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +320,7 @@ def test_the_origin_of_a_sample_is_kept_without_its_image(tmp_path, image, told)
 
 
 def test_each_format_has_a_golden_row_and_an_option():
-    assert {golden.name for golden in GOLDEN.values()} == FORMATS.keys() - {"ranks", "neighbours"}
+    assert {golden.name for golden in GOLDEN.values()} == FORMATS.keys() - {"neighbours"}
     assert ["auto", *FORMATS] == list(get_args(FormatName))
     table = (Path(__file__).parents[2] / "shards" / "README.md").read_text()
     assert [name for name in FORMATS if f"| `{name}` |" not in table] == []
@@ -236,6 +342,13 @@ def test_the_command_line_takes_the_options(tmp_path, capsys):
     main(["shards", "import", str(tmp_path / "rows.json"), str(tmp_path / "out"), *options])
     recipe = load_shards(tmp_path / "out").manifests[0].recipe
     assert (recipe["format"], recipe["fetch"], recipe["on_bad"]) == ("neighbours", True, "raise")
+    assert (recipe["keys"], recipe["prompt"], recipe["share_images"]) == (None, None, True)
+    options = ["--keys", "chosen=best,rejected=worst", "--prompt", "What: this?", "--share_images", "false"]
+    (tmp_path / "named.json").write_text('[{"best": "A", "worst": "B", "image_id": "1.jpg"}]')
+    main(["shards", "import", str(tmp_path / "named.json"), str(tmp_path / "named"), *options])
+    shards = load_shards(tmp_path / "named")
+    assert (shards[0].prompt, shards[0].chosen) == ("What: this?", "A")
+    assert shards.manifests[0].recipe["share_images"] is False
     (tmp_path / "odd.json").write_text('[{"zz": 1}]')
     with pytest.raises(
         SystemExit, match=r"error: .*odd\.json, rows 0 to 0: no known format has the columns \['zz'\]"
@@ -251,6 +364,12 @@ def test_a_token_in_a_url_is_not_kept(tmp_path):
     assert [sample.images for sample in samples] == [(PHOTO,)] * 3
     shown = server.url("1.jpg?***")
     assert [sample.provenance["image"] for sample in samples] == [shown, [shown], {"path": shown}]
+
+
+def again(tmp_path, rows, **options):
+    """Import to a directory beside the first one."""
+    (tmp_path / "again").mkdir()
+    return imported(tmp_path / "again", rows, images_root=tmp_path, **options)
 
 
 def ranking(**ranks):
@@ -271,6 +390,99 @@ def test_a_ranking_becomes_pairs(tmp_path, format, pairs):
     assert [sample.key for sample in samples] == [f"rows_00000000-{number}" for number in range(len(pairs))]
 
 
+def test_verdicts_become_the_best_and_the_worst_answer_with_their_claims(tmp_path):
+    """Rejected claims: 1 of 2 of A, none of B, 2 of 2 of C (a tie counts against it); a question without a difference
+    is left out, and so is a row that is damaged."""
+    rows = [
+        verdict(0, "Two cats. A dog.", 0.9, "Two cats", "Are there two cats? Please answer yes or no."),
+        verdict(0, "Two cats. A dog.", 0.3, "There is a dog."),
+        verdict(1, "Two cats.", 0.75, "Two cats", "Are there two cats? Please answer yes or no."),
+        verdict(2, "Six dogs.", 0.5), verdict(2, "Six dogs.", 0.1),
+        verdict(3, "One.", 0.9) | {"metainfos": {"origin_question": "Which?", "origin_answer": "This."}},
+        verdict(4, "One.", 0.9) | {"scores": {"yes": 0.9}},
+    ]  # fmt: skip
+    (sample,) = imported(tmp_path, rows)
+    assert (sample.prompt, sample.images) == ("How many?", (PHOTO,))
+    assert (sample.chosen, sample.rejected, sample.provenance["ds_question_id"]) == (
+        "Two cats.",
+        "Six dogs.",
+        "7",
+    )
+    claim = {"text": "Two cats", "question": "Are there two cats?", "start": 0, "end": 8}
+    (found,) = sample.evidence["chosen"]["claims"]
+    assert {name: found[name] for name in claim} == claim
+    assert (found["yes"], found["no"]) == (pytest.approx(0.75), pytest.approx(0.25))
+    assert [sample.evidence[side]["score"] for side in ("chosen", "rejected")] == [0, -2]
+    assert [(claim["question"], "start" in claim) for claim in sample.evidence["rejected"]["claims"]] == [
+        ("Is it so?", False)
+    ] * 2
+    assert [(record["row"], record["reason"]) for record in dropped(tmp_path)] == [
+        (5, "unpaired"),
+        (6, "wrong_type"),
+    ]
+
+
+def test_facts_with_a_score_each_are_claims(tmp_path):
+    rows = [
+        {
+            "question_id": number,
+            "raw_question": "What?",
+            "answer": text,
+            "facts": facts,
+            "scores": [*map(scores, yes)],
+        }
+        for number, text, facts, yes in ((0, "A and B.", ["A", "B"], (0.9, 0.4)), (1, "A.", ["A"], (0.9,)))
+    ]
+    (sample,) = imported(tmp_path, rows)
+    assert (sample.chosen, sample.rejected) == ("A.", "A and B.")
+    claims = sample.evidence["rejected"]["claims"]
+    assert [(claim["text"], claim["start"], claim["no"] > claim["yes"]) for claim in claims] == [
+        ("A", 0, False), ("B", 6, True)
+    ]  # fmt: skip
+    with pytest.raises(BadSample, match=r"facts: expected as many as the 2 scores, got \['A'\]"):
+        again(tmp_path, [rows[0] | {"facts": ["A"]}], on_bad="raise")
+
+
+def test_a_question_that_all_rows_lack_is_given_to_them_alone(tmp_path):
+    """HA-DPO's descriptions have none, its questions do."""
+    rows = [
+        {"image_id": 1, "chosen": ["A", "B"], "rejected": ["a", "b"]},
+        {"image_id": 2, "question": "What?", "chosen": ["C"], "rejected": ["c"]},
+    ]
+    samples = imported(tmp_path, rows, prompt="Describe it.")
+    assert [(sample.prompt, sample.chosen) for sample in samples] == [
+        ("Describe it.", "A"), ("Describe it.", "B"), ("What?", "C")
+    ]  # fmt: skip
+    assert [sample.images for sample in samples] == [(PHOTO,), (PHOTO,), (OTHER,)]
+    with pytest.raises(BadSample, match=r"row 0: expected a question .* or one for all rows as `prompt`"):
+        again(tmp_path, rows, on_bad="raise", format="lists")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("prompt", "expected each name once with its column"),
+        ("", "expected each name once with its column"),
+        ("prompt=", "expected each name once with its column"),
+        ("prompt=a,prompt=b", "expected each name once with its column"),
+        ("prompt=a,chosen=a", "expected each name once with its column"),
+        (
+            "prompt=query,chosen=god",
+            r"keys names the columns \['god'\], but its first rows have \['good', 'query'\]",
+        ),
+    ],
+)
+def test_keys_that_name_no_columns_are_refused(tmp_path, keys, message):
+    with pytest.raises(SourceError, match=message):
+        imported(tmp_path, [{"query": "What?", "good": "A"}], keys=keys)
+
+
+def test_keys_win_over_columns_of_their_name(tmp_path):
+    row = {"prompt": "What?", "chosen": "A", "rejected": "B", "raw": "Which?"}
+    (sample,) = imported(tmp_path, [row], keys="prompt=raw,chosen=rejected,rejected=chosen")
+    assert (sample.prompt, sample.chosen, sample.rejected) == ("Which?", "B", "A")
+
+
 def test_one_bad_pair_of_a_row_leaves_the_others(tmp_path):
     rows = [{"question": "How?", "chosen": ["A", "B", "C"], "rejected": ["a", "B", "c"]}]
     assert [sample.chosen for sample in imported(tmp_path, rows)] == ["A", "C"]
@@ -284,8 +496,9 @@ BAD = [
     ("trl", {"prompt": "How many?", "completion": "Six.", "label": False}, Reason.UNPAIRED),
     ("kto", {"conversations": [QUESTION, gpt("Six.")], "kto_tag": "no"}, Reason.WRONG_TYPE),
     ("trl", PAIR | {"chosen": [{"from": []}, TWO], "rejected": [{"from": {}}, SIX]}, Reason.WRONG_TYPE),
-    ("trl", PAIR | {"video": "1.mp4"}, Reason.WRONG_TYPE),
-    ("trl", {"messages": [block("video", video="1.mp4"), TWO]}, Reason.WRONG_TYPE),
+    ("trl", PAIR | {"video": "1.mp4"}, Reason.VIDEO_OR_AUDIO),
+    ("trl", {"messages": [block("video", video="1.mp4"), TWO]}, Reason.VIDEO_OR_AUDIO),
+    ("trl", {"id": "7", "video": ["1.mp4"], "prompt": "<video>\nHow many?", **SIDES}, Reason.VIDEO_OR_AUDIO),
     ("trl", PAIR | {"image": "https://example.org/1.jpg"}, Reason.MISSING_IMAGE),
     ("sharegpt", {"conversations": [TAGGED], **SIDES}, Reason.IMAGE_COUNT),
     ("sharegpt", {"conversations": [QUESTION, gpt("Two.")], **SIDES}, Reason.WRONG_TURNS),

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.importers.formats import FORMATS
+from rlaifv_pl.data.importers.formats import FORMATS, gather
 from rlaifv_pl.data.importers.rows import Row
 from rlaifv_pl.data.importers.run import import_shards
 from rlaifv_pl.data.importers.sources import Source, SourceError
@@ -164,7 +164,8 @@ def test_a_row_is_a_sample_or_a_named_fault_whatever_it_holds(tmp_path, name):
         cells = {column: odd_value(rng) for column in columns if rng.random() < 0.8}
         row = Row(cells, Source(Path("rows.jsonl"), "rows"), number, tmp_path)
         try:
-            for sample in FORMATS[name].read(row):
+            (read,) = gather([row], FORMATS[name])
+            for sample in FORMATS[name].read(read):
                 check_sample(sample, row.where)
                 encode_sample(replace(sample, prompt=simplify(sample.prompt)))
         except BadSample as fault:

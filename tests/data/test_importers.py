@@ -110,6 +110,30 @@ def test_rlaifv_pipeline_pairs_keep_their_scores(tmp_path):
     assert sample.images == (JPEG,)
 
 
+def test_rlaifv_pipeline_pairs_keep_their_judged_questions(tmp_path):
+    """Facts stand for questions where there are as many; what was judged is 1 or 0."""
+    row = {"question": "What?", "chosen": "A cat.", "rejected": "A dog, a cow."}
+    judge = {
+        "chosen": {"Is it a cat?": "1"},
+        "rejected": {"Is it a dog? Please answer yes or no.": "0", "A cow?": "1"},
+    }
+    row["org_infos"] = {
+        "chosen_infos": {"facts": ["A cat", ""]},
+        "rejected_infos": {"facts": ["A dog"]},
+        "scores": {
+            side: {"judge": judge[side], "score": score}
+            for side, score in (("chosen", "0"), ("rejected", "-1"))
+        },
+    }
+    (sample,) = imported(tmp_path, [row])
+    assert sample.evidence["chosen"]["claims"] == [
+        {"text": "A cat", "question": "Is it a cat?", "yes": 1.0, "no": 0.0, "start": 0, "end": 5}
+    ]
+    dog, cow = sample.evidence["rejected"]["claims"]
+    assert (dog["question"], dog["yes"], dog["no"]) == ("Is it a dog?", 0.0, 1.0)
+    assert (cow["text"], cow["yes"], "start" in cow) == ("A cow?", 1.0, False)
+
+
 def test_rlhfv_texts_are_unpacked(tmp_path):
     text = json.dumps({"question": "What?", "chosen": "A.", "rejected": "B."})
     (sample,) = imported(tmp_path, [{"ds_name": "d", "text": text}])

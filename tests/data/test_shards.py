@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,12 +56,57 @@ def test_directories_follow_each_other_as_given(tmp_path):
 
 def test_webdataset_reads_our_shards(tmp_path):
     samples = [pair("one"), pair("two", images=(picture(), picture("PNG")))]
-    write(tmp_path, samples)
+    write(tmp_path, samples, share_images=False)
     read = list(webdataset.WebDataset(str(tmp_path / FIRST), shardshuffle=False))
     assert [sample["__key__"] for sample in read] == ["one", "two"]
     assert read[0]["jpg"] == samples[0].images[0]
     assert (read[1]["0.jpg"], read[1]["1.png"]) == samples[1].images
     assert json.loads(read[1]["json"])["chosen"] == "Two cats."
+
+
+def sharing():
+    """Of the first shard's seven images three are distinct; the second has one of them again."""
+    one, two, three = picture(), picture("PNG"), picture(colour=7)
+    shown = [(one,), (two, one), (one, one), (three,), (one,)]
+    samples = [pair(f"k{number}", images=images) for number, images in enumerate(shown)]
+    samples[2] = replace(samples[2], rejected_images=(two, one))
+    return samples
+
+
+def test_an_image_is_stored_once_a_shard(tmp_path):
+    samples = sharing()
+    write(tmp_path / "shared", samples, samples_per_shard=4)
+    write(tmp_path / "whole", samples, samples_per_shard=4, share_images=False)
+    with tarfile.open(tmp_path / "shared" / FIRST) as tar:
+        links = {info.name: info.linkname for info in tar if info.islnk()}
+        tar.extractall(tmp_path / "out", filter="data")
+    assert links == {
+        "k1.1.jpg": "k0.jpg", "k2.0.jpg": "k0.jpg", "k2.1.jpg": "k0.jpg", "k2.rejected.0.png": "k1.0.png",
+        "k2.rejected.1.jpg": "k0.jpg",
+    }  # fmt: skip
+    saved = 4 * len(picture()) + len(picture("PNG"))
+    assert read_manifest(tmp_path / "shared").schema_version == 2
+    assert read_manifest(tmp_path / "whole").schema_version == 1
+    assert (tmp_path / "shared" / SECOND).read_bytes() == (tmp_path / "whole" / SECOND).read_bytes()
+    assert Shard(tmp_path / "shared" / FIRST).shared == (5, saved)
+    assert (tmp_path / "out" / "k2.rejected.0.png").read_bytes() == picture("PNG")
+    for directory in ("shared", "whole"):
+        assert list(load_shards(tmp_path / directory)) == samples
+
+
+def test_webdataset_passes_over_what_is_shared(tmp_path):
+    """Which is why there is an option: the page on shards says so."""
+    write(tmp_path, [pair("one"), pair("two")])
+    read = list(webdataset.WebDataset(str(tmp_path / FIRST), shardshuffle=False))
+    assert ["jpg" in sample for sample in read] == [True, False]
+
+
+def test_a_refused_sample_leaves_no_image_to_link_to(tmp_path):
+    with ShardWriter(tmp_path, recipe={}) as writer:
+        with pytest.raises(BadSample):
+            writer.write(pair("a", chosen=""))
+        writer.write(pair("b"))
+    assert load_shards(tmp_path)[0].images == (picture(),) and writer.manifest.schema_version == 1
 
 
 def test_the_same_samples_give_the_same_bytes(tmp_path):

@@ -11,9 +11,9 @@ from rlaifv_pl.data.tar_index import _checksum, index_tar
 from tests.data.samples import write_tar
 
 
-def _link(name, kind):
+def _link(name, kind=tarfile.LNKTYPE, to="/etc/passwd"):
     info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, "/etc/passwd"
+    info.type, info.linkname = kind, to
     return info
 
 
@@ -21,7 +21,6 @@ def _link(name, kind):
     ("members", "reason"),
     [
         ([(_link("a.jpg", tarfile.SYMTYPE), b"")], Reason.FOREIGN_MEMBER),
-        ([(_link("a.jpg", tarfile.LNKTYPE), b"")], Reason.FOREIGN_MEMBER),
         ([(_link("a", tarfile.DIRTYPE), b"")], Reason.FOREIGN_MEMBER),
         ([("../a.json", b"{}")], Reason.FOREIGN_MEMBER),
         ([("/a.json", b"{}")], Reason.FOREIGN_MEMBER),
@@ -39,6 +38,65 @@ def test_members_that_do_not_belong_are_refused(tmp_path, members, reason, forma
         index_tar(path)
     assert raised.value.reason is reason
     assert raised.value.where == str(path)
+
+
+@pytest.mark.parametrize(
+    ("link", "to", "why"),
+    [
+        ("b.jpg", "/etc/passwd", "to images alone"),
+        ("b.jpg", "/tmp/a.jpg", "no member before it"),
+        ("b.jpg", "../a.jpg", "to images alone"),
+        ("b.jpg", "./a.jpg", "to images alone"),
+        ("b.jpg", "c.jpg", "no member before it"),
+        ("b.jpg", "b.jpg", "no member before it"),
+        ("b.jpg", "b.rejected.0.jpg", "no member before it"),
+        ("b.jpg", "a.png", "no member before it"),
+        ("b.jpg", "a.json", "to images alone"),
+        ("b.json", "a.json", "only images may be links"),
+        ("b.json", "a.jpg", "only images may be links"),
+        ("b.jpg", "a.1.jpg", "that is a link itself"),
+    ],
+)
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_link_to_anything_but_an_earlier_image_is_refused(tmp_path, link, to, why, format):
+    members = [("a.jpg", b"A"), (_link("a.1.jpg", to="a.jpg"), b""), ("a.json", b"{}")]
+    members += [(_link(link, to=to), b""), ("b.rejected.0.jpg", b"B"), ("c.jpg", b"C")]
+    path = write_tar(tmp_path / "x.tar", members, format)
+    with pytest.raises(BadSample, match=rf"{link}' links to '{to}', but .*{why}.*share_images") as raised:
+        index_tar(path)
+    assert (raised.value.reason, raised.value.where) == (Reason.BAD_LINK, str(path))
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_link_has_the_place_of_what_it_links_to(tmp_path, format):
+    """Also under a name that a plain header cannot hold; a second link goes to the file, not to the first."""
+    long = "a" if format == tarfile.USTAR_FORMAT else "a" * 80 + "0" * 30
+    links = [(_link(f"{key}.jpg", to=f"{long}.0.jpg"), b"") for key in ("b", "c")]
+    members = [(f"{long}.0.jpg", b"A" * 700), (_link(f"{long}.1.jpg", to=f"{long}.0.jpg"), b""), *links]
+    index = index_tar(write_tar(tmp_path / "x.tar", members, format))
+    first = index[0].members["0.jpg"]
+    assert (
+        [entry.members["jpg"] for entry in list(index)[1:]]
+        == [first, first]
+        == [index[0].members["1.jpg"]] * 2
+    )
+    assert (tmp_path / "x.tar").read_bytes()[first.offset :][:701] == b"A" * 700 + b"\0"
+    assert index.shared == (3, 2100)
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_a_link_that_claims_a_content_of_its_own_is_refused(tmp_path, format):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=format) as tar:
+        file, link = tarfile.TarInfo("a.jpg"), _link("b.jpg", to="a.jpg")
+        link.size = 5
+        if format == tarfile.PAX_FORMAT:
+            link.pax_headers = {"comment": "asks for a header that is not plain ustar"}
+        tar.addfile(file)
+        tar.addfile(link)
+    with pytest.raises(BadSample, match=r"b\.jpg' is no regular file") as raised:
+        index_tar(path)
+    assert raised.value.reason is Reason.FOREIGN_MEMBER
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])

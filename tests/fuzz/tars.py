@@ -186,6 +186,35 @@ def linked(case: Case) -> None:
     )
 
 
+SHARED: dict[str, list[str]] = {
+    "nowhere": ["s55.jpg"], "outside": ["../canary/secret.png"], "outside in full": ["{here}/canary/secret.png"],
+    "later": ["s99.png"], "JSON": ["{key}.json"], "itself": ["s98.1.png"], "chain": ["s98.0.png", "s98.1.png"],
+    "cycle": ["s98.2.png", "s98.1.png"], "sound": ["s98.0.png"], "a thousand": ["s98.0.png"] * 999,
+}  # fmt: skip
+
+
+def shared(case: Case) -> None:
+    """Images that are links: to nothing, to what comes later, to no image, in circles, or to an earlier image."""
+
+    def change(found: list[Member]) -> list[Member]:
+        way, image = case.pick(SHARED), photo(98, "first", "PNG")
+        case.note(f"links: {way}")
+        texts = encode_sample(Sample(key="s98", prompt="Which?", chosen="This.", rejected="That."))["json"]
+        links = [to.format(here=case.here, key=found[0].key) for to in SHARED[way]]
+        made = [Member(_hard(f"s98.{number}.png", to), b"") for number, to in enumerate(links, start=1)]
+        behind = [Member("s99.png", image), Member("s99.json", texts)]
+        return [*found, Member("s98.0.png", image), *made, Member("s98.json", texts), *behind]
+
+    formats = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+    rewrite(case, change, format=case.rng.choice(formats))
+
+
+def _hard(name: str, to: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.LNKTYPE, to
+    return info
+
+
 def crowded(case: Case) -> None:
     """A sample with a thousand images, or more than its prompt has places for."""
 
@@ -203,5 +232,5 @@ def crowded(case: Case) -> None:
 KINDS = {
     "tar cut": cut, "tar flipped": flipped, "tar overwritten": overwritten, "tar foreign": foreign,
     "tar reordered": reordered, "tar duplicated": duplicated, "tar emptied": emptied, "tar named": named,
-    "tar linked": linked, "tar headers": headed, "tar holed": holed, "tar crowded": crowded,
+    "tar linked": linked, "tar headers": headed, "tar shared": shared, "tar holed": holed, "tar crowded": crowded,
 }  # fmt: skip

@@ -5,7 +5,8 @@
 - `pictures`, `web`: however a row carries its images, to encoded files
 - `turns`: however a row writes its turns, to a prompt and completions
 - `samples`: what the readers of all formats have in common
-- `trl`, `rlaifv`, `llava`, `llamafactory`, `swift`, `plain`, `rankings`: one file per family of formats,
+- `columns`: columns under other names, and prompts for rows without one
+- `trl`, `rlaifv`, `verdicts`, `llava`, `llamafactory`, `swift`, `plain`, `rankings`: one file per family of formats,
   a row to its samples
 - `formats`: the table of them, and which one a source has
 - `run`: all of it in a row: `import_shards`

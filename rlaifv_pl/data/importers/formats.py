@@ -1,11 +1,13 @@
 """The formats that can be imported, and which of them a source has: told by its columns, never by its name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
+from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 from rlaifv_pl.data.fields import shorten
-from rlaifv_pl.data.importers import llamafactory, llava, plain, rankings, rlaifv, swift, trl
+from rlaifv_pl.data.importers import llamafactory, llava, plain, rankings, rlaifv, swift, trl, verdicts
 from rlaifv_pl.data.importers.rows import Row
 from rlaifv_pl.data.importers.sources import SourceError
 from rlaifv_pl.records import Sample
@@ -13,7 +15,7 @@ from rlaifv_pl.records import Sample
 FormatName = Literal[
     "auto",
     "trl", "rlaifv", "rlhfv", "llava", "alpaca", "sharegpt", "v1", "kto", "swift", "plain",
-    "ranks", "neighbours", "comparison", "refinement", "lists",
+    "ranks", "neighbours", "comparison", "refinement", "lists", "verdicts",
 ]  # fmt: skip
 
 FIRST_ROWS = 16
@@ -29,6 +31,8 @@ class Format(NamedTuple):
     """Whether a row looks like it."""
     read: Callable[[Row], list[Sample]]
     """Its samples; raises `BadSample`."""
+    group: Callable[[Mapping[str, Any]], Hashable] | None = None
+    """What the rows have in common that are read together, one behind the other; None if each is read by itself."""
 
 
 FORMATS: Mapping[str, Format] = {
@@ -61,6 +65,12 @@ FORMATS: Mapping[str, Format] = {
         "prompt, response, refinement", rankings.recognises_refinement, rankings.read_refinement
     ),
     "lists": Format("question, chosen [], rejected []", rankings.recognises_lists, rankings.read_lists),
+    "verdicts": Format(
+        "raw_question, answer, scores, with metainfos or facts",
+        verdicts.recognises,
+        verdicts.read,
+        verdicts.question_of,
+    ),
 }
 
 
@@ -90,3 +100,22 @@ def detect_format(rows: Sequence[Row]) -> Format:
     where = f"{rows[0].source.path}, rows {rows[0].number} to {rows[-1].number}"
     listed = "".join(f"\n  {name}: {format.columns}" for name, format in FORMATS.items())
     raise SourceError(f"{where}: {said}. Known are{listed}")
+
+
+def gather(rows: Iterable[Row], format: Format) -> Iterator[Row]:
+    """Rows as the format reads them: those that it reads together become one, with theirs in the column `rows`."""
+    if format.group is None:
+        yield from rows
+        return
+    for _, found in groupby(rows, lambda row: _group(row, format)):
+        together = list(found)
+        yield replace(together[0], columns={"rows": [row.columns for row in together]})
+
+
+def _group(row: Row, format: Format) -> Hashable:
+    if format.group is None or not isinstance(row.columns, Mapping):
+        return row.number
+    try:
+        return format.group(row.columns)
+    except RecursionError:
+        return row.number

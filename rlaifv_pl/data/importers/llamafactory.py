@@ -1,6 +1,7 @@
 """LLaMA-Factory's formats: alpaca, sharegpt with a pair, v1's pairs of dialogues, KTO's marked answers.
 
-Sharegpt without a pair is LLaVA's. Weights of single messages are left behind.
+Sharegpt without a pair is LLaVA's; torchtune and CSR name two dialogues likewise. Weights of single messages are
+left behind.
 """
 
 from collections.abc import Mapping
@@ -12,14 +13,17 @@ from rlaifv_pl.data.importers.samples import holds, holds_any, make_sample, refu
 from rlaifv_pl.data.importers.turns import split_pair
 from rlaifv_pl.records import Sample
 
-_DIALOGUES = (("chosen_messages", "rejected_messages"), ("chosen_conversations", "rejected_conversations"))
+_DIALOGUES = (
+    ("chosen_messages", "rejected_messages"),
+    ("chosen_conversations", "rejected_conversations"),
+    ("conversations", "rejected_conversations"),
+)
 
 
 def recognises_alpaca(columns: Mapping[str, Any]) -> bool:
     """Whether a row is an instruction with its input and an answer or a pair."""
-    return holds(columns, "instruction") and (
-        holds(columns, "output") or holds(columns, "chosen", "rejected")
-    )
+    is_answered = holds(columns, "output") and not holds(columns, "rejected_response")
+    return holds(columns, "instruction") and (is_answered or holds(columns, "chosen", "rejected"))
 
 
 def recognises_sharegpt(columns: Mapping[str, Any]) -> bool:
@@ -73,7 +77,7 @@ def read_v1(row: Row) -> list[Sample]:
     Raises:
         BadSample: naming the column.
     """
-    names = next((names for names in _DIALOGUES if holds_any(row.parsed(), *names)), _DIALOGUES[0])
+    names = next((names for names in _DIALOGUES if holds(row.parsed(), *names)), _DIALOGUES[0])
     prompt, chosen, rejected = split_pair(*map(row.messages, names))
     return [make_sample(row, prompt, answers={"chosen": chosen, "rejected": rejected})]
 

@@ -15,7 +15,9 @@ from rlaifv_pl.records import Sample
 
 def recognises(columns: Mapping[str, Any]) -> bool:
     """Whether a row looks like this format; with `chosen` it would be a preference format."""
-    return holds(columns, "conversations") and not holds_any(columns, "chosen", "rejected", "kto_tag")
+    return holds(columns, "conversations") and not holds_any(
+        columns, "chosen", "rejected", "rejected_conversations", "kto_tag"
+    )
 
 
 def read(row: Row) -> list[Sample]:

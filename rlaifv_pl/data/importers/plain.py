@@ -30,7 +30,8 @@ def recognises(columns: Mapping[str, Any]) -> bool:
         return False
     if holds_any(columns, "prompt", "question", "instruction") and holds(columns, "chosen", "rejected"):
         return False
-    if holds(columns, "instruction", "output") or are_lists(columns):
+    is_alpaca = holds(columns, "instruction", "output") and not holds(columns, "rejected_response")
+    if is_alpaca or are_lists(columns):
         return False
     return holds_any(columns, *_GOOD, "chosen_response") or holds(columns, "chosen", "rejected")
 

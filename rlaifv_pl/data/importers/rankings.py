@@ -10,7 +10,7 @@ from typing import Any
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
 from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.samples import PROMPTS, are_lists, holds, make_sample
+from rlaifv_pl.data.importers.samples import PROMPTS, are_lists, holds, make_sample, named_picture
 from rlaifv_pl.records import Sample
 
 Pair = tuple[Any, Any]
@@ -96,17 +96,16 @@ def read_lists(row: Row) -> list[Sample]:
             f"chosen, rejected: expected equally long lists, got {shorten(chosen)} and {shorten(rejected)}"
         )
         raise BadSample(Reason.WRONG_TYPE, row.where, detail)
-    name = row.parsed().get("image_id")
-    pictures = [f"{name}.jpg"] if isinstance(name, str | int) else []
-    return _samples(row, _prompt(row), zip(chosen, rejected, strict=True), pictures)
+    return _samples(row, _prompt(row), zip(chosen, rejected, strict=True), named_picture(row))
 
 
 def _prompt(row: Row) -> Any:
     held = [value for name in PROMPTS if (value := row.parsed().get(name)) is not None]
     if not held:
-        raise BadSample(
-            Reason.MISSING_FIELD, row.where, f"expected a question in one of the columns {', '.join(PROMPTS)}"
+        detail = (
+            f"expected a question in one of the columns {', '.join(PROMPTS)}, or one for all rows as `prompt`"
         )
+        raise BadSample(Reason.MISSING_FIELD, row.where, detail)
     return held[0]
 
 

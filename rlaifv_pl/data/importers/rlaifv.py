@@ -1,7 +1,7 @@
 """RLAIF-V's formats: the training parquet, the prompts and pairs of its pipeline, RLHF-V's `text`.
 
-InternVL's MPO has the columns of the first. The parquet's `logps` are left behind: they hold for one
-reference model, which the file does not name.
+InternVL's MPO, SeVa and HA-DPO's questions have the columns of the first. The parquet's `logps` are left behind: they
+hold for one reference model, which the file does not name.
 """
 
 import json
@@ -11,8 +11,16 @@ from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.samples import ANSWERS, are_lists, holds, holds_any, make_sample
-from rlaifv_pl.records import Sample
+from rlaifv_pl.data.importers.samples import (
+    ANSWERS,
+    are_lists,
+    holds,
+    holds_any,
+    make_sample,
+    named_picture,
+)
+from rlaifv_pl.data.importers.verdicts import claim_of
+from rlaifv_pl.records import Sample, Verdict
 
 _TEXTS = ("question", "chosen", "rejected")
 _OF_PROMPTS = ("image", "images", "image_path", "metainfos")
@@ -65,17 +73,37 @@ def _pair(row: Row, texts: Mapping[str, Any]) -> Sample:
     missing = [name for name in _TEXTS if texts.get(name) is None]
     if missing:
         raise BadSample(Reason.MISSING_FIELD, row.where, f"nothing in the columns {missing}")
-    sample = make_sample(row, texts["question"], answers={name: texts[name] for name in _TEXTS[1:]})
-    return replace(sample, evidence=_scores(row.parsed().get("org_infos")))
+    answers = {name: texts[name] for name in _TEXTS[1:]}
+    sample = make_sample(row, texts["question"], answers=answers, pictures=named_picture(row))
+    return replace(sample, evidence=_evidence(sample, row.parsed().get("org_infos")))
 
 
-def _scores(org_infos: Any) -> dict[str, Any]:
-    """The score of each side, where the pipeline noted one: `scores.<side>.score`, a number as text."""
-    scores = org_infos.get("scores") if isinstance(org_infos, Mapping) else None
+def _evidence(sample: Sample, org_infos: Any) -> dict[str, Any]:
+    """What the pipeline noted of each side: its score, a number as text, and the judged questions."""
     evidence = {}
     for side in ("chosen", "rejected"):
-        finding = scores.get(side) if isinstance(scores, Mapping) else None
-        score = finding.get("score") if isinstance(finding, Mapping) else None
+        finding = _at(org_infos, "scores", side)
+        score, judge = _at(finding, "score"), _at(finding, "judge")
         if isinstance(score, str | int) and str(score).lstrip("-").isdecimal():
             evidence[side] = {"score": int(score)}
+            facts = _at(org_infos, f"{side}_infos", "facts")
+            if claims := _claims(facts, judge, getattr(sample, side)):
+                evidence[side]["claims"] = claims
     return evidence
+
+
+def _claims(facts: Any, judge: Any, answer: str) -> list[dict[str, Any]]:
+    """Claims of questions judged 1 or 0: the probabilities were not kept. Facts go by their place, if as many."""
+    if not isinstance(judge, Mapping) or not all(str(mark) in ("0", "1") for mark in judge.values()):
+        return []
+    texts = [fact for fact in facts if isinstance(fact, str) and fact] if isinstance(facts, list) else []
+    texts = texts if len(texts) == len(judge) else list(judge)
+    verdicts = [Verdict(yes=float(str(mark) == "1"), no=float(str(mark) == "0")) for mark in judge.values()]
+    return [claim_of(*found, answer=answer) for found in zip(texts, judge, verdicts, strict=True)]
+
+
+def _at(value: Any, *names: str) -> Any:
+    """What lies below some names, or None."""
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value

@@ -1,6 +1,7 @@
 """Import: sources of any known format to one directory of shards, with an account of what was left out."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
@@ -12,7 +13,8 @@ from rich.progress import track
 
 from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.importers.formats import FIRST_ROWS, FORMATS, FormatName, detect_format
+from rlaifv_pl.data.importers.columns import Columns
+from rlaifv_pl.data.importers.formats import FIRST_ROWS, FORMATS, FormatName, detect_format, gather
 from rlaifv_pl.data.importers.rows import Row, read_rows
 from rlaifv_pl.data.importers.sources import Source, SourceError, find_sources, fingerprint
 from rlaifv_pl.data.importers.turns import simplify
@@ -21,6 +23,8 @@ from rlaifv_pl.data.schema import check_sample
 from rlaifv_pl.data.shard_writer import ShardWriter
 from rlaifv_pl.records import Sample
 
+SHARED_NOTE = "shared_images"
+"""Name of the manifest's note on images that are links: how many, and the bytes that they would have taken."""
 DROPPED_NAME = "dropped.jsonl"
 MAX_PRINTED_DROPS = 20
 
@@ -33,17 +37,23 @@ class ImportOptions:
 
     Args:
         format: of the sources; `auto` tells it for each source by the columns of its first rows.
+        keys: columns under other names, as `prompt=query,chosen=good`: ours, and that of the source.
+        prompt: question of rows that have none, such as HA-DPO's descriptions.
         images_root: folder that image paths start from and must not leave; by default that of the source.
         fetch: whether images behind URLs are fetched. A row could name any address that this machine reaches.
         on_bad: whether a bad row is skipped and listed in `<out>/dropped.jsonl`, or ends the import.
         samples_per_shard: size of every shard but the last.
+        share_images: whether an image that a shard holds already is stored as a link to it, which `webdataset` skips.
     """
 
     format: FormatName = "auto"
+    keys: str | None = None
+    prompt: str | None = None
     images_root: str | Path | None = None
     fetch: bool = False
     on_bad: OnBad = "skip"
     samples_per_shard: int = 1000
+    share_images: bool = True
 
 
 def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any) -> Manifest:
@@ -65,6 +75,7 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         FileExistsError: `out` holds other shards.
     """
     settings = ImportOptions(**options)
+    columns = Columns.parse(settings.keys, settings.prompt)
     found = find_sources(sources)
     recipe = {
         "verb": "import",
@@ -72,11 +83,13 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         **asdict(settings),
         "images_root": settings.images_root and str(settings.images_root),
     }
-    with ShardWriter(out, recipe=recipe, samples_per_shard=settings.samples_per_shard) as writer:
+    layout = {"samples_per_shard": settings.samples_per_shard, "share_images": settings.share_images}
+    with ShardWriter(out, recipe=recipe, **layout) as writer:
         with atomic_file(writer.directory / DROPPED_NAME) as file:
             account = _Account(writer, file, settings.on_bad)
             for source in found:
-                _import_source(source, settings, account)
+                _import_source(source, settings, columns, account)
+        account.note()
         if not account.kept:
             listed = writer.directory / DROPPED_NAME
             raise SourceError(f"not one of the {account.dropped} rows makes a sample: see {listed}.")
@@ -84,15 +97,18 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
     return writer.manifest
 
 
-def _import_source(source: Source, settings: ImportOptions, account: "_Account") -> None:
+def _import_source(source: Source, settings: ImportOptions, columns: Columns, account: "_Account") -> None:
     root = source.path.parent if settings.images_root is None else Path(settings.images_root)
     rows = read_rows(source, root, settings.fetch)
     first = list(islice(rows, FIRST_ROWS))
     if not first:
         return
+    columns.check(first)
+    first = [columns.renamed(row) for row in first]
     format = detect_format(first) if settings.format == "auto" else FORMATS[settings.format]
     progress = {"console": account.console, "disable": not account.console.is_terminal}
-    for row in track(chain(first, rows), source.path.name, **progress):
+    read = track(chain(first, map(columns.renamed, rows)), source.path.name, **progress)
+    for row in gather(read, format):
         try:
             samples = format.read(row)
         except (BadSample, RecursionError) as error:
@@ -119,6 +135,9 @@ class _Account:
     console: Console = field(default_factory=lambda: Console(stderr=True))
     kept: int = 0
     dropped: int = 0
+    words: Counter[str] = field(default_factory=Counter)
+    longer: Counter[str] = field(default_factory=Counter)
+    """Pairs by which side has more words: a bias here is learned before anything else is."""
 
     def take(self, row: Row, sample: Sample) -> None:
         """Write a sample of a row, or count what is wrong with it."""
@@ -126,8 +145,25 @@ class _Account:
             check_sample(sample, row.where)
             self.writer.write(replace(sample, prompt=simplify(sample.prompt)))
             self.kept += 1
+            self._measure(sample)
         except (BadSample, RecursionError) as error:
             self.drop(row, error)
+
+    def note(self) -> None:
+        """Put what was measured into the manifest."""
+        if shared := self.writer.shared:
+            self.writer.note(SHARED_NOTE, shared)
+        if pairs := self.longer.total():
+            self.writer.note("longer_side", dict(sorted(self.longer.items())))
+            for side, words in sorted(self.words.items()):
+                self.writer.note(f"{side}_words", words / pairs)
+
+    def _measure(self, sample: Sample) -> None:
+        if sample.chosen is None or sample.rejected is None:
+            return
+        chosen, rejected = len(sample.chosen.split()), len(sample.rejected.split())
+        self.words.update(chosen=chosen, rejected=rejected)
+        self.longer["equal" if chosen == rejected else "chosen" if chosen > rejected else "rejected"] += 1
 
     def drop(self, row: Row, error: BadSample | RecursionError) -> None:
         """Count a row that cannot be used, list it with its remedy, and print it if it is among the first."""

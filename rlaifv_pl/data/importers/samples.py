@@ -1,6 +1,7 @@
 """What the readers of all formats have in common: a row with its prompt found becomes a sample."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
@@ -39,6 +40,20 @@ def are_lists(columns: Mapping[str, Any]) -> bool:
     return all(
         isinstance(side, list) and side and all(isinstance(text, str) for text in side) for side in sides
     )
+
+
+def is_asked(message: Any) -> bool:
+    """Whether a message is one of those that come before an answer."""
+    roles = [message.get("role"), message.get("from")] if isinstance(message, Mapping) else []
+    return any(role in ("user", "human", "system") for role in roles)
+
+
+def named_picture(row: Row) -> list[str]:
+    """The file that `image_id` names, where no column holds the image: HA-DPO's number of a JPEG, SeVa's file name."""
+    name = row.parsed().get("image_id")
+    if holds_any(row.parsed(), *_IMAGES) or not isinstance(name, str | int) or isinstance(name, bool):
+        return []
+    return [str(name) if PurePosixPath(str(name)).suffix else f"{name}.jpg"]
 
 
 def make_sample(
@@ -97,4 +112,4 @@ def refuse_unpaired(row: Row, column: str) -> None:
 def _refuse_moving(row: Row) -> None:
     held = [name for name in _MOVING if row.parsed().get(name)]
     if held:
-        raise BadSample(Reason.WRONG_TYPE, row.where, f"{held[0]}: samples hold images and texts only")
+        raise BadSample(Reason.VIDEO_OR_AUDIO, row.where, f"{held[0]}: samples hold images and texts only")

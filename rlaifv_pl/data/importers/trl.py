@@ -2,8 +2,8 @@
 
 Texts or message lists; images in `images` or `image`, or in the blocks themselves, as OpenAI and
 Anthropic write them. Columns for tools and chat templates are left behind: they belong to the policy.
-So are log-ps under a reference that the file does not name. MM-RLHF, SeVa, CSR, 2U1's Qwen-VL, torchtune
-and verl write rows of the same columns.
+So are log-ps under a reference that the file does not name. MM-RLHF, 2U1's Qwen-VL, torchtune and verl
+write rows of the same columns.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from rlaifv_pl.data.importers.samples import (
     are_lists,
     holds,
     holds_any,
+    is_asked,
     make_sample,
     refuse_unpaired,
 )
@@ -74,9 +75,4 @@ def _split_implicit(answers: dict[str, Any], row: Row) -> tuple[Any, dict[str, A
 def _are_whole(answers: Mapping[str, Any]) -> bool:
     """Whether both sides repeat the prompt that has a column of its own."""
     sides = [answers["chosen"], answers["rejected"]]
-    return all(isinstance(side, list) and len(side) > 1 and _is_asked(side[0]) for side in sides)
-
-
-def _is_asked(message: Any) -> bool:
-    roles = [message.get("role"), message.get("from")] if isinstance(message, Mapping) else []
-    return any(role in ("user", "human", "system") for role in roles)
+    return all(isinstance(side, list) and len(side) > 1 and is_asked(side[0]) for side in sides)

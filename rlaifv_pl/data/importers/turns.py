@@ -15,6 +15,7 @@ _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
 """Other names of the roles; our own stand for themselves."""
 
 _TEXT_TYPES = ("text", "input_text", "output_text")
+_MOVING_TYPES = ("video", "video_url", "audio", "input_audio")
 _IMAGE_TYPES = ("image", "image_url", "input_image")
 _IMAGE_KEYS = ("image", "image_url", "url", "path", "base64", "source", "value")
 """Where a block holds its image, if it holds it."""
@@ -165,6 +166,10 @@ def _read_block(block: Any, where: str) -> Block:
         return {"type": "image"}
     if kind in _TEXT_TYPES and isinstance(text := _first(block, "text", "value"), str):
         return {"type": "text", "text": text}
+    if kind in _MOVING_TYPES:
+        raise BadSample(
+            Reason.VIDEO_OR_AUDIO, where, f"a block of {kind}: samples hold images and texts only"
+        )
     raise BadSample(Reason.WRONG_TYPE, where, f"expected a block of text or image, got {shorten(block)}")
 
 
