@@ -1,7 +1,8 @@
 """What samples come to, read as training reads them, and the batches that would be dealt of them."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -11,12 +12,17 @@ from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.order import Sizes, bring_together, deal, epoch_order, sort_by_length
-from rlaifv_pl.data.shards import ShardSet
+from rlaifv_pl.data.shards import ShardSet, ShardWriter
 from rlaifv_pl.data.survey import PROMPT, ROW_TOKENS, TREE_TOKENS, Layout, measure
+from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive, run_seed
 
 SHOWN_KEYS = 3
 """Of the samples that cannot be used, for each reason."""
+
+FEW = 16
+"""Prompts that stand for all of a run of rounds."""
+FILLER = "there is a red circle left of the blue square and two cats on the table " * 1000
 
 
 class Read(NamedTuple):
@@ -115,8 +121,16 @@ class Batches:
         return self.dealt[int(self.tokens.argmax())]
 
 
-def batches(found: Surveyed, data: AlignmentDataModule, layout: Layout, world: int) -> Batches:
-    """The first epoch's batches; of a part of the samples, those that this part would make."""
+def batches(found: Surveyed, data: AlignmentDataModule, layout: Layout, world: int, count: int) -> Batches:
+    """The first epoch's batches; of a part of the samples, those that this part would make.
+
+    Args:
+        found: what the samples come to.
+        data: how they are dealt.
+        layout: how they are laid out.
+        world: number of processes.
+        count: samples of an epoch, of which those that were read may be a part.
+    """
     tokens = found.column("rows" if layout == "rows" else "tree")
     sizes = Sizes(tokens, found.column("prompt"), is_padded=layout != "packed")
     order = epoch_order(found.samples.lengths, run_seed(), 0, data.window)
@@ -136,9 +150,30 @@ def batches(found: Surveyed, data: AlignmentDataModule, layout: Layout, world: i
     held = (
         sum(int(found.column("tree")[mine].sum()) for mine in dealt) if layout != "rows" else int(laid.sum())
     )
-    whole = len(shares) if found.is_whole else round(len(shares) * len(found.samples) / len(found.numbers))
-    return Batches(dealt, whole, laid, 1 - held / max(1, int(laid.sum())))
+    if count == len(found.numbers):
+        per_epoch = len(shares)
+    elif is_sized:
+        per_epoch = max(1, round(len(shares) * count / len(found.numbers)))
+    else:
+        full, rest = divmod(count, data.room.samples * world)
+        per_epoch = full + (rest >= world)
+    return Batches(dealt, per_epoch, laid, 1 - held / max(1, int(laid.sum())))
 
 
 def _laid_out(tokens: np.ndarray, is_padded: bool) -> int:
     return len(tokens) * int(tokens.max(initial=0)) if is_padded else int(tokens.sum())
+
+
+def stand_ins(prompts: ShardSet, length: int, processor: Any, folder: Path) -> Path:
+    """Shards of a few prompts with answers of `length` tokens, as long as a round's can be."""
+    word = processor.tokenizer.decode(
+        processor.tokenizer(FILLER, add_special_tokens=False).input_ids[:length]
+    )
+    out = folder / "stand_ins"
+    with ShardWriter(out, recipe={"of": [manifest.hash for manifest in prompts.manifests]}) as writer:
+        for number in range(min(FEW, len(prompts))):
+            sample = prompts[number]
+            # Other from the first token on, so that they share nothing.
+            answers = {"chosen": f"Yes, {word}", "rejected": f"No, {word}"}
+            writer.write(Sample(key=sample.key, prompt=sample.prompt, images=sample.images, **answers))
+    return out

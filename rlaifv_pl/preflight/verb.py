@@ -1,10 +1,11 @@
 """What `rlaifv preflight` does."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 from rlaifv_pl.cli import start
@@ -19,7 +20,9 @@ from rlaifv_pl.preflight.advice import Advice, Case, advise
 from rlaifv_pl.preflight.memory import CannotTell, Memory, Situation, usable
 from rlaifv_pl.preflight.planned import Machine, Options, Planned, Steps, machine_of, steps
 from rlaifv_pl.preflight.spread import Spread, spread_of
-from rlaifv_pl.preflight.tokens import Batches, Surveyed, batches, survey
+from rlaifv_pl.preflight.tokens import Batches, Surveyed, batches, stand_ins, survey
+from rlaifv_pl.rounds import Rounds
+from rlaifv_pl.rounds.check import check_rounds
 
 OWN = {f"--{option.name}" for option in fields(Options)}
 
@@ -119,12 +122,36 @@ class _Look:
             if self.data.val is not None:
                 self._open(self.data.val, "data.val")
             self._samples(samples)
+            self._time()
         else:
-            self.found.notes.append(
-                "the shards are made by the run: samples and memory are those of a trial's pairs"
-            )
-        self._time(rounds)
+            self._rounds(rounds)
         return self.found
+
+    def _rounds(self, rounds: Rounds) -> None:
+        """Of runs that make their own shards: of pairs that a trial makes, or of the longest that there could be."""
+        run = SimpleNamespace(max_epochs=self.trainer["max_epochs"], datamodule=self.data)
+        check_rounds(run, self.module, rounds.epochs, rounds.refresh)
+        prompts, count = self._open(rounds.prompts, "rounds.prompts"), run.max_epochs // rounds.epochs
+        each = rounds.prompts_per_round or len(prompts) // count
+        timed = self._tried(
+            lambda place: trial.feedback(self.arguments, place, rounds.epochs, self.options.trial)
+        )
+        if timed is None:
+            length = rounds.feedback.generate.max_new_tokens
+            made = stand_ins(prompts, length, self.module.processor, self.folder)
+            pairs = each * rounds.feedback.pair.max_pairs
+            said = "the most that may come, with answers as long as they may be"
+        else:
+            made = self.folder / "trial" / "run" / "rounds" / "1"
+            pairs = round(each * len(load_shards([made])) / trial.PROMPTS)
+            said = f"as the {trial.PROMPTS} prompts show that were answered here"
+        self.found.notes.append(f"a round of {each:,} prompts makes {pairs:,} pairs: {said}")
+        self._samples(load_shards([made]), pairs)
+        if timed is None:
+            self._time()
+        else:
+            self._timed(timed, "a trial here, on one device")
+            self.found.time |= _of_rounds(self.found.time, timed, each, count)
 
     def _make_sources(self) -> None:
         for source in self.data.sources:
@@ -140,7 +167,8 @@ class _Look:
         except ValueError as error:
             raise RunError(str(error)) from error
 
-    def _samples(self, samples: ShardSet) -> None:
+    def _samples(self, samples: ShardSet, pairs: int | None = None) -> None:
+        """Look at samples; where they stand for others, those are `pairs` in number."""
         found, data = self.found, self.data
         found.surveyed = seen = survey(samples, self.module.collator("raise"), self.options.samples)
         if seen.first_fault is not None and data.on_bad_sample == "raise":
@@ -154,9 +182,10 @@ class _Look:
             check_room(data.room, _Part(samples, seen.numbers), tokens)
         except BadSample as error:
             found.problems.append(str(error))
-        found.batches = batches(seen, data, self.layout, found.machine.world)
+        count = len(samples) if pairs is None else pairs
+        found.batches = batches(seen, data, self.layout, found.machine.world, count)
         if not found.batches.dealt:
-            found.problems.append(f"{len(samples)} samples are fewer than {found.machine.world} processes")
+            found.problems.append(f"{count} samples are fewer than {found.machine.world} processes")
             return
         found.steps = steps(self.trainer, found.batches.per_epoch, found.machine.world)
         self._memory(samples)
@@ -199,18 +228,11 @@ class _Look:
                     f"{each.total / 1e9:.1f} GB would be written, and {each.free / 1e9:.1f} GB are free at {each.place}"
                 )
 
-    def _time(self, rounds: Any) -> None:
-        found, count = self.found, self.options.trial
-        is_here = self.options.memory_gb is None
-        if count and is_here and not found.problems:
-            try:
-                timed = self._trial(rounds, count)
-            except trial.TrialFailed as error:
-                found.notes.append(f"no trial: {error}")
-            else:
-                self._timed(timed, "a trial here, on one device")
-                return
-        if found.steps is not None and found.memory is not None:
+    def _time(self) -> None:
+        found = self.found
+        if (timed := self._tried(self._trained)) is not None:
+            self._timed(timed, "a trial here, on one device")
+        elif found.memory is not None:
             tokens = (
                 float(found.batches.tokens.mean()) * (1 - found.batches.padding) * found.steps.accumulated
             )
@@ -220,14 +242,23 @@ class _Look:
             else:
                 self._timed(trial.Timed(seconds), f"an estimate: FLOPs at an MFU of {self.options.mfu:.0%}")
 
-    def _trial(self, rounds: Any, count: int) -> trial.Timed:
+    def _tried(self, attempt: Callable[[Path], trial.Timed]) -> trial.Timed | None:
+        """What a trial finds, if there is to be one and it comes to its end."""
+        if not self.options.trial or self.options.memory_gb is not None or self.found.problems:
+            return None
         place = self.folder / "trial"
         place.mkdir()
-        if rounds is not None:
-            return trial.feedback(self.arguments, place, rounds.epochs, count)
-        dealt = self.found.batches.dealt[: count * self.found.steps.accumulated]
-        numbers = [[self.found.surveyed.numbers[at] for at in batch] for batch in dealt]
-        return trial.train(self.arguments, self.found.surveyed.samples, numbers, place)
+        try:
+            return attempt(place)
+        except trial.TrialFailed as error:
+            self.found.notes.append(f"no trial: {error}")
+        return None
+
+    def _trained(self, place: Path) -> trial.Timed:
+        seen = self.found.surveyed
+        dealt = self.found.batches.dealt[: self.options.trial * self.found.steps.accumulated]
+        numbers = [[seen.numbers[at] for at in batch] for batch in dealt]
+        return trial.train(self.arguments, seen.samples, numbers, place)
 
     def _timed(self, timed: trial.Timed, how: str) -> None:
         found = self.found
@@ -238,6 +269,15 @@ class _Look:
                 "seconds in all": timed.step * found.steps.in_all,
             }
         found.time |= {f"seconds of {stage} a prompt": seconds for stage, seconds in timed.stages.items()}
+
+
+def _of_rounds(time: dict[str, Any], timed: trial.Timed, prompts: int, count: int) -> dict[str, float]:
+    feedback, training = sum(timed.stages.values()) * prompts, time.get("seconds in all", 0.0)
+    return {
+        "seconds of feedback a round": feedback,
+        "seconds of training a round": training / count,
+        "seconds in all": feedback * count + training,
+    }
 
 
 class _Part:
