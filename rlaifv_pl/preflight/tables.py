@@ -63,6 +63,7 @@ def samples_of(found: Any) -> dict[str, Any] | None:
     if trees.any():
         used = trees[trees > 0]
         figures["tokens"] = _spread(used) | {"images": float(seen.column("images").sum() / used.sum())}
+        figures["longest row"] = int(seen.column("longest").max())
     if dealt is not None and dealt.dealt:
         figures["batches"] = _spread(dealt.tokens) | {"padding": dealt.padding}
         figures["samples a batch"] = float(np.mean([len(mine) for mine in dealt.dealt]))
@@ -119,6 +120,7 @@ def _samples_table(found: Any) -> Table:
             )
         )
         rows.append(("of them image tokens", f"{tokens['images']:.1%}"))
+        rows.append(("tokens of the longest row, for model.max_length", f"{figures['longest row']:,}"))
     if dealt := figures.get("batches"):
         rows.append(
             ("tokens of a batch", f"median {dealt['median']:,}, 95 % {dealt['p95']:,}, max {dealt['max']:,}")

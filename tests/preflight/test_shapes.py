@@ -18,7 +18,12 @@ from tests.run.tiny import write_pairs
 
 install_torchvision_shim()
 PEAK_TOLERANCE = 0.02
-KINDS = list(itertools.product(("auto", "rows"), (False, True), (None, LoRA(rank=2)), (None, torch.bfloat16)))
+KINDS = [
+    (attention, checkpointing, lora, torch.bfloat16 if checkpointing == (lora is None) else None)
+    for attention, checkpointing, lora in itertools.product(
+        ("auto", "rows"), (False, True), (None, LoRA(rank=2))
+    )
+]
 
 
 def dpo(path, attention="auto", checkpointing=False, lora=None, **options) -> DPOModule:
