@@ -110,7 +110,7 @@ def machine_of(trainer: Any, options: Options) -> Machine:
     if wants_cuda and not here and not is_described:
         raise RunError(
             f"trainer.accelerator is {trainer['accelerator']}, and there is no GPU here. Describe the machine that is "
-            "meant: --preflight.memory_gb 80 --preflight.devices 8."
+            "meant: --memory_gb 80 --devices 8."
         )
     is_cuda = here or (is_described and trainer["accelerator"] != "cpu")
     if is_described:

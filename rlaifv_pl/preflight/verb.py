@@ -222,9 +222,11 @@ class _Look:
         if self.module.reference_mode == "cached":
             targets = float(seen.column("targets").mean()) * len(samples)
             found.disks.append(disk.beside_shards(Path(samples.shards[0].path).parent, targets, 0))
+        # The disk of a machine that is only described is not this one's.
+        said = found.problems if self.options.memory_gb is None else found.notes
         for each in found.disks:
             if each.total > each.free:
-                found.problems.append(
+                said.append(
                     f"{each.total / 1e9:.1f} GB would be written, and {each.free / 1e9:.1f} GB are free at {each.place}"
                 )
 
@@ -244,7 +246,11 @@ class _Look:
 
     def _tried(self, attempt: Callable[[Path], trial.Timed]) -> trial.Timed | None:
         """What a trial finds, if there is to be one and it comes to its end."""
-        if not self.options.trial or self.options.memory_gb is not None or self.found.problems:
+        is_whole = (
+            self.found.spread.together == 1
+        )  # What is cut into slices may not fit on the one device of a trial.
+        is_here = self.options.memory_gb is None
+        if not (self.options.trial and is_here and is_whole) or self.found.problems:
             return None
         place = self.folder / "trial"
         place.mkdir()
