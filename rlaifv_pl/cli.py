@@ -186,11 +186,16 @@ def run() -> None:
 
 def main(args: ArgsType = None) -> CLI:
     """Run the command line, from `sys.argv` unless arguments are given."""
+    return start(CLI, args)
+
+
+def start(kind: type[CLI], args: ArgsType = None) -> CLI:
+    """As `main`, with a kind of command line that may do less with what it has put together."""
     hush()
     OmegaConf.register_resolver("shipped", lambda name: str(shipped(name)), replace=True)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     arguments = sys.argv[1:] if args is None else args
-    return CLI(
+    return kind(
         AlignmentModule,
         AlignmentDataModule,
         subclass_mode_model=True,

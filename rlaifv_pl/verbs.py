@@ -22,6 +22,7 @@ from rlaifv_pl.metrics.files import BenchmarkError
 from rlaifv_pl.metrics.judged.verb import mmhal
 from rlaifv_pl.models.policy import PolicyError
 from rlaifv_pl.objectives.checks import RunError
+from rlaifv_pl.preflight.verb import preflight, told
 from rlaifv_pl.report import verbs as pages
 from rlaifv_pl.report.run_files import ReportError
 from rlaifv_pl.rounds.status import status
@@ -49,6 +50,7 @@ VERBS = {
     "judge": {"_help": "reviews of saved responses by a language model", "mmhal": mmhal},
     "pope": metrics.pope,
     "report": pages.report,
+    "preflight": told,
     "export": export,
     "world": {
         "_help": "tiny models of the miniature world",
@@ -94,17 +96,25 @@ class Parser(ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the verb named on the command line, or in `arguments`."""
     hush()
-    named = trust(sys.argv[1:] if arguments is None else arguments)
-    if named[:1] == ["feedback"] and not {*named[1:2]} & {"run", "correct", "--help", "-h"}:
-        named.insert(1, "run")  # `rlaifv feedback --config FILE` is what one means by feedback.
-    # Feedback is made of parts that configs name, and a figure of files that are not alike, so that all they take is
-    # an option.
-    positional = not {*named[:1]} & {"feedback", "evaluate", "respond", "judge"}
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        auto_cli(VERBS, args=named, parser_class=Parser, allow_abbrev=False, as_positional=positional)
+        if given[:1] == ["preflight"]:
+            preflight(given[1:])
+        else:
+            _run(given)
     except EXPLAINED as error:
         sys.exit(f"error: {error}")
     except Exception as error:
         if (fault := disk_fault(error)) is None:
             raise
         sys.exit(f"error: {fault}")
+
+
+def _run(given: Sequence[str]) -> None:
+    named = trust(given)
+    if named[:1] == ["feedback"] and not {*named[1:2]} & {"run", "correct", "--help", "-h"}:
+        named.insert(1, "run")  # `rlaifv feedback --config FILE` is what one means by feedback.
+    # Feedback is made of parts that configs name, and a figure of files that are not alike, so that all they take is
+    # an option.
+    positional = not {*named[:1]} & {"feedback", "evaluate", "respond", "judge"}
+    auto_cli(VERBS, args=named, parser_class=Parser, allow_abbrev=False, as_positional=positional)

@@ -24,7 +24,9 @@ LAYERS = [
     {"metrics"},
     {"rounds", "run", "world"},
     {"report"},
-    {"cli", "verbs"},
+    {"cli"},
+    {"preflight"},
+    {"verbs"},
 ]
 """A subpackage or file imports itself and earlier lines. Those of one line never import each other:
 objectives and feedback meet in the shards."""

@@ -213,17 +213,8 @@ class AlignmentDataModule(L.LightningDataModule):
         survey = Survey(samples, module.reading, module.collator(self.on_bad_sample), self.num_workers)
         survey.make(self.trainer)
         sizes = survey.sizes(module.policy.layout)
-        self._check_room(samples, sizes)
+        check_room(self.room, samples, sizes.tokens)
         return sizes if self.group_by else sizes._replace(prompt=np.arange(len(samples)))
-
-    def _check_room(self, samples: ShardSet, sizes: Sizes) -> None:
-        if self.room.tokens and sizes.tokens.max(initial=0) > self.room.tokens:
-            largest = int(sizes.tokens.argmax())
-            raise BadSample(
-                Reason.TOO_LONG,
-                samples.where(largest),
-                f"{sizes.tokens[largest]} tokens, and data.max_tokens allows a device {self.room.tokens}",
-            )
 
     def _how(self, samples: ShardSet) -> dict[str, Any]:
         module = self.trainer.lightning_module
@@ -237,11 +228,7 @@ class AlignmentDataModule(L.LightningDataModule):
         return how | {"reference": module.known(samples, self.val_batch_size, how)}
 
     def _open(self, shards: Shards | None, name: str) -> ShardSet:
-        if not shards:
-            raise ValueError(
-                f"{name}: expected a directory of shards, got none. Set it in the config or as --{name}."
-            )
-        return load_shards(self.fetch(shards))
+        return load_shards(self.fetch(expected(shards, name)))
 
 
 class PositionedLoader(BatchLoader):
@@ -265,6 +252,34 @@ class PositionedLoader(BatchLoader):
             self._position["samples"] += batch.among
             self._position["batches"] += 1
             yield batch
+
+
+def expected(shards: Shards | None, name: str) -> Shards:
+    """Shards that a config must name.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not shards:
+        raise ValueError(
+            f"{name}: expected a directory of shards, got none. Set it in the config or as --{name}."
+        )
+    return shards
+
+
+def check_room(room: Room, samples: ShardSet, tokens: np.ndarray) -> None:
+    """Refuse samples that are larger than what a device takes at a time.
+
+    Raises:
+        BadSample: the largest is.
+    """
+    if room.tokens and tokens.max(initial=0) > room.tokens:
+        largest = int(tokens.argmax())
+        raise BadSample(
+            Reason.TOO_LONG,
+            samples.where(largest),
+            f"{tokens[largest]} tokens, and data.max_tokens allows a device {room.tokens}",
+        )
 
 
 def _start_of(epoch: int) -> dict[str, Any]:

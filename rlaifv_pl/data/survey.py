@@ -84,7 +84,7 @@ class _Measured(Dataset):
     def __getitem__(self, index: int) -> Known | BadSample:
         try:
             sample = self.samples[index]
-            return _measure(sample, self.collate([sample]))
+            return measure(sample, self.collate([sample]))
         except BadSample as error:
             return error
 
@@ -95,7 +95,8 @@ def _good(measured: Known | BadSample) -> Known:
     return measured
 
 
-def _measure(sample: Sample, batch: Batch) -> Known:
+def measure(sample: Sample, batch: Batch) -> Known:
+    """What a sidecar holds of a sample, out of the batch of it alone."""
     ids = batch.rows.get("input_ids", torch.zeros(0))
     own = sum(branch.stop - branch.start for branch in batch.branches or ())
     values = {TREE_TOKENS: own or ids.numel(), ROW_TOKENS: ids.numel(), PROMPT: _prompt(sample)}

@@ -1,0 +1,54 @@
+"""What a run writes, and whether there is room for it."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlaifv_pl.preflight.memory import Memory
+from rlaifv_pl.preflight.spread import Spread
+
+LOGP = 4
+"""Bytes of a target's log-p."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes by what they are of, and where they go."""
+
+    place: Path
+    free: int
+    parts: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return sum(self.parts.values())
+
+
+def of_run(directory: Path, memory: Memory, spread: Spread, keep: int) -> Disk:
+    """Checkpoints, each with the trained weights and the optimiser's state: those kept, and the one in writing."""
+    trained, state = memory.steady["gradients"], memory.steady["optimiser"]
+    place = existing(directory)
+    return Disk(
+        place,
+        shutil.disk_usage(place).free,
+        {f"{keep} + 1 checkpoints": (trained + state) * spread.together * (keep + 1)},
+    )
+
+
+def beside_shards(directory: Path, targets: float, tower: float) -> Disk:
+    """Sidecars.
+
+    Args:
+        directory: of the shards.
+        targets: of all samples, if a reference is cached.
+        tower: bytes of the tower features of all samples, if they are kept.
+    """
+    place = existing(directory)
+    parts = {"log-ps of the reference": round(targets * LOGP), "features of the tower": round(tower)}
+    return Disk(place, shutil.disk_usage(place).free, {name: size for name, size in parts.items() if size})
+
+
+def existing(path: Path) -> Path:
+    """The nearest directory on the way to a path that is there."""
+    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())

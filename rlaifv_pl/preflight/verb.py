@@ -1,0 +1,297 @@
+"""What `rlaifv preflight` does."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+
+from rlaifv_pl.cli import start
+from rlaifv_pl.data.datamodule import Shards, check_room, expected
+from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.shards import ShardSet, load_shards
+from rlaifv_pl.models.policy import load_model
+from rlaifv_pl.models.vlm import VLM
+from rlaifv_pl.objectives.checks import RunError
+from rlaifv_pl.preflight import disk, tables, trial
+from rlaifv_pl.preflight.advice import Advice, Case, advise
+from rlaifv_pl.preflight.memory import CannotTell, Memory, Situation, usable
+from rlaifv_pl.preflight.planned import Machine, Options, Planned, Steps, machine_of, steps
+from rlaifv_pl.preflight.spread import Spread, spread_of
+from rlaifv_pl.preflight.tokens import Batches, Surveyed, batches, stand_ins, survey
+from rlaifv_pl.rounds import Rounds
+from rlaifv_pl.rounds.check import check_rounds
+
+OWN = {f"--{option.name}" for option in fields(Options)}
+
+
+@dataclass
+class Found:
+    """All that preflight finds; what could not be found out is None, and a note says why."""
+
+    machine: Machine
+    spread: Spread
+    surveyed: Surveyed | None = None
+    batches: Batches | None = None
+    steps: Steps | None = None
+    memory: Memory | None = None
+    advice: list[Advice] = field(default_factory=list)
+    time: dict[str, Any] = field(default_factory=dict)
+    disks: list[disk.Disk] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What `fit` would end with, in its words, or what does not fit."""
+    notes: list[str] = field(default_factory=list)
+
+
+def preflight(arguments: Sequence[str]) -> None:
+    """Print what a run needs, and end with exit code 1 if it cannot be.
+
+    Args:
+        arguments: of `train.py fit`, and options of `Options`.
+    """
+    named = [_own(argument) for argument in arguments]
+    with TemporaryDirectory(prefix="rlaifv-preflight-") as folder:
+        directory = Path(start(Planned, ["fit", *named]).trainer_options["default_root_dir"])
+        # Whatever the config derives from the run's directory goes to one that goes away.
+        named += ["--trainer.default_root_dir", f"{folder}/made"]
+        planned = start(Planned, ["fit", *named])
+        found = _Look(planned, directory, Path(folder), _without_own(named)).look()
+    tables.show(found)
+    if planned.options.out:
+        tables.write(found, Path(planned.options.out))
+    if found.problems:
+        sys.exit(1)
+
+
+def told(config: str) -> None:
+    """Say what a run needs, before it is started: samples, steps, memory, time and disk.
+
+    Takes what `train.py fit` takes, and --out, --samples, --trial, --memory_gb, --devices, --nodes, --tflops and --mfu:
+    `rlaifv preflight --help` lists them.
+
+    Args:
+        config: as for `train.py fit`.
+    """
+    preflight(["--config", config])
+
+
+def _own(argument: str) -> str:
+    """Preflight's own options by their place among the others."""
+    name = argument.split("=")[0]
+    return argument.replace("--", "--preflight.", 1) if name in OWN else argument
+
+
+def _without_own(arguments: Sequence[str]) -> list[str]:
+    kept, skips = [], False
+    for argument in arguments:
+        is_own = argument.startswith("--preflight.")
+        if not is_own and not skips:
+            kept.append(argument)
+        skips = is_own and "=" not in argument
+    return kept
+
+
+class _Look:
+    """Finds one thing after the other; each needs the ones before it.
+
+    Args:
+        planned: what would be run.
+        directory: of the run.
+        folder: for what is made on the way.
+        arguments: of `train.py fit`.
+    """
+
+    def __init__(self, planned: Planned, directory: Path, folder: Path, arguments: list[str]) -> None:
+        self.planned, self.directory, self.folder, self.arguments = planned, directory, folder, arguments
+        self.options, self.trainer = planned.options, planned.trainer_options
+        self.module, self.data = planned.model, planned.datamodule
+        machine = machine_of(self.trainer, self.options)
+        self.found = Found(machine, spread_of(self.trainer, machine))
+
+    def look(self) -> Found:
+        """Find all that can be found out."""
+        spec = self.module.policy_spec
+        # On the meta device: what cannot be loaded or shared is said now, in fit's words.
+        self.layout = VLM(load_model(spec, empty=True), spec.attention).layout
+        self._make_sources()
+        rounds = self.planned.rounds
+        if rounds is None:
+            samples = self._open(self.data.train, "data.train")
+            if self.data.val is not None:
+                self._open(self.data.val, "data.val")
+            self._samples(samples)
+            self._time()
+        else:
+            self._rounds(rounds)
+        return self.found
+
+    def _rounds(self, rounds: Rounds) -> None:
+        """Of runs that make their own shards: of pairs that a trial makes, or of the longest that there could be."""
+        run = SimpleNamespace(max_epochs=self.trainer["max_epochs"], datamodule=self.data)
+        check_rounds(run, self.module, rounds.epochs, rounds.refresh)
+        prompts, count = self._open(rounds.prompts, "rounds.prompts"), run.max_epochs // rounds.epochs
+        each = rounds.prompts_per_round or len(prompts) // count
+        timed = self._tried(
+            lambda place: trial.feedback(self.arguments, place, rounds.epochs, self.options.trial)
+        )
+        if timed is None:
+            length = rounds.feedback.generate.max_new_tokens
+            made = stand_ins(prompts, length, self.module.processor, self.folder)
+            pairs = each * rounds.feedback.pair.max_pairs
+            said = "the most that may come, with answers as long as they may be"
+        else:
+            made = self.folder / "trial" / "run" / "rounds" / "1"
+            pairs = round(each * len(load_shards([made])) / trial.PROMPTS)
+            said = f"as the {trial.PROMPTS} prompts show that were answered here"
+        self.found.notes.append(f"a round of {each:,} prompts makes {pairs:,} pairs: {said}")
+        self._samples(load_shards([made]), pairs)
+        if timed is None:
+            self._time()
+        else:
+            self._timed(timed, "a trial here, on one device")
+            self.found.time |= _of_rounds(self.found.time, timed, each, count)
+
+    def _make_sources(self) -> None:
+        for source in self.data.sources:
+            out = getattr(source, "out", None)
+            if out is not None and self.folder in Path(out).parents:
+                source.ensure()
+            else:
+                self.found.notes.append(f"{type(source).__name__} makes its shards in the run")
+
+    def _open(self, shards: Shards | None, name: str) -> ShardSet:
+        try:
+            return load_shards(expected(shards, name), self.data.cache_dir)
+        except ValueError as error:
+            raise RunError(str(error)) from error
+
+    def _samples(self, samples: ShardSet, pairs: int | None = None) -> None:
+        """Look at samples; where they stand for others, those are `pairs` in number."""
+        found, data = self.found, self.data
+        found.surveyed = seen = survey(samples, self.module.collator("raise"), self.options.samples)
+        if seen.first_fault is not None and data.on_bad_sample == "raise":
+            found.problems.append(str(seen.first_fault))
+        usable_samples = [read for read in seen.reads if read.tree]
+        if not usable_samples:
+            found.problems.append("no sample can be trained on")
+            return
+        tokens = seen.column("rows" if self.layout == "rows" else "tree")
+        try:
+            check_room(data.room, _Part(samples, seen.numbers), tokens)
+        except BadSample as error:
+            found.problems.append(str(error))
+        count = len(samples) if pairs is None else pairs
+        found.batches = batches(seen, data, self.layout, found.machine.world, count)
+        if not found.batches.dealt:
+            found.problems.append(f"{count} samples are fewer than {found.machine.world} processes")
+            return
+        found.steps = steps(self.trainer, found.batches.per_epoch, found.machine.world)
+        self._memory(samples)
+
+    def _memory(self, samples: ShardSet) -> None:
+        found, seen = self.found, self.found.surveyed
+        collate = self.module.collator("skip")
+
+        def collated(places: Sequence[int]) -> Any:
+            return collate([samples[seen.numbers[place]] for place in places])
+
+        accumulates = self.trainer["accumulate_grad_batches"] > 1
+        now = Situation(collated(found.batches.largest), found.spread, found.machine.is_cuda, accumulates)
+        case = Case(self.module, now)
+        try:
+            found.memory = case.memory()
+        except CannotTell as error:
+            found.notes.append(f"memory is not known: {error}")
+            return
+        room = usable(found.machine.memory, found.machine.is_cuda)
+        if found.memory.total > room:
+            largest = int(seen.column("tree").argmax())
+            found.advice = advise(case, found.machine, lambda: collated([largest]), room)
+            found.problems.append(
+                f"the run needs {found.memory.total / 1e9:.1f} GB of each device, and {room / 1e9:.1f} GB can be had"
+            )
+        self._disk(samples)
+        self.estimate = trial.estimate(self.module, now, self.options.tflops, self.options.mfu)
+
+    def _disk(self, samples: ShardSet) -> None:
+        found, seen = self.found, self.found.surveyed
+        keep = self.planned.config.fit.checkpoint.keep
+        found.disks.append(disk.of_run(self.directory, found.memory, found.spread, keep))
+        if self.module.reference_mode == "cached":
+            targets = float(seen.column("targets").mean()) * len(samples)
+            found.disks.append(disk.beside_shards(Path(samples.shards[0].path).parent, targets, 0))
+        # The disk of a machine that is only described is not this one's.
+        said = found.problems if self.options.memory_gb is None else found.notes
+        for each in found.disks:
+            if each.total > each.free:
+                said.append(
+                    f"{each.total / 1e9:.1f} GB would be written, and {each.free / 1e9:.1f} GB are free at {each.place}"
+                )
+
+    def _time(self) -> None:
+        found = self.found
+        if (timed := self._tried(self._trained)) is not None:
+            self._timed(timed, "a trial here, on one device")
+        elif found.memory is not None:
+            tokens = (
+                float(found.batches.tokens.mean()) * (1 - found.batches.padding) * found.steps.accumulated
+            )
+            seconds = self.estimate.seconds(tokens)
+            if seconds is None:
+                found.notes.append("no trial, and no peak of the device to reckon with: give --tflops")
+            else:
+                self._timed(trial.Timed(seconds), f"an estimate: FLOPs at an MFU of {self.options.mfu:.0%}")
+
+    def _tried(self, attempt: Callable[[Path], trial.Timed]) -> trial.Timed | None:
+        """What a trial finds, if there is to be one and it comes to its end."""
+        is_whole = (
+            self.found.spread.together == 1
+        )  # What is cut into slices may not fit on the one device of a trial.
+        is_here = self.options.memory_gb is None
+        if not (self.options.trial and is_here and is_whole) or self.found.problems:
+            return None
+        place = self.folder / "trial"
+        place.mkdir()
+        try:
+            return attempt(place)
+        except trial.TrialFailed as error:
+            self.found.notes.append(f"no trial: {error}")
+        return None
+
+    def _trained(self, place: Path) -> trial.Timed:
+        seen = self.found.surveyed
+        dealt = self.found.batches.dealt[: self.options.trial * self.found.steps.accumulated]
+        numbers = [[seen.numbers[at] for at in batch] for batch in dealt]
+        return trial.train(self.arguments, seen.samples, numbers, place)
+
+    def _timed(self, timed: trial.Timed, how: str) -> None:
+        found = self.found
+        found.time = {"how": how, "seconds a step": timed.step}
+        if found.steps is not None:
+            found.time |= {
+                "seconds an epoch": timed.step * found.steps.per_epoch,
+                "seconds in all": timed.step * found.steps.in_all,
+            }
+        found.time |= {f"seconds of {stage} a prompt": seconds for stage, seconds in timed.stages.items()}
+
+
+def _of_rounds(time: dict[str, Any], timed: trial.Timed, prompts: int, count: int) -> dict[str, float]:
+    feedback, training = sum(timed.stages.values()) * prompts, time.get("seconds in all", 0.0)
+    return {
+        "seconds of feedback a round": feedback,
+        "seconds of training a round": training / count,
+        "seconds in all": feedback * count + training,
+    }
+
+
+class _Part:
+    """Samples of a set by their place in a survey."""
+
+    def __init__(self, samples: ShardSet, numbers: Sequence[int]) -> None:
+        self.samples, self.numbers = samples, numbers
+
+    def where(self, place: int) -> str:
+        """Shard and key."""
+        return self.samples.where(self.numbers[place])

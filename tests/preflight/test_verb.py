@@ -1,0 +1,148 @@
+"""`rlaifv preflight` as it is run: what it says, what it refuses in fit's words, and that it leaves nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlaifv_pl.cli import main as train
+from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.manifest import ManifestError
+from rlaifv_pl.objectives.schedule import steps_of
+from rlaifv_pl.verbs import main
+from tests.run.tiny import dpo_config, write_config, write_pairs
+
+PAIRS = 23
+
+
+@pytest.fixture
+def settings(family_dir, tmp_path):
+    """A config, its run's directory and its shards."""
+    config = dpo_config(family_dir("llava"), write_pairs(tmp_path / "shards", PAIRS))
+    config["trainer"]["default_root_dir"] = str(tmp_path / "run")
+    return config
+
+
+def looked(tmp_path: Path, settings: dict, *options: str) -> dict:
+    """What preflight writes of a config, without a trial unless one is asked for."""
+    config = write_config(tmp_path / "config.yaml", settings)
+    main(
+        [
+            "preflight",
+            "--config",
+            str(config),
+            "--out",
+            str(tmp_path / "found.json"),
+            "--trial",
+            "0",
+            *options,
+        ]
+    )
+    return json.loads((tmp_path / "found.json").read_text())
+
+
+def refused(capsys, tmp_path: Path, settings: dict, *options: str) -> str:
+    """What preflight says that ends with exit code 1."""
+    with pytest.raises(SystemExit) as stopped:
+        looked(tmp_path, settings, *options)
+    assert stopped.value.code not in (0, None)
+    return str(stopped.value.code) + capsys.readouterr().err
+
+
+def files(place: Path) -> set[str]:
+    return {str(path.relative_to(place)) for path in place.rglob("*")}
+
+
+class Met(Exception):
+    """The run has come as far as its first step."""
+
+
+@pytest.mark.parametrize("data", [
+    {"batch_size": 3}, {"batch_size": None, "max_tokens": 160}, {"batch_size": 2, "sort_within": 8},
+], ids=str)  # fmt: skip
+def test_batches_and_steps_are_those_of_the_run(settings, tmp_path, monkeypatch, data):
+    settings["data"] |= data
+    settings["trainer"] |= {"accumulate_grad_batches": 2, "max_epochs": 3}
+    found, seen = looked(tmp_path, settings), {}
+
+    def first_step(module, batch, _index):
+        loader = module.trainer.train_dataloader
+        seen["steps"] = steps_of(module.trainer, module.trainer.max_epochs)
+        seen["tokens"] = sorted(
+            sum(branch.stop - branch.start for branch in each.branches) for each in [batch, *loader]
+        )
+        raise Met
+
+    monkeypatch.setattr("rlaifv_pl.objectives.base.AlignmentModule.training_step", first_step)
+    with pytest.raises(Met):
+        train(["fit", "--config", str(tmp_path / "config.yaml")])
+    assert found["steps"]["in_all"] == seen["steps"] == 3 * found["steps"]["per_epoch"]
+    assert found["samples"]["batches"]["max"] == max(seen["tokens"])
+    assert found["samples"]["read"] == PAIRS
+
+
+def test_it_leaves_nothing_behind(settings, tmp_path):
+    before = files(tmp_path)
+    looked(tmp_path, settings)
+    assert files(tmp_path) - before == {"config.yaml", "found.json"}
+
+
+def test_a_part_of_the_samples_stands_for_all(settings, tmp_path):
+    found = looked(tmp_path, settings, "--samples", "5")
+    assert found["samples"]["samples"] == PAIRS and found["samples"]["read"] == 5
+    assert found["steps"]["per_epoch"] == 12  # Of two pairs, the last of one.
+
+
+def test_a_device_that_is_too_small_gets_advice(capsys, settings, tmp_path):
+    said = refused(capsys, tmp_path, settings, "--memory_gb", "0.0015")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["memory"]["total"] > found["memory"]["usable"] and found["problems"]
+    words = [advice["words"] for advice in found["advice"]]
+    assert "model.policy.gradient_checkpointing: true" in words and "model.reference: cached" in words
+    assert all(advice["total"] < found["memory"]["total"] for advice in found["advice"])
+    assert "DOES NOT FIT" in said
+
+
+@pytest.mark.parametrize("change", ["long", "nowhere", "unnamed"])
+def test_what_fit_refuses_is_refused_in_the_same_words(capsys, settings, tmp_path, change):
+    if change == "long":
+        settings["model"]["init_args"]["max_length"] = 3  # Fewer than the image's.
+    else:
+        settings["data"]["train"] = str(tmp_path / "nowhere") if change == "nowhere" else None
+    said = refused(capsys, tmp_path, settings)
+    with pytest.raises((BadSample, ManifestError, ValueError, FileNotFoundError)) as stopped:
+        train(["fit", "--config", str(tmp_path / "config.yaml")])
+    expected = str(stopped.value)
+    if change == "long":  # The order of an epoch begins with another sample.
+        said, expected = (text.split(": expected at most")[1] for text in (said, expected))
+        assert said.split(",")[0] == expected.split(",")[0]
+    else:
+        assert expected in said
+
+
+def test_samples_that_are_left_out_are_counted_by_reason(settings, tmp_path):
+    longest = looked(tmp_path, settings)["samples"]["longest row"]
+    settings["model"]["init_args"]["max_length"] = longest - 2
+    settings["data"]["on_bad_sample"] = "skip"
+    found = looked(tmp_path, settings)
+    (reason,) = found["samples"]["unusable"]
+    assert reason == "too_long"
+    assert 0 < found["samples"]["unusable"][reason]["count"] < PAIRS
+    assert found["samples"]["longest row"] <= longest - 2 and not found["problems"]
+
+
+def test_without_a_trial_the_time_is_reckoned(settings, tmp_path):
+    slow, fast = (
+        looked(tmp_path, settings, "--tflops", tflops, "--mfu", "0.5")["time"] for tflops in ("1", "4")
+    )
+    assert "estimate" in fast["how"]
+    assert slow["seconds in all"] == pytest.approx(4 * fast["seconds in all"])
+    assert fast["seconds in all"] == pytest.approx(24 * fast["seconds a step"])
+
+
+def test_a_trial_trains_steps_and_leaves_nothing(settings, tmp_path):
+    before = files(tmp_path)
+    found = looked(tmp_path, settings, "--trial", "3")
+    assert "trial" in found["time"]["how"], found["notes"]
+    assert 0 < found["time"]["seconds a step"] < 30
+    assert files(tmp_path) - before == {"config.yaml", "found.json"}
