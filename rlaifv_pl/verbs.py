@@ -12,6 +12,8 @@ from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.importers.sources import SourceError
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.urls import RemoteError
+from rlaifv_pl.export.policy import ExportError
+from rlaifv_pl.export.verb import export
 from rlaifv_pl.feedback import verbs as feedback
 from rlaifv_pl.feedback.correct.codebook import CodebookError
 from rlaifv_pl.feedback.correct.verb import correct
@@ -26,7 +28,6 @@ from rlaifv_pl.report import verbs as pages
 from rlaifv_pl.report.run_files import ReportError
 from rlaifv_pl.rounds.status import status
 from rlaifv_pl.run.console import hush
-from rlaifv_pl.run.export import ExportError, export
 from rlaifv_pl.run.messages import explain
 from rlaifv_pl.run.trust import trust
 from rlaifv_pl.world import verbs as world

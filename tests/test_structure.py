@@ -24,6 +24,7 @@ LAYERS = [
     {"metrics"},
     {"rounds", "run", "world"},
     {"report"},
+    {"export"},
     {"cli", "verbs"},
 ]
 """A subpackage or file imports itself and earlier lines. Those of one line never import each other:
