@@ -63,10 +63,7 @@ def policy_of(run: str | Path) -> PolicySpec:
     Raises:
         RunError: it has none.
     """
-    path = Path(run) / "config.yaml"
-    if not path.is_file():
-        raise RunError(f"{path} is missing: expected the directory of a run (its trainer.default_root_dir).")
-    settings: dict[str, Any] = yaml.safe_load(path.read_text())["model"]["init_args"]["policy"]
+    settings: dict[str, Any] = yaml.safe_load(_config(run).read_text())["model"]["init_args"]["policy"]
     lora = settings.pop("lora", None)
     return PolicySpec(**settings, lora=LoRA(**lora) if lora else None)
 
@@ -75,14 +72,21 @@ def checkpoint_path(run: str | Path, checkpoint: str) -> Path:
     """File or directory of a checkpoint, links followed: `last` may be another one soon.
 
     Raises:
-        RunError: there is none of that name.
+        RunError: there is no such run, or none of that name in it.
     """
-    directory = Path(run) / "checkpoints"
+    directory = _config(run).parent / "checkpoints"
     path = directory / f"{checkpoint}.ckpt"
     if not path.exists():
         names = sorted(found.stem for found in directory.glob("*.ckpt"))
         raise RunError(f"{path} is missing: expected the name of a checkpoint without .ckpt, one of {names}.")
     return path.resolve()
+
+
+def _config(run: str | Path) -> Path:
+    path = Path(run) / "config.yaml"
+    if not path.is_file():
+        raise RunError(f"{path} is missing: expected the directory of a run (its trainer.default_root_dir).")
+    return path
 
 
 def trained(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

@@ -117,7 +117,7 @@ def test_adapters_that_are_lost_in_merging_are_noticed(family_dir, tmp_path, mon
     """So close to the base that the tolerance would let it pass; but not one log-p has moved."""
     spec = PolicySpec(path=str(family_dir("llava")), lora=LoRA(rank=4))
     model = load_model(spec).eval()
-    nudge(model, 1e-5)
+    nudge(model, 1e-6)
     monkeypatch.setattr(type(model), "merge_and_unload", lambda self: self.unload(), raising=False)
     with pytest.raises(ExportError, match="what the adapters learned was lost"):
         export_policy(model, load_processor(spec), tmp_path / "model")
