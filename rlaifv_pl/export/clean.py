@@ -10,7 +10,7 @@ LEFT_OUT = "(left out)"
 _SECRET = re.compile(
     r"(?i).*(password|passwd|secret|credential|authorization|api_?key|access_?key)s?|(.*_)?token"
 )
-_PLACE = re.compile(r"(?:[a-z][a-z0-9+.-]*://|~|(?<![\w.])/|\.\./)[^\s'\"]*")
+_PLACE = re.compile(r"(?:[a-z][a-z0-9+.-]*://|~/|(?<![\w.])/|\.\./)[^\s'\"]+")
 """A URL, or a path that does not begin where the program was started."""
 
 
@@ -29,7 +29,10 @@ def cleaned(value: Any) -> Any:
         case list() | tuple():
             return [cleaned(each) for each in value]
         case str():
-            return _PLACE.sub(lambda found: _last_part(found[0]), value)
+            # A path may have spaces, if it is all that there is.
+            return (
+                _last_part(value) if _PLACE.match(value) else _PLACE.sub(lambda at: _last_part(at[0]), value)
+            )
         case _:
             return value
 
