@@ -12,6 +12,7 @@ from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.importers.sources import SourceError
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.urls import RemoteError
+from rlaifv_pl.export.answer import answer
 from rlaifv_pl.export.policy import ExportError
 from rlaifv_pl.export.verb import export
 from rlaifv_pl.feedback import verbs as feedback
@@ -51,6 +52,7 @@ VERBS = {
     "pope": metrics.pope,
     "report": pages.report,
     "export": export,
+    "answer": answer,
     "world": {
         "_help": "tiny models of the miniature world",
         "new": world.new,

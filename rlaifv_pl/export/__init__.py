@@ -2,4 +2,4 @@
 part alone), layout (what other programs expect of a directory), served (by which names vLLM looks for weights),
 checkpoint (the policy of a run's checkpoint), clean (settings without secrets and places), facts (what is known of a
 run), card (facts to a README, by `card.md`), describe (card and settings into the directory), engine (a checkpoint that
-answers without being exported), callback (at the end of a run) and verb (`rlaifv export`)."""
+answers without being exported), callback (at the end of a run), verb (`rlaifv export`) and answer (`rlaifv answer`)."""
