@@ -1,10 +1,10 @@
 """What is put beside exported weights: a card, the same as JSON, and the settings of the run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -18,6 +18,7 @@ from rlaifv_pl.models.policy import PolicySpec
 from rlaifv_pl.report.run_files import ReportError, RunFiles, read_run
 
 CARD, FACTS, SETTINGS = "README.md", "rlaifv.json", "training_config.yaml"
+Read = TypeVar("Read")
 UNTRAINED = "the adapters are as they were drawn: nothing was trained, and the model is its base"
 
 
@@ -49,7 +50,9 @@ def describe(origin: Origin) -> Finish:
 
 
 def _facts(origin: Origin, out: Path, reload: Reload) -> tuple[of.Facts, Mapping[str, Any]]:
-    run, warnings = _read(origin.run)
+    run, read_warnings = _tried(lambda: read_run(origin.run), RunFiles(path=origin.run), origin.run)
+    held_out, more = _tried(lambda: of.held_out_of(origin.run, origin.step), {}, origin.run)
+    warnings = [*read_warnings, *more]
     is_adapter = of.is_adapter(out)
     if not reload.is_trained:
         warnings.append(UNTRAINED)
@@ -64,7 +67,7 @@ def _facts(origin: Origin, out: Path, reload: Reload) -> tuple[of.Facts, Mapping
         step=origin.step,
         shards=of.shards_of(run),
         rounds=of.rounds_of(run),
-        held_out=of.held_out_of(origin.run, origin.step),
+        held_out=held_out,
         environment=of.environment_of(run.config, origin.known),
         hashes=of.hashes_of(out, run.config),
         reload=reload,
@@ -73,14 +76,13 @@ def _facts(origin: Origin, out: Path, reload: Reload) -> tuple[of.Facts, Mapping
     return facts, run.config
 
 
-def _read(run: Path) -> tuple[RunFiles, list[str]]:
-    """A run's files; a damaged one is no reason to keep its weights back."""
+def _tried(read: Callable[[], Read], otherwise: Read, run: Path) -> tuple[Read, list[str]]:
+    """What is read of a run, and what went wrong: a damaged file is no reason to keep the run's weights back."""
     try:
-        return read_run(run), []
+        return read(), []
     except ReportError as error:
-        return RunFiles(path=run), [
-            f"the run's files could not all be read: {cleaned(str(error))}".rstrip(".")
-        ]
+        said = cleaned(str(error).replace(str(run), run.name))
+        return otherwise, [f"the run's files could not all be read: {said}".rstrip(".")]
 
 
 def _put(path: Path, text: str) -> None:

@@ -18,7 +18,7 @@ from rlaifv_pl.export.adapter import base_name
 from rlaifv_pl.export.clean import cleaned
 from rlaifv_pl.export.layout import ADAPTER_WEIGHTS, weight_files
 from rlaifv_pl.export.policy import Reload
-from rlaifv_pl.report.run_files import RunFiles
+from rlaifv_pl.report.run_files import ReportError, RunFiles
 from rlaifv_pl.rounds.summary import summary_rows
 
 PACKAGES = ("rlaifv-pl", "torch", "lightning", "transformers", "peft", "tokenizers", "safetensors", "pillow")
@@ -168,16 +168,24 @@ def held_out_of(run: Path, step: int | None) -> dict[str, Mapping[str, Any]]:
     Args:
         run: directory.
         step: of the exported weights; what came later is left out.
+
+    Raises:
+        ReportError: the file is damaged.
     """
-    path = run / HELD_OUT
+    path, found = run / HELD_OUT, {}
     if not path.is_file():
         return {}
-    found = {}
-    for name, entry in json.loads(path.read_bytes()).items():
-        steps = [each for each in entry.get("steps", []) if step is None or each["step"] <= step]
-        if steps:
-            ends = steps[:1] if len(steps) == 1 else [steps[0], steps[-1]]
-            found[name] = {"metric": entry.get("metric"), "ends": ends}
+    try:
+        for name, entry in json.loads(path.read_bytes()).items():
+            steps = [
+                {"step": int(one["step"]), "figures": dict(one["figures"])}
+                for one in entry["steps"]
+                if step is None or one["step"] <= step
+            ]
+            if steps:
+                found[name] = {"metric": entry["metric"], "ends": [steps[0], steps[-1]]}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ReportError(f"{path}: expected a metric and figures by step of each benchmark") from error
     return found
 
 

@@ -171,6 +171,15 @@ def test_a_damaged_table_of_the_run_keeps_no_model_back(run, tmp_path):
     assert "> **Note:** the run's files could not all be read" in card and str(tmp_path) not in card
 
 
+@pytest.mark.parametrize("text", ["[]", "{", '{"pope": {"steps": [{"step": 1}]}}', '{"pope": 3}'])
+def test_damaged_held_out_figures_keep_no_model_back(run, tmp_path, text):
+    (run / "held_out" / "figures.json").write_text(text)
+    export(str(run), str(tmp_path / "model"))
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "could not all be read: run/held_out/figures.json" in card and "## Held-out" not in card
+    assert cells(card, "1")[0] == "1", "the rest is told"
+
+
 def test_what_a_config_says_cannot_break_a_table(run, tmp_path):
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["model"]["init_args"]["schedule"] = "a | b\n<script>"
