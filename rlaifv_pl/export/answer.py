@@ -22,6 +22,8 @@ class How(TypedDict, total=False):
     Args:
         checkpoint: of a run; `last` unless given.
         max_new_tokens: of an answer; 512 unless given.
+        aligned: directory or hub name of the model whose reward chooses among `best_of` answers; `model` itself unless
+            given.
         temperature: that `best_of` answers are drawn at; 1 unless given.
         seed: of the draws; 0 unless given.
         dtype: of the weights of a model; float32 unless given.
@@ -29,6 +31,7 @@ class How(TypedDict, total=False):
 
     checkpoint: str
     max_new_tokens: int
+    aligned: str
     temperature: float
     seed: int
     dtype: Literal["float32", "bfloat16", "float16"]
@@ -49,7 +52,7 @@ def answer(
         question: what is asked.
         image: file of a picture, or several.
         best_of: answers to draw; all are shown with their rewards.
-        reference: of `best_of`: the model that `model` was trained from, directory or hub name.
+        reference: of `best_of`: the model that the aligned one was trained from, directory or hub name.
         how: further options.
 
     Returns:
@@ -80,9 +83,9 @@ def _check(is_run: bool, best_of: int | None, reference: str | None, how: How) -
         raise EngineError(
             "the best of several answers is found with a reference: give both --best_of and --reference"
         )
-    if best_of is None and {"temperature", "seed"} & set(how):
+    if best_of is None and {"temperature", "seed", "aligned"} & set(how):
         raise EngineError(
-            "a greedy answer is not drawn: leave --temperature and --seed out, or give --best_of"
+            "a greedy answer is not drawn: leave --temperature, --seed and --aligned out, or give --best_of"
         )
     if is_run and (best_of is not None or "dtype" in how):
         raise EngineError(
@@ -100,8 +103,10 @@ def _open(model: str, is_run: bool, how: How) -> Engine:
 
 def _best_of(model: str, reference: str, n: int, how: How) -> BestOfN:
     draws = {"temperature": how.get("temperature", 1.0), "seed": how.get("seed", 0)}
+    dtype, aligned = how.get("dtype", "float32"), how.get("aligned", model)
+    engine = None if aligned == model else TransformersEngine(path=model, dtype=dtype)
     try:
-        return BestOfN(aligned=model, reference=reference, n=n, dtype=how.get("dtype", "float32"), **draws)
+        return BestOfN(aligned=aligned, reference=reference, engine=engine, n=n, dtype=dtype, **draws)
     except ValueError as error:
         raise EngineError(str(error)) from error
 

@@ -54,11 +54,21 @@ def test_the_best_of_several_comes_first_and_all_are_shown(scene, tmp_path, caps
     assert all(f"{one.ratio.mean:.3f}" in said.err for one in ranked)
 
 
+def test_an_aligned_model_chooses_among_anothers_answers(scene, tmp_path, capsys):
+    main(["export", str(save_run(tmp_path / "run", BASE, by=0.02)), "model"])
+    capsys.readouterr()
+    main(["answer", BASE, *ASK, "--best_of", "3", "--reference", BASE, "--aligned", "model"])
+    best = BestOfN(aligned="model", reference=BASE, n=3, engine=TransformersEngine(path=BASE))
+    (ranked,) = best.rank([replace(scene, key="asked")], 30)
+    assert capsys.readouterr().out.strip() == ranked[0].text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--best_of", "3"], "give both"),
         (["--reference", BASE], "give both"),
+        (["--aligned", BASE], "a greedy answer is not drawn"),
         (["--seed", "1"], "a greedy answer is not drawn"),
         (["--checkpoint", "last"], "--checkpoint is of a run"),
         (["--image", "none.png"], "none.png is no file"),

@@ -25,7 +25,8 @@ class BestOfN:
     """Draws `n` answers where one greedy answer is asked for, and gives the one of the highest reward.
 
     The reward of an answer is the mean over its tokens of log-p under the aligned model minus log-p under the
-    reference: RLAIF-V's, with which a model chooses among its own answers, or a large one among a small one's.
+    reference: RLAIF-V's, with which an aligned model chooses among another one's answers, such as those of its own
+    reference. Its own answers it has made likely already: to choose among many of them rewards what is odd.
 
     Args:
         aligned: directory or hub name of a model that preference training has made, such as `rlaifv export` writes.
