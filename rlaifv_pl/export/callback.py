@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from rlaifv_pl.export.checkpoint import trained
@@ -14,7 +15,7 @@ from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.objectives.checks import slicing_of
 
 
-class ExportPolicy(Callback):
+class ExportPolicy(Checkpoint):  # Lightning calls these last: its card tells of the last round, too.
     """Writes the trained policy to `<run>/export` when the run ends, with a card.
 
     Args:

@@ -2,10 +2,12 @@
 
 import yaml
 
-from rlaifv_pl.cli import main
+from rlaifv_pl.cli import CLI, main
+from rlaifv_pl.export.callback import ExportPolicy
 from rlaifv_pl.export.layout import missing_files
 from rlaifv_pl.export.verb import export
-from tests.run.tiny import dpo_config, write_config, write_pairs
+from rlaifv_pl.rounds import Rounds
+from tests.run.tiny import REPOSITORY, dpo_config, write_config, write_pairs
 
 
 def test_a_run_ends_with_a_model_and_its_card(family_dir, tmp_path):
@@ -27,3 +29,19 @@ def test_a_run_ends_with_a_model_and_its_card(family_dir, tmp_path):
     }
     assert said == {name: (out / name).read_bytes() for name in said}
     assert "| processes |" not in (tmp_path / "again" / "README.md").read_text(), "nobody knows any more"
+
+
+def test_the_card_waits_for_the_rounds(tmp_path, monkeypatch):
+    """Lightning sorts callbacks by their kind; the last round is measured when the run ends."""
+    found = []
+    monkeypatch.setattr(CLI, "_run_subcommand", lambda cli, _name: found.extend(cli.trainer.callbacks))
+    main(
+        [
+            "fit",
+            "--config",
+            str(REPOSITORY / "configs/quickstart.yaml"),
+            f"--trainer.default_root_dir={tmp_path}",
+        ]
+    )
+    kinds = [type(callback) for callback in found]
+    assert kinds.index(Rounds) < kinds.index(ExportPolicy)
