@@ -23,6 +23,8 @@ from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.sidecar import SidecarError
 from rlaifv_pl.data.urls import RemoteError, redact
+from rlaifv_pl.export.callback import ExportPolicy
+from rlaifv_pl.export.policy import ExportError
 from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.feedback.memory import MemoryFileError
 from rlaifv_pl.models.policy import PolicyError
@@ -30,7 +32,6 @@ from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.rounds import Rounds
 from rlaifv_pl.run.checkpoint import RunCheckpoint
 from rlaifv_pl.run.console import Tell, hush
-from rlaifv_pl.run.export import ExportError, ExportPolicy
 from rlaifv_pl.run.logs import ContinueLogs, default_loggers
 from rlaifv_pl.run.messages import explain
 from rlaifv_pl.run.numbers import BadNumbers
@@ -133,9 +134,10 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Throughput, "throughput")
         parser.add_lightning_class_args(BadNumbers, "numbers")
-        parser.add_lightning_class_args(ExportPolicy, "export")
         # After the checkpoint: that of a round's last epoch is there before the next round's work begins.
         parser.add_lightning_class_args(Rounds, "rounds")
+        # After the rounds, of which its card tells.
+        parser.add_lightning_class_args(ExportPolicy, "export")
 
     def before_instantiate_classes(self) -> None:
         if threads := self._get(self.config, "threads"):

@@ -12,6 +12,9 @@ from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.importers.sources import SourceError
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.urls import RemoteError
+from rlaifv_pl.export.answer import answer
+from rlaifv_pl.export.policy import ExportError
+from rlaifv_pl.export.verb import export
 from rlaifv_pl.feedback import verbs as feedback
 from rlaifv_pl.feedback.correct.codebook import CodebookError
 from rlaifv_pl.feedback.correct.verb import correct
@@ -27,7 +30,6 @@ from rlaifv_pl.report import verbs as pages
 from rlaifv_pl.report.run_files import ReportError
 from rlaifv_pl.rounds.status import status
 from rlaifv_pl.run.console import hush
-from rlaifv_pl.run.export import ExportError, export
 from rlaifv_pl.run.messages import explain
 from rlaifv_pl.run.trust import trust
 from rlaifv_pl.world import verbs as world
@@ -52,6 +54,7 @@ VERBS = {
     "report": pages.report,
     "preflight": told,
     "export": export,
+    "answer": answer,
     "world": {
         "_help": "tiny models of the miniature world",
         "new": world.new,

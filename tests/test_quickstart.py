@@ -23,3 +23,5 @@ def test_two_rounds_lower_hallucination_and_keep_recall(tmp_path, monkeypatch):
     assert last["recall"] > 0.97 * start["recall"]
     assert min(first["agreement"], last["agreement"]) > 0.95 and min(first["pairs"], last["pairs"]) > 100
     assert summary["seed"] == 0 and (tmp_path / "rounds.png").read_bytes().startswith(b"\x89PNG")
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert f"| 2 | {100 * last['instance']:.1f} % |" in card, "the card waits for the last round's figures"

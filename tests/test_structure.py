@@ -24,6 +24,7 @@ LAYERS = [
     {"metrics"},
     {"rounds", "run", "world"},
     {"report"},
+    {"export"},
     {"cli"},
     {"preflight"},
     {"verbs"},

@@ -12,9 +12,9 @@ from transformers import AutoModelForImageTextToText
 from rlaifv_pl import verbs
 from rlaifv_pl.cli import run
 from rlaifv_pl.data.atomic import WriteError
+from rlaifv_pl.export.policy import export_policy
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
 from rlaifv_pl.run.checkpoint import is_whole
-from rlaifv_pl.run.export import export_policy
 from tests.disk import Disk, longest_file, mounted
 from tests.run.tiny import dpo_config, write_config, write_pairs
 

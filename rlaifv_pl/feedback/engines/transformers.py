@@ -67,6 +67,11 @@ class TransformersEngine:
         """As `Engine.fill`."""
         return self._live.fill(requests, form)
 
+    @property
+    def live(self) -> LiveEngine:
+        """The model in memory; it is loaded if it is not there."""
+        return self._live
+
     def release(self) -> None:
         """Drop the weights; they are loaded again when needed."""
         self.__dict__.pop("_live", None)

@@ -4,13 +4,14 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from rlaifv_pl.export import policy as export
+from rlaifv_pl.export.policy import ExportError, export_policy
+from rlaifv_pl.export.verb import export as export_run
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor, vision_tower
 from rlaifv_pl.objectives import SFTModule
-from rlaifv_pl.run import export
-from rlaifv_pl.run.export import ExportError, export_policy
-from rlaifv_pl.run.export import export as export_run
 from tests.families import FAMILIES
 from tests.models.plain import PAIRS, completion_logps
 
@@ -99,3 +100,49 @@ def test_a_run_is_not_exported_onto_another_base(family_dir, tmp_path):
     other.save_pretrained(base)
     with pytest.raises(ExportError, match="holds other weights now"):
         export_run(str(run), str(tmp_path / "again"))
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=4)], ids=["weights", "adapters"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_keep_the_names_that_the_base_has_on_disk(family, lora, family_dir, tmp_path):
+    """Programs that load the released checkpoint load its child."""
+    spec = PolicySpec(path=str(family_dir(family)), lora=lora)
+    out = export_policy(load_model(spec), load_processor(spec), tmp_path / "model")
+    assert set(load_file(out / "model.safetensors")) == set(
+        load_file(family_dir(family) / "model.safetensors")
+    )
+
+
+def test_adapters_that_are_lost_in_merging_are_noticed(family_dir, tmp_path, monkeypatch):
+    """So close to the base that the tolerance would let it pass; but not one log-p has moved."""
+    spec = PolicySpec(path=str(family_dir("llava")), lora=LoRA(rank=4))
+    model = load_model(spec).eval()
+    nudge(model, 1e-6)
+    monkeypatch.setattr(type(model), "merge_and_unload", lambda self: self.unload(), raising=False)
+    with pytest.raises(ExportError, match="what the adapters learned was lost"):
+        export_policy(model, load_processor(spec), tmp_path / "model")
+    monkeypatch.undo()
+    export_policy(model, load_processor(spec), tmp_path / "model")
+
+
+def test_adapters_without_training_are_told(family_dir, tmp_path):
+    spec, told = PolicySpec(path=str(family_dir("llava")), lora=LoRA(rank=4)), []
+    model = load_model(spec)
+    for _ in range(2):
+        export_policy(
+            model, load_processor(spec), tmp_path / "model", lambda _out, reload: told.append(reload)
+        )
+        nudge(model, 0.05)
+    fresh, moved = told
+    assert not fresh.is_trained and fresh.in_memory == fresh.base == fresh.reloaded
+    assert moved.is_trained and abs(moved.in_memory - moved.base) > 1e-3
+    assert moved.reloaded == pytest.approx(moved.in_memory, abs=1e-3)
+
+
+@torch.no_grad()
+def nudge(model: torch.nn.Module, by: float) -> None:
+    """Training that went this far in the adapters' second matrices."""
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter += by * torch.randn_like(parameter)

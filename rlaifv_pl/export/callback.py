@@ -1,0 +1,49 @@
+"""The trained policy as a model, at the end of its run."""
+
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_info
+
+from rlaifv_pl.export.checkpoint import trained
+from rlaifv_pl.export.describe import Origin, describe
+from rlaifv_pl.export.policy import export_policy
+from rlaifv_pl.models.fsdp import on_first
+from rlaifv_pl.models.policy import load_model, plain_model
+from rlaifv_pl.objectives.base import AlignmentModule
+from rlaifv_pl.objectives.checks import slicing_of
+
+
+class ExportPolicy(Checkpoint):  # Lightning calls these last: its card tells of the last round, too.
+    """Writes the trained policy to `<run>/export` when the run ends, with a card.
+
+    Args:
+        at_end: switch it off for a run whose weights are not wanted.
+    """
+
+    def __init__(self, at_end: bool = True) -> None:
+        self.at_end = at_end
+
+    def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
+        if not self.at_end or trainer.fast_dev_run:
+            return
+        model = pl_module.policy.model
+        if slicing_of(trainer) is not None:
+            weights = on_first(pl_module.trained_state())
+            model = trained(load_model(pl_module.policy_spec), weights) if trainer.is_global_zero else None
+        if trainer.is_global_zero:
+            run = Path(trainer.default_root_dir)
+            origin = Origin(
+                run=run,
+                spec=pl_module.policy_spec,
+                architecture=type(plain_model(model)).__name__,
+                base_weights=pl_module.base_weights,
+                step=trainer.global_step,
+                known={"processes": trainer.world_size, "precision": trainer.precision},
+            )
+            export_policy(model, pl_module.processor, run / "export", describe(origin))
+            rank_zero_info(
+                f"The trained model is in {run / 'export'}; its log-ps equal those in memory. README.md there is its "
+                "card."
+            )

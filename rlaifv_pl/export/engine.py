@@ -1,0 +1,81 @@
+"""The policy of a run's checkpoint answers, without being exported first."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from rlaifv_pl.export.checkpoint import checkpoint_path, load_trained
+from rlaifv_pl.feedback.engine import EngineError, Form, Request, Sampling
+from rlaifv_pl.feedback.engines.live import LiveEngine
+from rlaifv_pl.models.chat import Chat
+from rlaifv_pl.models.policy import load_processor
+from rlaifv_pl.models.vlm import VLM
+from rlaifv_pl.records import Sample
+
+
+@dataclass(kw_only=True)
+class CheckpointEngine:
+    """The policy of a checkpoint: the base with what the run has trained of it, LoRA or weights, whole or in slices.
+
+    Args:
+        run: directory of the run.
+        checkpoint: name of one in the run's `checkpoints`, without `.ckpt`. `last` is the one that it is when the
+            model is first needed; a run that goes on changes nothing.
+        device: such as cuda:1; this process's GPU, or the CPU where there is none, unless given.
+        batch_size: rows at a time.
+        fill_tokens: longest filled-in form.
+        fill_tries: drafts of a form; the first is greedy.
+    """
+
+    run: str
+    checkpoint: str = "last"
+    device: str | None = None
+    batch_size: int = 16
+    fill_tokens: int = 1024
+    fill_tries: int = 3
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the weights as they were read, the chat template and the image processing."""
+        return self._live.identity
+
+    def sample(
+        self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[str]]:
+        """As `Engine.sample`."""
+        return self._live.sample(samples, seeds, sampling)
+
+    def choose(self, requests: Sequence[Request], words: Sequence[str]) -> list[list[float]]:
+        """As `Engine.choose`."""
+        return self._live.choose(requests, words)
+
+    def fill(self, requests: Sequence[Request], form: type[Form]) -> list[Form | None]:
+        """As `Engine.fill`."""
+        return self._live.fill(requests, form)
+
+    def release(self) -> None:
+        """Drop the weights; they are read again when needed."""
+        self.__dict__.pop("_live", None)
+
+    @cached_property
+    def _path(self) -> Path:
+        return checkpoint_path(self.run, self.checkpoint)
+
+    @cached_property
+    def _live(self) -> LiveEngine:
+        found = load_trained(self.run, self._path.stem)
+        own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        model = VLM(found.model, found.spec.attention).requires_grad_(False).eval().to(self.device or own)
+        live = LiveEngine(
+            model, Chat(load_processor(found.spec)), self.batch_size, self.fill_tokens, self.fill_tries
+        )
+        if self.__dict__.setdefault("identity", live.identity) != live.identity:
+            raise EngineError(
+                f"{self._path} holds other weights than when it was first read: the run was started afresh. Start "
+                "again, with another file for what is answered."
+            )
+        return live
