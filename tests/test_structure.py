@@ -1,6 +1,7 @@
 """The shape of the package, held by rules: sizes, who imports whom, docstrings, no network at import."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60
 AIM_OF_A_FUNCTION = 40
 PARAMETERS = 6
+UNCHECKED_TYPES = 15
 
 LAYERS = [
     {"records", "seeds"},
@@ -202,12 +204,17 @@ def test_the_rules_find_what_they_forbid():
     assert undocumented("def f(): ...\ndef _g(): ...\nclass A:\n    'Doc.'") == ["the module", "f"]
 
 
-def test_the_linter_and_the_formatter_find_nothing():
-    for command in (["check"], ["format", "--check"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "."],
-            cwd=Path(__file__).parents[1],
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout[-3000:]
+def test_few_types_are_left_unchecked():
+    found = {name: len(re.findall("# type: ignore", source)) for name, source in FILES.items()}
+    assert sum(found.values()) <= UNCHECKED_TYPES, {name: count for name, count in found.items() if count}
+
+
+@pytest.mark.parametrize(
+    "tool",
+    ["ruff format --check .", "ruff check .", pytest.param("mypy", marks=pytest.mark.slow)],
+)
+def test_the_formatter_the_linter_and_the_types_find_nothing(tool):
+    done = subprocess.run(
+        [sys.executable, "-m", *tool.split()], cwd=PACKAGE.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]

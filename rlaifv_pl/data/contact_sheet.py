@@ -12,6 +12,8 @@ from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.records import Sample
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 # All sizes in pixels.
 COLUMNS = 4
 CARD_WIDTH = 380
@@ -65,7 +67,7 @@ def draw_contact_sheet(samples: Sequence[Sample], path: Path) -> None:
         sheet.save(file, "PNG")
 
 
-def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, max_lines: int = MAX_LINES) -> list[str]:
+def wrap(text: str, font: Font, width: int, max_lines: int = MAX_LINES) -> list[str]:
     """Break a text at spaces so that each line fits `width` pixels; what does not fit ends in an ellipsis."""
     lines = [""]
     for word in text.split():
@@ -81,7 +83,7 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, max_lines: int = M
     return lines
 
 
-def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _cut(text: str, font: Font, width: int) -> str:
     """Shorten a text from its end until it fits, marking that."""
     if font.getlength(text) <= width:
         return text
@@ -155,6 +157,6 @@ def _lines(paragraph: _Paragraph) -> list[str]:
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> Font:
     """Pillow's own font, so that a sheet looks the same on every machine."""
     return ImageFont.load_default(size)

@@ -27,7 +27,7 @@ Pixels = dict[str, Tensor]
 class Shown(NamedTuple):
     """The images of a sample as the tower takes them, each side by itself."""
 
-    index: int
+    number: int
     """Of the sample."""
     digest: bytes
     """Equal for equal images."""

@@ -52,7 +52,7 @@ class BatchLoader(DataLoader):
 
 
 class _Read(NamedTuple):
-    index: int
+    number: int
     sample: Sample | BadSample
     """A bad one is its error, to be raised or counted."""
 
@@ -76,15 +76,15 @@ def _batch(
     try:
         batch = collate([item.sample for item in read])
         if reference is not None and batch.keys:
-            logps = [reference.read(read[number].index) for number in batch.kept]
+            logps = [reference.read(read[at].number) for at in batch.kept]
             batch.reference = Uncast(known.put_together(batch, logps))
         if tower is not None:
-            kept = [read[number] for number in batch.kept]
+            kept = [read[at] for at in batch.kept]
             # Only now, since trees of several samples need that of one.
             batch.tower = features.put_together(
                 batch,
-                [item.sample for item in kept],
-                lambda at: features.read_features(tower, kept[at].index),
+                [item.sample for item in kept],  # type: ignore[misc]  # A bad sample is not kept.
+                lambda at: features.read_features(tower, kept[at].number),
             )
     except (BadSample, SidecarError) as error:
         return error

@@ -61,7 +61,7 @@ def local(path: str | Path, cache_dir: str | Path | None = None, patience: Patie
     """
     if not is_url(path):
         return Path(path)
-    directory = RemoteDirectory(path, patience or Patience())
+    directory = RemoteDirectory(str(path), patience or Patience())
     if directory.local is not None:
         return directory.local
     data, manifest = insist(

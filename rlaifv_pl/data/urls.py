@@ -166,7 +166,7 @@ class RemoteDirectory:
             Fault: it cannot be read, or the server speaks of another size.
         """
         path = self._join(self._path, name)
-        how = {"block_size": BLOCK_BYTES}
+        how: dict[str, Any] = {"block_size": BLOCK_BYTES}
         if self._is_http:
             asked = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
             # As a stream: with a size of its own, no other request comes first.
@@ -232,7 +232,7 @@ def _explain_status(error: aiohttp.ClientResponseError) -> Fault:
     if error.status in (401, 403):
         return Fault(DENIED, detail)
     if error.status in _PASSING or error.status >= 500:
-        asked = (error.headers or {}).get("Retry-After", "")
+        asked = error.headers.get("Retry-After", "") if error.headers else ""
         return Fault(BROKEN, detail, pause=float(asked) if asked.isdecimal() else 0.0)
     # The file there is shorter than what is here of it.
     return Fault(WRONG if error.status == 416 else REFUSED, detail)

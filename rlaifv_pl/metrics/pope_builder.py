@@ -51,7 +51,7 @@ def build_pope(
         draw.shuffle(absent)  # Decides between equals.
         near = sum((together[name] for name in names), Counter())
         rank = {"random": Counter(), "popular": frequent, "adversarial": near}[strategy]
-        chosen = sorted(absent, key=lambda name, rank=rank: -rank[name])[:per_side]
+        chosen = sorted(absent, key=rank.__getitem__, reverse=True)[:per_side]
         for yes, no in zip(present, chosen, strict=True):
             questions += [_question(len(questions) + 1, image, yes, "yes")]
             questions += [_question(len(questions) + 1, image, no, "no")]

@@ -70,7 +70,7 @@ def read_table(path: Path) -> list[Row]:
 
 def write_xlsx(file: BinaryIO, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows of one kind as a workbook; whole numbers stay numbers."""
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
+    lines: list[list[object]] = [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
     cells = "".join(f"<row>{''.join(map(_cell, line))}</row>" for line in lines)
     sheet = f'<worksheet xmlns="{_NAMESPACE[1:-1]}"><sheetData>{cells}</sheetData></worksheet>'
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as book:

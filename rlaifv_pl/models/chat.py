@@ -60,8 +60,11 @@ class Row:
 
 def prompt_messages(sample: Sample) -> list[dict[str, Any]]:
     """The prompt as messages of blocks; images without a place of their own open the first user turn."""
-    turns = [{"role": "user", "content": sample.prompt}] if isinstance(sample.prompt, str) else sample.prompt
-    messages = [{"role": turn["role"], "content": _blocks(turn["content"])} for turn in turns]
+    asked: list[Message] = [{"role": "user", "content": sample.prompt}]
+    turns = asked if isinstance(sample.prompt, str) else sample.prompt
+    messages: list[dict[str, Any]] = [
+        {"role": turn["role"], "content": _blocks(turn["content"])} for turn in turns
+    ]
     placed = sum(block["type"] == "image" for message in messages for block in message["content"])
     if placed == 0 and sample.images:
         first = next(message for message in messages if message["role"] == "user")

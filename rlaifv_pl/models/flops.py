@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rlaifv_pl.models.policy import plain_model, vision_tower
 from rlaifv_pl.models.vlm import VLM, Batch
 
-PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Product = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def extents(policy: VLM, batch: Batch) -> Extents:
 class _Linear(NamedTuple):
     """What passed a linear layer or a convolution in a call."""
 
-    module: nn.Module
+    module: Product
     positions: int
     times: int
     """Products of that size: 1, and 1 each for the gradients of its weights and of its input."""
@@ -133,7 +133,7 @@ class FlopMeter:
             policy.register_forward_hook(self._end, always_call=True),
         ]
         for module in policy.modules():
-            if isinstance(module, PRODUCTS):
+            if isinstance(module, Product):
                 self._hooks.append(module.register_forward_hook(self._passed))
             elif hasattr(module, "q_proj") or hasattr(module, "qkv"):
                 self._hooks.append(module.register_forward_hook(self._attended, with_kwargs=True))
@@ -152,7 +152,7 @@ class FlopMeter:
         # Checkpointing calls the layers again later.
         self._is_watching = False
 
-    def _passed(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def _passed(self, module: Product, inputs: tuple, output: Tensor) -> None:
         if self._is_watching:
             times = 1 + module.weight.requires_grad + inputs[0].requires_grad
             self._linears.append(_Linear(module, output.numel() // module.weight.shape[0], times))
@@ -181,12 +181,12 @@ class FlopMeter:
                 per_token += 2 * module.weight.numel() * times
             else:
                 fixed += 2 * module.weight.numel() * times * positions
-        for module, pairs, times in self._scores:
-            times += reference and module not in self._policys_own
-            if module in self._language:
-                per_pair[self._window(module)] += 4 * _width(module) * times
+        for attention, pairs, times in self._scores:
+            times += reference and attention not in self._policys_own
+            if attention in self._language:
+                per_pair[self._window(attention)] += 4 * _width(attention) * times
             else:
-                towers.append((pairs, 4 * _width(module) * times))
+                towers.append((pairs, 4 * _width(attention) * times))
         return Work(extents(self.policy, batch), fixed, per_token, dict(per_pair), towers)
 
     def _window(self, attention: nn.Module) -> int | None:
@@ -196,8 +196,8 @@ class FlopMeter:
         return getattr(self._config, "sliding_window", None)
 
 
-def _width(attention: nn.Module) -> int:
-    """Of all heads' queries together."""
+def _width(attention: Any) -> int:
+    """Of all heads' queries together, in whichever family's attention."""
     return attention.q_proj.out_features if hasattr(attention, "q_proj") else attention.qkv.out_features // 3
 
 

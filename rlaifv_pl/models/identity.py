@@ -30,7 +30,9 @@ def weights_hash(model: nn.Module, *, adapters: bool = True) -> str:
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         if adapters or "lora_" not in name:
-            digest.update(whole(parameter.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            digest.update(
+                whole(parameter.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+            )
     return digest.hexdigest()
 
 

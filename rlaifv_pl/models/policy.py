@@ -22,6 +22,15 @@ SHARING = ("auto", "split", "dense", "flex", "flash", "rows")
 """Values of `PolicySpec.attention` under which attention itself is transformers' SDPA."""
 
 
+class VisionLanguageModel(PreTrainedModel):
+    """What the classes of all families share, for annotations: transformers has no class of its own for it."""
+
+    model: Any
+    """Tower, projector and language model, without the head."""
+    get_image_features: Callable[..., Any]
+    generate: Callable[..., Any]
+
+
 class PolicyError(ValueError):
     """A policy that cannot be loaded or trained as configured; the message says what to change."""
 
@@ -164,9 +173,10 @@ def vision_tower(model: nn.Module) -> nn.Module:
     return plain_model(model).get_encoder("image")
 
 
-def plain_model(model: nn.Module) -> PreTrainedModel:
+def plain_model(model: nn.Module) -> VisionLanguageModel:
     """The transformers model inside a PEFT wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    wrapped: Any = model
+    return wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
 
 
 def _parts(model: PreTrainedModel) -> tuple[set[int], set[int]]:
@@ -212,7 +222,12 @@ def _with_adapters(model: PreTrainedModel, lora: LoRA) -> nn.Module:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and id(module) in inside
     ]
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=names)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT says int, and only ever divides it.
+        lora_dropout=lora.dropout,
+        target_modules=names,
+    )
     return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 

@@ -80,9 +80,9 @@ def frozen(policy: VLM, *, adapters: bool = True) -> Iterator[None]:
     """The policy as a reference: without dropout, and without its LoRA adapters unless they are asked for."""
     training = policy.training
     policy.eval()
-    has_adapters = hasattr(policy.model, "disable_adapter")
+    reading = nullcontext if adapters else getattr(policy.model, "disable_adapter", nullcontext)
     try:
-        with policy.model.disable_adapter() if has_adapters and not adapters else nullcontext():
+        with reading():
             yield
     finally:
         policy.train(training)

@@ -136,7 +136,8 @@ class TowerLayout:
         for number in floating:
             marked[number] = leaves[number].detach().clone().requires_grad_()
         with torch.enable_grad():
-            total = sum(value.float().sum() for value in consumed(self._with_leaves(model, images, marked)))
+            read = consumed(self._with_leaves(model, images, marked))
+            total = torch.stack([value.float().sum() for value in read]).sum()
             if not total.requires_grad:
                 raise _refusal("what the model reads of it has no derivative")
             slopes = torch.autograd.grad(total, [marked[number] for number in floating], allow_unused=True)

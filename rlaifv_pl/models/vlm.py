@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from rlaifv_pl.models.attention import choose, over_forest
 from rlaifv_pl.models.logps import target_logps
-from rlaifv_pl.models.policy import plain_model, vision_tower
+from rlaifv_pl.models.policy import VisionLanguageModel, plain_model, vision_tower
 from rlaifv_pl.models.prefix_tree import Branch, Forest, lay_out
 from rlaifv_pl.models.tower import TowerLayout, standing_in
 
@@ -98,6 +97,9 @@ class VLM(nn.Module):
         PolicyError: the model cannot do what is asked for; `auto` makes do with rows.
     """
 
+    wake: Callable[[], None]
+    """Of a model in slices alone: tells it that it is the root of its layers."""
+
     def __init__(self, model: nn.Module, attention: str = "auto") -> None:
         super().__init__()
         self.model = model
@@ -127,14 +129,14 @@ class VLM(nn.Module):
         """(M,) log-ps of the batch's targets, in nats."""
         model = plain_model(self.model)
         # Positions of the Qwen families need each row's grid; pixels are used up by the features.
-        grids = {
+        grids: dict[str, Any] = {
             name: value.repeat(batch.copies, 1)
             for name, value in batch.images.items()
             if name == "image_grid_thw"
         }
         shares = self.shares(batch)
         inputs, source = self._columns(batch, grids) if shares else (batch.rows | grids, batch.source)
-        nothing = 0.0
+        nothing: Tensor | float = 0.0
         if batch.images:
             features = self._image_features(batch)
             inputs["mm_encoder_outputs"] = {
@@ -150,7 +152,8 @@ class VLM(nn.Module):
     @property
     def layout(self) -> Literal["packed", "trees", "rows"]:
         """How batches are laid out: without padding, as trees padded to the longest, or as padded rows."""
-        return {"rows": "rows", "dense": "trees"}.get(self.attention, "packed")
+        padded: dict[str, Literal["trees", "rows"]] = {"rows": "rows", "dense": "trees"}
+        return padded.get(self.attention, "packed")
 
     def shares(self, batch: Batch) -> bool:
         """Whether the batch is read as a forest."""
@@ -162,7 +165,7 @@ class VLM(nn.Module):
         features = self._features(self.blank)
         seen = [features.pooler_output, *(getattr(features, "deepstack_features", None) or ())]
         leaves = [leaf for part in seen for leaf in ([part] if isinstance(part, Tensor) else part)]
-        return sum(leaf.float().sum() for leaf in leaves) * 0.0
+        return torch.stack([leaf.float().sum() for leaf in leaves]).sum() * 0.0
 
     def _features(self, images: dict[str, Tensor]) -> Any:
         if self.compute:
@@ -186,7 +189,7 @@ class VLM(nn.Module):
         return inputs | attention, forest.place[batch.source]
 
 
-def positions(model: PreTrainedModel, inputs: dict[str, Tensor], forest: Forest) -> Tensor:
+def positions(model: VisionLanguageModel, inputs: dict[str, Tensor], forest: Forest) -> Tensor:
     """Position ids of the columns: those of their tokens in the plain rows."""
     if "image_grid_thw" not in inputs:
         return forest.offset
@@ -250,7 +253,7 @@ class TowerMemo:
 
 
 @torch.no_grad()
-def copy_frozen(model: nn.Module) -> nn.Module:
+def copy_frozen(model: VLM) -> VLM:
     """A frozen copy that shares the parameters that are frozen already, so that only the rest costs memory."""
     shared = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
     return copy.deepcopy(model, shared).requires_grad_(False).eval()

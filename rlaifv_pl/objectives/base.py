@@ -22,7 +22,7 @@ from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.loading import load_policy
 from rlaifv_pl.models.logps import group_sums
 from rlaifv_pl.models.policy import PolicySpec, load_processor
-from rlaifv_pl.models.reference import ReferenceMode
+from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives.cached import CachedReference
 from rlaifv_pl.objectives.checks import RunError, check_gradients, check_resumed, check_tree, slicing_of
@@ -68,6 +68,8 @@ class AlignmentModule(L.LightningModule):
     """Number of scored parts of a sample."""
     reference_mode: ReferenceMode = "none"
     """Where the log-ps to compare with come from."""
+    reference: Reference | None
+    """The reference that a mode holds in memory."""
 
     def __init__(
         self,
@@ -196,7 +198,11 @@ class AlignmentModule(L.LightningModule):
     def _log(self, batch: Batch, stage: str) -> Step:
         step, training = self.objective(batch), stage == "train"
         # The mean over processes is that over all their samples; in validation, batches have their number of them.
-        how = {"on_step": training, "on_epoch": not training, "sync_dist": self.trainer.world_size > 1}
+        how: dict[str, Any] = {
+            "on_step": training,
+            "on_epoch": not training,
+            "sync_dist": self.trainer.world_size > 1,
+        }
         how["batch_size"] = batch.among or len(batch.keys)
         self.log_dict({f"{stage}/{name}": value.detach() for name, value in step.metrics.items()}, **how)
         self.log(f"{stage}/loss", step.loss.detach(), prog_bar=True, **how)
@@ -228,7 +234,7 @@ class AlignmentModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         # A checkpoint brings the optimiser's settings of its time along; those of the config hold.
-        for group, settings in zip(self.optimizers().param_groups, self._settings, strict=True):
+        for group, settings in zip(self._param_groups, self._settings, strict=True):
             group.update(settings, initial_lr=settings["lr"])
 
     def on_train_epoch_start(self) -> None:
@@ -245,9 +251,13 @@ class AlignmentModule(L.LightningModule):
         # Dropout depends on the position alone, so that a resumed run draws what the killed one drew.
         torch.manual_seed(derive(run_seed(), "step", self.current_epoch, index, self.global_rank))
         share = rate(self.global_step - self.schedule_start, self._planned_steps, self.warmup, self.schedule)
-        for group in self.optimizers().param_groups:
+        for group in self._param_groups:
             group["lr"] = group["initial_lr"] * share
-        self.log("train/lr", self.optimizers().param_groups[0]["lr"])
+        self.log("train/lr", self._param_groups[0]["lr"])
+
+    @property
+    def _param_groups(self) -> list[dict[str, Any]]:
+        return self.optimizers().param_groups  # type: ignore[union-attr]  # There is one optimiser.
 
     def on_after_backward(self) -> None:
         if not self._gradients_are_checked:

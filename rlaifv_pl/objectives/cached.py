@@ -124,7 +124,8 @@ class CachedReference:
                 f"Reference log-ps beside the shards are missing, and {self.spec.path} holds other weights than "
                 "this run started from. Put the model back, or start anew."
             )
-        return trainer.strategy.precision_plugin.convert_module(model).to(trainer.strategy.root_device)
+        converted: Any = trainer.strategy.precision_plugin.convert_module(model)
+        return converted.to(trainer.strategy.root_device)
 
 
 class _Work(NamedTuple):

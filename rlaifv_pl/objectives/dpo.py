@@ -39,7 +39,8 @@ class DPOModule(AlignmentModule):
         self.reference_mode = resolve_reference(reference, self.policy_spec.lora is not None)
         terms = [Sigmoid()] if losses is None else losses
         check_terms(terms, has_reference=reference != "none")
-        self.losses = nn.ModuleList(terms)
+        self._terms = terms
+        self.losses = nn.ModuleList(terms)  # Of the tree, so that what they keep moves and is saved.
 
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
         if sample.chosen is None or sample.rejected is None:
@@ -56,7 +57,7 @@ class DPOModule(AlignmentModule):
     def objective(self, batch: Batch) -> Step:
         scored, compared = self.score(batch)
         policy, reference = _pairs(scored), _pairs(compared) if compared else None
-        composed = compose(self.losses, policy, reference)
+        composed = compose(self._terms, policy, reference)
         metrics = pair_metrics(policy, reference, self._beta)
         metrics |= {f"loss/{name}": value.mean() for name, value in composed.parts.items()}
         parts = {name: value * batch.share for name, value in metrics.items()}
@@ -65,7 +66,8 @@ class DPOModule(AlignmentModule):
     @property
     def _beta(self) -> float:
         """Of the logged rewards, which are of whole completions; without such a beta they are log-ratios."""
-        return next((term.beta for term in self.losses if hasattr(term, "beta") and not term.per_token), 1.0)
+        betas = (getattr(term, "beta", None) for term in self._terms if not term.per_token)
+        return next((beta for beta in betas if beta is not None), 1.0)
 
 
 def _pairs(scored: Scored) -> PairLogps:

@@ -5,6 +5,8 @@ from typing import Literal
 
 from lightning.pytorch import Trainer
 
+from rlaifv_pl.data.attached import datamodule_of
+
 Schedule = Literal["cosine", "linear", "constant"]
 
 
@@ -34,7 +36,7 @@ def steps_of(trainer: Trainer, epochs: int) -> int:
     Raises:
         ValueError: neither is limited.
     """
-    batches = trainer.datamodule.batches_per_epoch()
+    batches = datamodule_of(trainer).batches_per_epoch()
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs

@@ -197,6 +197,8 @@ class BCO(Term):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.shift: Tensor
+        self.num_rewards: Tensor
         self.register_buffer("shift", torch.zeros((), dtype=torch.float32))
         self.register_buffer("num_rewards", torch.zeros((), dtype=torch.int64))
 

@@ -124,7 +124,7 @@ class _Work:
 
     def keep(self, shown: Shown) -> Known:
         """What is kept of a sample; samples are given shard by shard, in their order."""
-        shard, place = self.samples.locate(shown.index)
+        shard, place = self.samples.locate(shown.number)
         if shard != self._shard:
             self._shard, self._places = shard, {}
         first = self._places.setdefault(shown.digest, place)
@@ -142,7 +142,7 @@ class _Work:
         ]
         return sum(sizes) // len(spread)
 
-    def _take(self, shown: Shown) -> Known:
+    def _take(self, shown: Shown) -> dict[str, Tensor]:
         return {
             name_of(leaf, rejected): value
             for rejected, images in ((False, shown.own), (True, shown.rejected))

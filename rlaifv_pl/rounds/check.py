@@ -2,6 +2,7 @@
 
 from lightning.pytorch import Trainer
 
+from rlaifv_pl.data.attached import datamodule_of
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.rounds.reference_file import Refresh
 
@@ -23,7 +24,7 @@ def check_rounds(trainer: Trainer, module: AlignmentModule, epochs: int, refresh
             f"trainer.max_epochs is {trainer.max_epochs}, expected a multiple of rounds.epochs ({epochs}), "
             "since their quotient is the number of rounds."
         )
-    if trainer.datamodule.train:
+    if datamodule_of(trainer).train:
         raise RunError(
             "data.train is set, but rounds make the shards that a run trains on. "
             "Leave data.train out, or leave the rounds out."

@@ -5,7 +5,7 @@ import os
 import threading
 import warnings
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from rlaifv_pl.data.atomic import disk_fault
 from rlaifv_pl.models.policy import parameter_table
+from rlaifv_pl.objectives.base import AlignmentModule
 
 # Of the libraries about themselves; nothing that a user of ours could act on.
 CHATTER = (
@@ -29,7 +30,7 @@ class Tell(Callback):
     """Prints which parameters train, and how many samples were left out and why."""
 
     @rank_zero_only
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         table = Table(
             "part",
             "parameters",
@@ -43,7 +44,7 @@ class Tell(Callback):
             Console(stderr=True).print(f"attention: rows, each with a prefix of its own, since {reason}")
 
     @rank_zero_only
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         if pl_module.dropped:
             table = Table("reason", "samples", title=f"left out up to epoch {trainer.current_epoch}")
             for reason, count in pl_module.dropped.most_common():

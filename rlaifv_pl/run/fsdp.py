@@ -82,13 +82,17 @@ class FSDP2(ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """What trains, as slices, or whole on the first process if a file is written."""
-        return self._kept(self.lightning_module.trained_state())
+        return self._kept(self._trained())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """As the optimiser says it, with its slices as they are, or whole on the first process."""
         stated = getattr(optimizer, "_optimizer", optimizer).state_dict()
         state = {number: self._kept(of_parameter) for number, of_parameter in stated["state"].items()}
         return stated | {"state": state}
+
+    def _trained(self) -> dict[str, Tensor]:
+        module: Any = self.lightning_module
+        return module.trained_state()
 
     def _kept(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return tensors if self._save_distributed_checkpoint else on_first(tensors)
@@ -127,7 +131,7 @@ class FSDP2(ModelParallelStrategy):
 
     def _targets(self) -> dict[str, Tensor]:
         """What trains, by its place in a checkpoint; that of an optimiser's states is their parameter's."""
-        weights = {f"weights/{name}": value for name, value in self.lightning_module.trained_state().items()}
+        weights = {f"weights/{name}": value for name, value in self._trained().items()}
         for number, optimizer in enumerate(self.optimizers):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             weights |= {f"optimizer {number}/{place}": value for place, value in enumerate(parameters)}

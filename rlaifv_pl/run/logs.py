@@ -79,7 +79,7 @@ class RunCSVLogger(CSVLogger):
             with writing(self.log_dir):
                 os.makedirs(self.log_dir, exist_ok=True)
             self._experiment = _Continuing(log_dir=self.log_dir)
-        return self._experiment
+        return self._experiment  # type: ignore[return-value]  # Declared by the base class; set here alone.
 
     @property
     def log_dir(self) -> str:
@@ -117,8 +117,8 @@ class ContinueLogs(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         # Lightning saves first and logs the same step afterwards; a kill may fall between.
-        row = trainer._logger_connector.metrics["log"] if trainer.training else {}
-        row = {name: float(value) for name, value in row.items()}
+        logged = trainer._logger_connector.metrics["log"] if trainer.training else {}
+        row = {name: float(value) for name, value in logged.items()}
         checkpoint["last_row"] = row and {"epoch": trainer.current_epoch, **row}
 
     def on_load_checkpoint(

@@ -44,7 +44,7 @@ class StopOnSignal(Checkpoint):
 
     on_exception = teardown
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, *_: Any, **_options: Any) -> None:
         self._is_training = True
 
     on_train_epoch_start = on_train_batch_start

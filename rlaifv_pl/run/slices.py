@@ -104,7 +104,7 @@ def read_slices(path: Path, like: Like | None = None) -> dict[str, Any]:
     checkpoint = torch.load(path / REST, map_location="cpu", weights_only=True)
     del checkpoint["slices"]
     reader = HuggingFaceStorageReader(str(path))
-    known = reader.read_metadata().state_dict_metadata
+    known: dict[str, Any] = reader.read_metadata().state_dict_metadata
     tensors: dict[str, Tensor] = {}
     for place in [place for place, holder, name in _places(checkpoint) if holder[name] is None]:
         about = known[place]

@@ -53,8 +53,8 @@ class Throughput(Callback):
         self._batches: list[tuple[int, Work]] = []
 
     def setup(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
-        if not any(isinstance(callback, _AfterSaving) for callback in trainer.callbacks):
-            trainer.callbacks.append(_AfterSaving(self))
+        if not any(isinstance(callback, _AfterSaving) for callback in trainer.checkpoint_callbacks):
+            trainer.callbacks.append(_AfterSaving(self))  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         self._meter = FlopMeter(pl_module.policy)
@@ -65,7 +65,7 @@ class Throughput(Callback):
             self.peak = get_available_flops(trainer.strategy.root_device, dtype)
         self.leave_out()
 
-    def leave_out(self, *_: Any) -> None:
+    def leave_out(self, *_: Any, **_options: Any) -> None:
         """Count time from now on only."""
         self._lap()
 
@@ -82,7 +82,8 @@ class Throughput(Callback):
             work = self._meter.read(batch, pl_module.reference is not None)
             self._batches.append((len(batch.keys), work))
         accumulates = trainer.fit_loop.epoch_loop._should_accumulate()
-        is_told = not accumulates and trainer.global_step % trainer.log_every_n_steps == 0
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        is_told = not accumulates and trainer.global_step % every == 0
         if is_told and trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize(trainer.strategy.root_device)
         self._worked += self._lap()

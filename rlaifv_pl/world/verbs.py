@@ -7,14 +7,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.feedback.conquer import ModelLabeler
 from rlaifv_pl.feedback.engine import Engine
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
-from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
+from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor, plain_model
 from rlaifv_pl.records import Sample
 from rlaifv_pl.world.claims import scene_of
 from rlaifv_pl.world.language import question
@@ -58,7 +57,7 @@ def ship(path: str, out: str, command: str) -> None:
         command: what makes this model, for its card.
     """
     spec = PolicySpec(path=path, freeze_vision=False)
-    load_model(spec).to(torch.float16).save_pretrained(out)
+    plain_model(load_model(spec)).half().save_pretrained(out)
     load_processor(spec).save_pretrained(out)
     weights = Path(out) / "model.safetensors"
     card = {

@@ -88,6 +88,7 @@ class LLMCorrector(Corrector):
         self._codebook = Codebook.load(self.codebook)
 
     def recipe(self) -> dict[str, Any]:
+        stages: list[tuple[str, type[BaseModel]]]
         stages = [(DIAGNOSE, Diagnosis), (WRITE, Script)] if self.calls == 2 else [self._first]
         return {
             "corrector": "LLMCorrector",
@@ -100,7 +101,8 @@ class LLMCorrector(Corrector):
     def correct(self, samples: Sequence[Sample], seed: int) -> list[Corrected]:
         """As `Corrector.correct`; the engine's own settings decide its draws, not the seed."""
         text, form = self._first
-        forms = self._fill(text, form, samples, [""] * len(samples))
+        # Of a single call they are scripts too.
+        forms: Sequence[Any] = self._fill(text, form, samples, [""] * len(samples))
         found = [
             form and self._found(form.errors, sample) for form, sample in zip(forms, samples, strict=True)
         ]

@@ -73,7 +73,7 @@ def correct_shards(
     """
     source = load_shards(shards)
     parents = [manifest.hash for manifest in source.manifests]
-    asked = {"correct": corrector.recipe(), "seed": seed, "shards": parents}
+    asked: dict[str, Any] = {"correct": corrector.recipe(), "seed": seed, "shards": parents}
     recipe = {**asked, "samples_per_shard": samples_per_shard}
     if is_made(out, recipe):
         return read_manifest(out)

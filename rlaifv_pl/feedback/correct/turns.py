@@ -94,8 +94,8 @@ def polarity(answer: str) -> Literal["yes", "no"] | None:
     >>> polarity("Yes. There is a cup."), polarity("no"), polarity("Nothing but snow.")
     ('yes', 'no', None)
     """
-    first = normal(answer).partition(" ")[0]
-    return first if first in ("yes", "no") else None
+    sides: dict[str, Literal["yes", "no"]] = {"yes": "yes", "no": "no"}
+    return sides.get(normal(answer).partition(" ")[0])
 
 
 def normal(text: str) -> str:

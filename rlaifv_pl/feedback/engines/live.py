@@ -13,7 +13,7 @@ from lightning.fabric.utilities import move_data_to_device
 from PIL import Image
 from pydantic import ValidationError
 from rich.console import Console
-from transformers import BatchFeature, PreTrainedModel
+from transformers import BatchFeature
 
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.manifest import hash_json
@@ -25,7 +25,7 @@ from rlaifv_pl.feedback.engines.words import word_tokens
 from rlaifv_pl.feedback.prompts import FILL
 from rlaifv_pl.models.chat import Chat, about_images, prompt_messages
 from rlaifv_pl.models.identity import fingerprint
-from rlaifv_pl.models.policy import plain_model
+from rlaifv_pl.models.policy import VisionLanguageModel, plain_model
 from rlaifv_pl.models.self_check import tree_error
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.records import Sample
@@ -136,7 +136,7 @@ class LiveEngine:
         n = len(seeds[0])
         return [drawn[first : first + n] for first in range(0, len(drawn), n)]
 
-    def _copied(self, model: PreTrainedModel, inputs: BatchFeature, n: int) -> Mapping[str, Any]:
+    def _copied(self, model: VisionLanguageModel, inputs: BatchFeature, n: int) -> Mapping[str, Any]:
         """What n candidates of each prompt are generated from."""
         if n == 1:
             return inputs
@@ -186,7 +186,7 @@ class LiveEngine:
             yield batch
 
     @contextmanager
-    def _asked(self) -> Iterator[Any]:
+    def _asked(self) -> Iterator[VisionLanguageModel]:
         """The model without dropout; as it was afterwards."""
         training = self.model.training
         self.model.eval()

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+
+from rlaifv_pl.models.policy import VisionLanguageModel
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
 """By how much a probability may differ from the plain way's, by type of the weights."""
@@ -17,7 +18,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
 ONE_TOKEN = {"max_new_tokens": 1, "do_sample": False, "return_dict_in_generate": True, "synced_gpus": False}
 
 
-def hand_on(model: PreTrainedModel, inputs: Mapping[str, Any], copies: int) -> dict[str, Any]:
+def hand_on(model: VisionLanguageModel, inputs: Mapping[str, Any], copies: int) -> dict[str, Any]:
     """Read prompts up to their last tokens, and say what `generate` takes to go on from there.
 
     Args:
@@ -38,13 +39,13 @@ def hand_on(model: PreTrainedModel, inputs: Mapping[str, Any], copies: int) -> d
     return {**rows, "past_key_values": cache}
 
 
-def hand_on_error(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[float, float]:
+def hand_on_error(model: VisionLanguageModel, inputs: Mapping[str, Any]) -> tuple[float, float]:
     """How far first probabilities after `hand_on` are from the plain way's, and how far they may be."""
     shared, plain = (_next(model, given) for given in (hand_on(model, inputs, 1), inputs))
     return (shared - plain).abs().max().item(), TOLERANCE[model.dtype]
 
 
-def _next(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor:
+def _next(model: VisionLanguageModel, inputs: Mapping[str, Any]) -> Tensor:
     """(R, V) probabilities of the first token that each row would be continued with."""
     out = model.generate(**inputs, **ONE_TOKEN, output_logits=True)
     return out.logits[0].float().softmax(-1)

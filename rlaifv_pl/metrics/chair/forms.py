@@ -74,7 +74,7 @@ def classes(variant: Variant) -> dict[str, str]:
 
 
 @cache
-def phrases(variant: Variant) -> dict[tuple[str, str], str]:
+def phrases(variant: Variant) -> dict[tuple[str, ...], str]:
     """Two words, in the singular, to the word that they count as; what is not in `classes` is no mention."""
     table = {phrase: phrase for phrase in (*_listed(variant), *words.NO_OBJECTS) if " " in phrase}
     table |= {f"{age} {animal}": animal for age in ("baby", "adult") for animal in words.ANIMALS}
