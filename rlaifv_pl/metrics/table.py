@@ -47,6 +47,10 @@ class TableMetric(Metric):
     def row(self, number: int, completion: str) -> Sequence[int]:
         """The cells of an item's completion."""
 
+    def record(self, number: int, completion: str) -> dict[str, Any]:
+        """What the metric makes of an item's completion, for people to read, as JSON."""
+        return dict(zip(self.columns, map(int, self.row(number, completion)), strict=True))
+
     @abstractmethod
     def figures(self, table: Tensor) -> dict[str, float]:
         """Figures of a whole table; nan where there is nothing to divide by."""
