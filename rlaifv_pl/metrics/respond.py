@@ -121,7 +121,7 @@ def respond_to(benchmark: Benchmark, responder: Responder, out: Path, share: Sha
     """
     share, engine = share or Share.of_launcher(), responder.open()
     sampling = Sampling(n=1, temperature=0.0, max_new_tokens=responder.max_new_tokens)
-    asked = ask(benchmark, responder)
+    asked = ask(benchmark.items[: responder.limit], responder.images, responder.wording)
     recipe = {"model": engine.identity, "sampling": asdict(sampling), "asked": _recipe(asked)}
     parts = Parts(_beside(out), "respond", recipe, len(asked), responder.batch_size)
 
@@ -143,18 +143,18 @@ def respond_to(benchmark: Benchmark, responder: Responder, out: Path, share: Sha
     return share.rank == 0
 
 
-def ask(benchmark: Benchmark, responder: Responder) -> list[Asked]:
-    """What a model is asked of a benchmark: its first items as the responder says, each with its image.
+def ask(items: Sequence[Item], images: str, wording: str = OWN) -> list[Asked]:
+    """What a model is asked, item by item.
+
+    Args:
+        images: directory of the images, as a responder's.
+        wording: as a responder's.
 
     Raises:
         BenchmarkError: an image is missing, or an item has no prompt.
     """
-    items = benchmark.items[: responder.limit]
-    paths = find_images([item.image for item in items], Path(responder.images))
-    return [
-        Asked(item.key, _prompt(item, responder.wording), path)
-        for item, path in zip(items, paths, strict=True)
-    ]
+    paths = find_images([item.image for item in items], Path(images))
+    return [Asked(item.key, _prompt(item, wording), path) for item, path in zip(items, paths, strict=True)]
 
 
 def find_images(names: Sequence[str], directory: Path) -> list[Path | None]:
