@@ -58,6 +58,8 @@ def measure(benchmark: Benchmark, completions: Mapping[int, str]) -> tuple[str, 
         completions: by the number of their item.
     """
     metric = benchmark.metric()
+    # All completions are here, and other processes may be elsewhere: nothing is brought together.
+    metric._to_sync = metric.sync_on_compute = False
     metric.update(list(completions.values()), list(completions))
     figures = {name: value.item() for name, value in metric.compute().items()}
     return metric.name, {
