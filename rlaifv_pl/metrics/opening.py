@@ -18,6 +18,7 @@ from rlaifv_pl.metrics.judged.mmhal import MmhalBenchmark
 from rlaifv_pl.metrics.mme import MmeBenchmark
 from rlaifv_pl.metrics.mmstar import MMStarBenchmark
 from rlaifv_pl.metrics.pope import PopeBenchmark
+from rlaifv_pl.metrics.respond import OWN
 from rlaifv_pl.metrics.table import is_count
 from rlaifv_pl.metrics.vqa import VqaBenchmark
 
@@ -68,12 +69,20 @@ def measure(benchmark: Benchmark, completions: Mapping[int, str]) -> tuple[str, 
     }
 
 
-def records(benchmark: Benchmark, completions: Mapping[int, str]) -> Iterator[dict[str, Any]]:
-    """Each completion with its item's key, prompt and image, and what the metric makes of it, as JSON."""
+def records(
+    benchmark: Benchmark, completions: Mapping[int, str], wording: str = OWN
+) -> Iterator[dict[str, Any]]:
+    """Each completion with its item's key, prompt and image, and what the metric makes of it, as JSON.
+
+    Args:
+        completions: by the number of their item.
+        wording: in which it was asked, where that is known.
+    """
     metric = benchmark.metric()
     for number, completion in sorted(completions.items()):
         item = benchmark.items[number]
-        known = {name: value for name in ("prompt", "image") if (value := getattr(item, name))}
+        asked = {"prompt": wording.replace(OWN, item.prompt), "image": item.image}
+        known = {name: value for name, value in asked.items() if value}
         yield {"key": item.key, **known, "completion": completion, **metric.record(number, completion)}
 
 

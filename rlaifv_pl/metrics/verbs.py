@@ -15,7 +15,7 @@ from rlaifv_pl.metrics.files import BenchmarkError, read_json
 from rlaifv_pl.metrics.opening import ASKED, OPENED, Given, MetricName, check_rules, measure, records
 from rlaifv_pl.metrics.pope import PopeBenchmark
 from rlaifv_pl.metrics.pope_builder import Strategy, build_pope
-from rlaifv_pl.metrics.respond import Responder, respond_to
+from rlaifv_pl.metrics.respond import OWN, Responder, respond_to
 from rlaifv_pl.metrics.table import is_count
 
 _SELF_CONTAINED = ("mmstar", "mme", "hallusionbench", "mmhal")
@@ -87,7 +87,8 @@ def evaluate(
     if out is not None:
         _save(Path(out), json.dumps(report, indent=2, allow_nan=False))
     if path := rules.get("records"):
-        _save(Path(path), *map(json.dumps, records(benchmark, completions)))
+        wording = model.wording if model else OWN
+        _save(Path(path), *map(json.dumps, records(benchmark, completions, wording)))
     return report
 
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from rlaifv_pl.metrics.chair.ground_truth import read_objects
 from rlaifv_pl.metrics.chair.mentions import located
+from rlaifv_pl.metrics.opening import records
+from rlaifv_pl.metrics.pope import PopeBenchmark, PopeQuestion
 from rlaifv_pl.verbs import main
 from tests.metrics.every import metrics
 
@@ -65,4 +66,12 @@ def test_records_of_captions_name_what_is_wrong(home):
     assert first["missed_objects"] == ["car"] and second["hallucinated_objects"] == []
     marked = [(captions[1][one["start"] : one["end"]], one["right"]) for one in first["mentions"]]
     assert marked == [("dog", True), ("kite", False), ("kite", False)]
-    assert read_objects(home / "G.json", "A")["2"] == {"cat"}
+
+
+def test_a_record_has_the_prompt_as_it_was_asked():
+    questions = [PopeQuestion(question_id=1, image="a.png", text="Is it?", label="no")]
+    (row,) = records(PopeBenchmark(questions), {0: "No."}, "{prompt} Yes or no?")
+    assert row == {
+        "key": "1", "prompt": "Is it? Yes or no?", "image": "a.png", "completion": "No.",
+        "read_as": "no", "expected": "no", "right": True,
+    }  # fmt: skip
