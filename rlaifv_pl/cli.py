@@ -27,11 +27,13 @@ from rlaifv_pl.export.callback import ExportPolicy
 from rlaifv_pl.export.policy import ExportError
 from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.feedback.memory import MemoryFileError
+from rlaifv_pl.metrics.files import BenchmarkError
 from rlaifv_pl.models.policy import PolicyError
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.rounds import Rounds
 from rlaifv_pl.run.checkpoint import RunCheckpoint
 from rlaifv_pl.run.console import Tell, hush
+from rlaifv_pl.run.held_out import HeldOut
 from rlaifv_pl.run.logs import ContinueLogs, default_loggers
 from rlaifv_pl.run.messages import explain
 from rlaifv_pl.run.numbers import BadNumbers
@@ -54,6 +56,7 @@ TRAINER_DEFAULTS = {
 
 EXPLAINED = (
     BadSample,
+    BenchmarkError,
     EngineError,
     ExportError,
     ManifestError,
@@ -134,6 +137,7 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Throughput, "throughput")
         parser.add_lightning_class_args(BadNumbers, "numbers")
+        parser.add_lightning_class_args(HeldOut, "held_out")
         # After the checkpoint: that of a round's last epoch is there before the next round's work begins.
         parser.add_lightning_class_args(Rounds, "rounds")
         # After the rounds, of which its card tells.
@@ -144,8 +148,8 @@ class CLI(LightningCLI):
             torch.set_num_threads(threads)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer, with the run's own logs unless others are asked for, and with rounds only where there are
-        prompts for them."""
+        """The trainer, with the run's own logs unless others are asked for, with rounds only where there are
+        prompts for them, and measured only where there is something to measure by."""
         options = self._get(self.config_init, "trainer")
         if options["logger"] is None or options["logger"] is True:
             # Validation alone prints its table; in the run's logs it would count as step 0.
@@ -155,6 +159,7 @@ class CLI(LightningCLI):
             callback
             for callback in trainer.callbacks
             if not (isinstance(callback, Rounds) and callback.prompts is None)
+            and not (isinstance(callback, HeldOut) and not callback.benchmarks)
         ]
         return trainer
 

@@ -19,6 +19,7 @@ FEEDBACK = ROOT / "configs" / "feedback.yaml"
 CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {FEEDBACK})
 LAYERS = {
     "lora.yaml": ["--config", "configs/dpo.yaml"],
+    "held_out.yaml": ["--config", "configs/dpo.yaml"],
     "rounds_nsft.yaml": ["--config", "configs/rounds.yaml"],
     "ddp.yaml": ["--config", "configs/dpo.yaml"],
     "fsdp.yaml": ["--config", "configs/dpo.yaml"],

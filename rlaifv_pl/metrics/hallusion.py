@@ -16,7 +16,7 @@ from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.metrics.benchmark import Item, check_keys
 from rlaifv_pl.metrics.files import Row, read_rows
 from rlaifv_pl.metrics.table import TableMetric, answered, percent
-from rlaifv_pl.metrics.yes_no import NO, YES, all_right, word_answer
+from rlaifv_pl.metrics.yes_no import NO, YES, all_right, answer_record, word_answer
 
 _LABELS = {"0": NO, "1": YES}
 _QUESTION = ("category", "subcategory", "set_id", "question_id")
@@ -72,6 +72,10 @@ class HallusionBench(TableMetric):
     def row(self, number: int, completion: str) -> tuple[int]:
         """What the answer is read as."""
         return (word_answer(completion),)
+
+    def record(self, number: int, completion: str) -> dict[str, Any]:
+        """As `answer_record`."""
+        return answer_record(word_answer(completion), int(self.groups[0][number]))
 
     def figures(self, table: Tensor) -> dict[str, float]:
         """As `hallusion_figures`."""

@@ -13,7 +13,7 @@ from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.metrics.benchmark import Item
 from rlaifv_pl.metrics.files import BenchmarkError, read_text
 from rlaifv_pl.metrics.table import TableMetric, answered, percent
-from rlaifv_pl.metrics.yes_no import LABELS, all_right, mme_answer
+from rlaifv_pl.metrics.yes_no import LABELS, all_right, answer_record, mme_answer
 
 PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
@@ -87,6 +87,10 @@ class MME(TableMetric):
     def row(self, number: int, completion: str) -> tuple[int]:
         """What the answer is read as."""
         return (mme_answer(completion),)
+
+    def record(self, number: int, completion: str) -> dict[str, Any]:
+        """As `answer_record`."""
+        return answer_record(mme_answer(completion), self.questions[number].right)
 
     def figures(self, table: Tensor) -> dict[str, float]:
         """As `mme_figures`."""

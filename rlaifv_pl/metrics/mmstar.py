@@ -70,6 +70,11 @@ class MMStar(TableMetric):
         """Whether it is right."""
         return (int(mmstar_right(completion, self.answers[number])),)
 
+    def record(self, number: int, completion: str) -> dict[str, Any]:
+        """Whether it is right, and the right letter."""
+        right = bool(self.row(number, completion)[0])
+        return {"expected": self.answers[number], "right": right}
+
     def figures(self, table: Tensor) -> dict[str, float]:
         """As `mmstar_figures`."""
         return mmstar_figures(table, self.categories)

@@ -14,7 +14,7 @@ from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.metrics.benchmark import Item, check_keys, match
 from rlaifv_pl.metrics.files import BenchmarkError, Row, read_rows
 from rlaifv_pl.metrics.table import TableMetric, answered, percent
-from rlaifv_pl.metrics.yes_no import LABELS, YES, confusion, pope_answer
+from rlaifv_pl.metrics.yes_no import LABELS, YES, answer_record, confusion, pope_answer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +63,10 @@ class Pope(TableMetric):
     def row(self, number: int, completion: str) -> tuple[int]:
         """What the answer is read as."""
         return (pope_answer(completion),)
+
+    def record(self, number: int, completion: str) -> dict[str, Any]:
+        """As `answer_record`."""
+        return answer_record(pope_answer(completion), int(self.labels[number]))
 
     def figures(self, table: Tensor) -> dict[str, float]:
         """As `pope_figures`."""

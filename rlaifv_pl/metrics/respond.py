@@ -43,6 +43,7 @@ class Responder:
         batch_size: items asked at once, and kept as one part.
         max_new_tokens: of a completion.
         wording: what is asked; {prompt} stands for the benchmark's own prompt.
+        limit: the first so many items only; all of them unless given.
 
     Raises:
         ValueError: a setting that makes no sense.
@@ -55,6 +56,7 @@ class Responder:
     batch_size: int = 16
     max_new_tokens: int = 512
     wording: str = OWN
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.engine is None):
@@ -67,6 +69,8 @@ class Responder:
             raise ValueError(
                 f"batch_size and max_new_tokens must be at least 1, got {self.batch_size}, {self.max_new_tokens}"
             )
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1 item, got {self.limit}; leave it out for all of them")
 
     @property
     def name(self) -> str:
@@ -83,7 +87,7 @@ class Responder:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """One item as it is put to a model."""
 
     key: str
@@ -98,13 +102,14 @@ class _Asked:
         return Sample(key=self.key, prompt=self.prompt, images=images)
 
 
-def respond_to(benchmark: Benchmark, responder: Responder, out: Path) -> bool:
-    """Save a model's completions of all items in the official format; what is answered already is not asked again.
+def respond_to(benchmark: Benchmark, responder: Responder, out: Path, share: Share | None = None) -> bool:
+    """Save a model's completions of the items in the official format; what is answered already is not asked again.
 
     Args:
         benchmark: to answer.
         responder: who does.
         out: file or directory, as the benchmark wants it; the parts stay beside it, in `<out>.parts`.
+        share: of this process; as the launcher says unless given.
 
     Returns:
         whether this process wrote them: of several, the first does, when all are done.
@@ -114,9 +119,9 @@ def respond_to(benchmark: Benchmark, responder: Responder, out: Path) -> bool:
         EngineError: the model cannot be asked.
         TimeoutError: another process does not make its share.
     """
-    share, engine = Share.of_launcher(), responder.open()
+    share, engine = share or Share.of_launcher(), responder.open()
     sampling = Sampling(n=1, temperature=0.0, max_new_tokens=responder.max_new_tokens)
-    asked = _asked(benchmark.items, responder)
+    asked = ask(benchmark.items[: responder.limit], responder.images, responder.wording)
     recipe = {"model": engine.identity, "sampling": asdict(sampling), "asked": _recipe(asked)}
     parts = Parts(_beside(out), "respond", recipe, len(asked), responder.batch_size)
 
@@ -136,6 +141,20 @@ def respond_to(benchmark: Benchmark, responder: Responder, out: Path) -> bool:
         parts.wait(PATIENCE_SECONDS)
         benchmark.write(out, {number: row["completion"] for number, row in enumerate(parts.rows())})
     return share.rank == 0
+
+
+def ask(items: Sequence[Item], images: str, wording: str = OWN) -> list[Asked]:
+    """What a model is asked, item by item.
+
+    Args:
+        images: directory of the images, as a responder's.
+        wording: as a responder's.
+
+    Raises:
+        BenchmarkError: an image is missing, or an item has no prompt.
+    """
+    paths = find_images([item.image for item in items], Path(images))
+    return [Asked(item.key, _prompt(item, wording), path) for item, path in zip(items, paths, strict=True)]
 
 
 def find_images(names: Sequence[str], directory: Path) -> list[Path | None]:
@@ -179,14 +198,6 @@ def _by_key(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _asked(items: Sequence[Item], responder: Responder) -> list[_Asked]:
-    paths = find_images([item.image for item in items], Path(responder.images))
-    return [
-        _Asked(item.key, _prompt(item, responder.wording), path)
-        for item, path in zip(items, paths, strict=True)
-    ]
-
-
 def _prompt(item: Item, wording: str) -> str:
     if not item.prompt and OWN in wording:
         raise BenchmarkError(
@@ -195,7 +206,7 @@ def _prompt(item: Item, wording: str) -> str:
     return wording.replace(OWN, item.prompt)
 
 
-def _recipe(asked: Sequence[_Asked]) -> list[list[str | None]]:
+def _recipe(asked: Sequence[Asked]) -> list[list[str | None]]:
     """What is asked, as JSON: each image by its bytes, wherever it lies."""
     hashes = {path: hash_file(path) for path in {one.path for one in asked} if path}
     return [[one.key, one.prompt, hashes.get(one.path)] for one in asked]

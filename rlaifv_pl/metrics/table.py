@@ -7,13 +7,17 @@ process, to the last bit. Texts are read where they are; no text is sent between
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 MISSING = -1
+
+_HALLUCINATED = {"CHAIRs", "CHAIRi", "CHAIR", "Hal", "Cog"}
+"""Figures that say how much is made up."""
+_NEITHER_WAY = {"words", "yes_ratio"}
 
 
 class TableMetric(Metric):
@@ -46,6 +50,10 @@ class TableMetric(Metric):
     @abstractmethod
     def row(self, number: int, completion: str) -> Sequence[int]:
         """The cells of an item's completion."""
+
+    def record(self, number: int, completion: str) -> dict[str, Any]:
+        """What the metric makes of an item's completion, for people to read, as JSON."""
+        return dict(zip(self.columns, map(int, self.row(number, completion)), strict=True))
 
     @abstractmethod
     def figures(self, table: Tensor) -> dict[str, float]:
@@ -102,3 +110,14 @@ def is_count(name: str) -> bool:
     (True, True, False)
     """
     return name == "n" or name.startswith("n_")
+
+
+def better(name: str) -> Literal["min", "max"] | None:
+    """Which way a figure gets better; None where neither does.
+
+    >>> better("CHAIRi"), better("math"), better("yes_ratio"), better("n_mentions")
+    ('min', 'max', None, None)
+    """
+    if is_count(name) or name in _NEITHER_WAY:
+        return None
+    return "min" if name in _HALLUCINATED else "max"

@@ -2,60 +2,39 @@
 responses alone; `rlaifv pope`: questions for one's own images."""
 
 import json
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import Any, TypedDict, Unpack
 
 from rich.console import Console
 from rich.table import Table
 
 from rlaifv_pl.data.atomic import atomic_file
-from rlaifv_pl.metrics.amber.benchmark import AmberBenchmark
-from rlaifv_pl.metrics.amber.similarity import SimilarityTable
-from rlaifv_pl.metrics.benchmark import Benchmark
-from rlaifv_pl.metrics.chair.benchmark import ChairBenchmark
 from rlaifv_pl.metrics.chair.forms import Variant
-from rlaifv_pl.metrics.chair.ground_truth import read_objects
 from rlaifv_pl.metrics.files import BenchmarkError, read_json
-from rlaifv_pl.metrics.hallusion import HallusionBenchmark
-from rlaifv_pl.metrics.judged.mmhal import MmhalBenchmark
-from rlaifv_pl.metrics.mme import MmeBenchmark
-from rlaifv_pl.metrics.mmstar import MMStarBenchmark
+from rlaifv_pl.metrics.opening import ASKED, OPENED, Given, MetricName, check_rules, measure, records
 from rlaifv_pl.metrics.pope import PopeBenchmark
 from rlaifv_pl.metrics.pope_builder import Strategy, build_pope
-from rlaifv_pl.metrics.respond import Responder, respond_to
+from rlaifv_pl.metrics.respond import OWN, Responder, respond_to
 from rlaifv_pl.metrics.table import is_count
-from rlaifv_pl.metrics.vqa import VqaBenchmark
-
-MetricName = Literal["chair", "amber", "pope", "mmstar", "mme", "hallusionbench", "vqa", "mmhal"]
 
 _SELF_CONTAINED = ("mmstar", "mme", "hallusionbench", "mmhal")
 """Benchmarks whose official responses hold the right answers as well."""
 
 
 class Rules(TypedDict, total=False):
-    """Options that only some benchmarks have.
+    """Options that only some benchmarks have, and what else is written.
 
     Args:
         variant: of chair: A (as the POPE paper's figures) or C (as Object HalBench's rules).
         similarity: of amber: file of two words and their cosine a line; without, only equal words mean the same.
+        records: JSON lines to write: each response with its key, its prompt where that is known, and what the metric
+            makes of it; of chair the objects that are right, hallucinated and missed.
     """
 
     variant: Variant | None
     similarity: str | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Given:
-    """What the command line says."""
-
-    metric: str
-    responses: Path
-    ground_truth: Path
-    variant: Variant | None
-    similarity: Path | None
+    records: str | None
 
 
 def evaluate(
@@ -79,7 +58,7 @@ def evaluate(
             hallusionbench: only if the responses do not hold the answers.
         out: JSON file to write the figures to.
         model: who answers first, as `rlaifv respond` does; `responses` is then what is written.
-        rules: options that only some benchmarks have.
+        rules: options that only some benchmarks have, and what else is written.
 
     Returns:
         the figures; None in a process that only helped the first one to answer.
@@ -99,15 +78,17 @@ def evaluate(
         similarity=Path(similarity) if similarity else None,
     )
     benchmark = OPENED[metric](given)
-    name, figures = measure(benchmark, benchmark.read(given.responses))
+    completions = benchmark.read(given.responses)
+    name, figures = measure(benchmark, completions)
     sources = {"responses": responses, "ground_truth": ground_truth, "similarity": similarity}
     answered_by = {} if model is None else {"model": model.name}
     report = {"metric": metric, "variant": variant, "name": name, **figures, **sources, **answered_by}
     Console().print(_table(name, figures))
     if out is not None:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(Path(out)) as file:
-            file.write((json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+        _save(Path(out), json.dumps(report, indent=2, allow_nan=False))
+    if path := rules.get("records"):
+        wording = model.wording if model else OWN
+        _save(Path(path), *map(json.dumps, records(benchmark, completions, wording)))
     return report
 
 
@@ -150,31 +131,6 @@ def pope(
     Console().print(f"{len(questions)} questions about {images} images are in {out}.")
 
 
-def measure(benchmark: Benchmark, completions: Mapping[int, str]) -> tuple[str, dict[str, float | None]]:
-    """Name and figures of a benchmark's metric; None where a figure is not defined.
-
-    Args:
-        completions: by the number of their item.
-    """
-    metric = benchmark.metric()
-    metric.update(list(completions.values()), list(completions))
-    figures = {name: value.item() for name, value in metric.compute().items()}
-    return metric.name, {
-        name: None if math.isnan(value) else int(value) if is_count(name) else value
-        for name, value in figures.items()
-    }
-
-
-def _chair(given: Given) -> ChairBenchmark:
-    objects = read_objects(given.ground_truth, given.variant)
-    return ChairBenchmark.of_responses(objects, given.variant, given.responses)
-
-
-def _amber(given: Given) -> AmberBenchmark:
-    similarity = SimilarityTable.load(given.similarity) if given.similarity else None
-    return AmberBenchmark(given.ground_truth, similarity)
-
-
 def _respond(metric: str, ground_truth: str, out: str, model: Responder) -> bool:
     """As `respond_to`."""
     source = Path(ground_truth)
@@ -184,38 +140,9 @@ def _respond(metric: str, ground_truth: str, out: str, model: Responder) -> bool
     return respond_to(ASKED[metric](given), model, Path(out))
 
 
-def _all_images(given: Given) -> ChairBenchmark:
-    # The variant decides which objects there are, and not which images.
-    return ChairBenchmark(read_objects(given.ground_truth, "A"), "A")
-
-
-OPENED: dict[str, Callable[[Given], Benchmark]] = {
-    "chair": _chair,
-    "amber": _amber,
-    "pope": lambda given: PopeBenchmark.load(given.ground_truth),
-    "mmstar": lambda given: MMStarBenchmark.load(given.ground_truth),
-    "mme": lambda given: MmeBenchmark.load(given.ground_truth),
-    "hallusionbench": lambda given: HallusionBenchmark.load(given.ground_truth),
-    "vqa": lambda given: VqaBenchmark.load(given.ground_truth),
-    "mmhal": lambda given: MmhalBenchmark.load(given.responses),
-}
-"""How each benchmark is opened, to measure responses."""
-
-ASKED = OPENED | {"chair": _all_images}
-"""And how to be answered."""
-
-
 def _check(metric: str, ground_truth: str | None, model: Responder | None, rules: Rules) -> None:
     """That each option is given where it means something, and nowhere else."""
-    variant = rules.get("variant")
-    if metric == "chair" and variant is None:
-        raise BenchmarkError(
-            f"chair has variants whose figures differ: give --variant, one of {get_args(Variant)}"
-        )
-    if metric != "chair" and variant is not None:
-        raise BenchmarkError(f"{metric} has no variants: leave --variant out")
-    if metric != "amber" and rules.get("similarity") is not None:
-        raise BenchmarkError(f"{metric} asks for no similarity of words: leave --similarity out")
+    check_rules(metric, rules.get("variant"), rules.get("similarity"))
     if metric == "mmhal" and model is not None:
         raise BenchmarkError("figures of mmhal are of reviews: `rlaifv respond`, then `rlaifv judge mmhal`")
     if metric == "mmhal" and ground_truth is not None:
@@ -224,6 +151,12 @@ def _check(metric: str, ground_truth: str | None, model: Responder | None, rules
         raise BenchmarkError(f"what a model is asked is in the files of {metric}: give --ground_truth")
     if ground_truth is None and metric not in _SELF_CONTAINED:
         raise BenchmarkError(f"responses of {metric} do not hold what is right: give --ground_truth")
+
+
+def _save(path: Path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
 
 
 def _named_objects(path: Path) -> dict[str, list[str]]:

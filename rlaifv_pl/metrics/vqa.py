@@ -104,6 +104,11 @@ class VQA(TableMetric):
         """As `vqa_row`."""
         return vqa_row(completion, self.answers[number])
 
+    def record(self, number: int, completion: str) -> dict[str, Any]:
+        """Its accuracy in [0, 1], and what people answered."""
+        points, of = self.row(number, completion)
+        return {"expected": self.answers[number], "accuracy": points / of}
+
     def figures(self, table: Tensor) -> dict[str, float]:
         """As `vqa_figures`."""
         return vqa_figures(table)

@@ -1,6 +1,7 @@
 """Answers of yes and no: how each benchmark reads them, and the figures that they all share."""
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ NO, YES, OTHER = 0, 1, 2
 """What an answer is read as; OTHER is neither."""
 
 LABELS = {"yes": YES, "no": NO}
+
+WORDS = ("no", "yes", "neither")
+"""What is read, in words."""
 
 _NO_WORDS = {"No", "no", "not"}
 _MME_PREFIX = 4
@@ -57,6 +61,15 @@ def word_answer(text: str) -> int:
     words = set(_MARKS.sub(" ", text.lower()).split())
     found = [label for word, label in LABELS.items() if word in words]
     return found[0] if len(found) == 1 else OTHER
+
+
+def answer_record(answer: int, label: int) -> dict[str, Any]:
+    """An answer beside the right one, for people to read.
+
+    >>> answer_record(OTHER, YES)
+    {'read_as': 'neither', 'expected': 'yes', 'right': False}
+    """
+    return {"read_as": WORDS[answer], "expected": WORDS[label], "right": answer == label}
 
 
 def confusion(answers: Tensor, labels: Tensor, positive: int) -> dict[str, float]:

@@ -1,10 +1,9 @@
 // The browser of samples: filters, order, pages, keys. Then the page itself.
 
-const PER_PAGE = 20;
 const KEPT = "kept";
 const state = { text: "", directory: "all", gap: "", show: KEPT, order: "shards", page: 0, found: [] };
 const list = el("div", { id: "list", role: "feed", "aria-label": "samples" });
-const status = el("p", { id: "status", role: "status", "aria-live": "polite" });
+const status = el("p", { class: "status", id: "status", role: "status", "aria-live": "polite" });
 const pager = el("nav", { class: "pager", "aria-label": "pages of samples" });
 const search = el("input", { id: "search", type: "search", placeholder: "Search prompts, answers, keys", "aria-label": "Search prompts, answers, keys", input: () => set({ text: search.value }) });
 const haystacks = new Map();
@@ -41,7 +40,7 @@ function turn(page, at) {
   focusCard(at);
 }
 
-function pages() { return Math.max(1, Math.ceil(state.found.length / PER_PAGE)); }
+const pages = () => pageCount(state.found.length);
 
 function show() {
   const first = state.page * PER_PAGE, some = state.found.slice(first, first + PER_PAGE), all = state.found.length;
@@ -49,10 +48,8 @@ function show() {
   list.replaceChildren(...some.map((row, at) => card(row, first + at + 1, all)));
   if (list.firstChild) list.firstChild.tabIndex = 0;
   const total = state.show === KEPT ? PAGE.rows.length : PAGE.dropped.filter((row) => row.reason === state.show).length;
-  status.textContent = all ? `${number(first + 1)} to ${number(first + some.length)} of ${number(all)}${all < total ? `, out of ${number(total)}` : ""}` : "Nothing fits these filters.";
-  const step = (text, label, page) => el("button", { type: "button", "aria-label": label, disabled: page < 0 || page >= pages() || page === state.page, click: () => turn(page, 0) }, text);
-  pager.replaceChildren(step("« first", "first page", 0), step("‹ previous", "previous page", state.page - 1),
-    el("span", null, `page ${number(state.page + 1)} of ${number(pages())}`), step("next ›", "next page", state.page + 1), step("last »", "last page", pages() - 1));
+  status.textContent = rangeText(first, some.length, all, total);
+  pager.replaceChildren(...pagerParts(state.page, all, (page) => turn(page, 0)));
 }
 
 function focusCard(at) {
@@ -114,7 +111,7 @@ function sampleSection() {
 }
 
 function start() {
-  const parts = [figures(), curveSection(), distributionSection(), dropSection(), sampleSection(), madeSection()].filter(Boolean);
+  const parts = [figures(), heldOutSection(), curveSection(), distributionSection(), dropSection(), sampleSection(), madeSection()].filter(Boolean);
   const links = parts.map((part) => el("a", { href: `#${part.id}` }, part.querySelector("h2").textContent));
   document.getElementById("top").append(
     el("p", { class: "kind" }, PAGE.kind === "run" ? "Run" : "Shards"), el("h1", null, PAGE.title),

@@ -13,10 +13,12 @@ from rlaifv_pl.records import Correction
 from rlaifv_pl.report.curves import curves, round_starts
 from rlaifv_pl.report.distributions import Spread, distributions
 from rlaifv_pl.report.dropped import dropped_rows
+from rlaifv_pl.report.held_out import answer_rows, figures_of
 from rlaifv_pl.report.pairs import rows
-from rlaifv_pl.report.run_files import RunFiles
+from rlaifv_pl.report.run_files import ReportError, RunFiles
 from rlaifv_pl.report.thumbnails import Thumbnails
 from rlaifv_pl.rounds.summary import STAGES
+from rlaifv_pl.run.held_out_figures import FOLDER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,18 +120,42 @@ def of_run(run: RunFiles, limits: Limits) -> Content:
         "facts": _facts(run),
         "rounds": [{"round": number, **entry} for number, entry in run.ledger.items()],
         "stages": STAGES,
-        "curves": curves(run.metrics),
+        "curves": curves(_of_training(run.metrics)),
         "round_starts": round_starts(run.metrics, epochs),
         "config": run.config_text,
     }
     if not run.metrics:
         content.note("There is no metrics.csv, or no row in it yet: no step has been logged.")
+    if run.held_out:
+        _take_held_out(content, run)
     if run.ledger or epochs:
         _take_rounds(content, run)
     else:
         _take_training_shards(content, run)
     content.finish()
     return content
+
+
+def _take_held_out(content: Content, run: RunFiles) -> None:
+    taken: list[dict[str, Any]] = []
+    for name, entry in run.held_out.items():
+        try:
+            taken += answer_rows(run.path / FOLDER, name, entry, content.thumbnails)
+        except ReportError as error:
+            content.note(f"Answers to held-out items cannot be shown. {error}")
+    if len(taken) > content.limits.pairs:
+        content.note(
+            f"The first {content.limits.pairs:,} of {len(taken):,} held-out items can be looked at (--pairs)."
+        )
+    benchmarks = figures_of(run.held_out)
+    content.page["held_out"] = {"benchmarks": benchmarks, "rows": taken[: content.limits.pairs]}
+
+
+def _of_training(metrics: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Rows without held-out figures, which have charts of their own."""
+    return [
+        {name: cell for name, cell in row.items() if not name.startswith(f"{FOLDER}/")} for row in metrics
+    ]
 
 
 def _take_rounds(content: Content, run: RunFiles) -> None:

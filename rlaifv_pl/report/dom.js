@@ -50,3 +50,19 @@ function choice(label, options, changed) {
   const select = el("select", { change: () => changed(select.value) }, made);
   return el("label", null, el("span", null, label), select);
 }
+
+const PER_PAGE = 20;
+
+// all: how many fit the filters, out of total.
+function rangeText(first, some, all, total) {
+  return all ? `${number(first + 1)} to ${number(first + some)} of ${number(all)}${all < total ? `, out of ${number(total)}` : ""}` : "Nothing fits these filters.";
+}
+
+const pageCount = (all) => Math.max(1, Math.ceil(all / PER_PAGE));
+
+function pagerParts(page, all, turn) {
+  const pages = pageCount(all);
+  const step = (text, label, to) => el("button", { type: "button", "aria-label": label, disabled: to < 0 || to >= pages || to === page, click: () => turn(to) }, text);
+  return [step("« first", "first page", 0), step("‹ previous", "previous page", page - 1),
+    el("span", null, `page ${number(page + 1)} of ${number(pages)}`), step("next ›", "next page", page + 1), step("last »", "last page", pages - 1)];
+}

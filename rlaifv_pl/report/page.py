@@ -15,7 +15,7 @@ from typing import Any
 from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.report.content import Content
 
-SCRIPTS = ("dom.js", "charts.js", "run.js", "answers.js", "browser.js")
+SCRIPTS = ("dom.js", "charts.js", "run.js", "answers.js", "held_out.js", "browser.js")
 """In the order in which they are read; the last one starts the page."""
 
 

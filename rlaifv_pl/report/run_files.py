@@ -11,6 +11,7 @@ import yaml
 
 from rlaifv_pl.data.manifest import MANIFEST_NAME
 from rlaifv_pl.rounds.ledger import LEDGER_NAME
+from rlaifv_pl.run.held_out_figures import FIGURES_NAME, FOLDER
 
 CONFIG, METRICS, SUMMARY, ROUNDS = "config.yaml", "metrics.csv", "summary.json", "rounds"
 
@@ -31,6 +32,8 @@ class RunFiles:
     ledger: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     """Entries by round; 0 is the policy as the run was given it."""
     summary: Mapping[str, Any] = field(default_factory=dict)
+    held_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Held-out benchmarks that were measured, with their figures by step."""
 
     @property
     def epochs_per_round(self) -> int | None:
@@ -80,6 +83,7 @@ def read_run(path: str | Path) -> RunFiles:
         metrics=list(_rows(path / METRICS)),
         ledger=_ledger(path / ROUNDS / LEDGER_NAME),
         summary=_parsed(path / SUMMARY, _text(path / SUMMARY)),
+        held_out=_held_out(path / FOLDER / FIGURES_NAME),
     )
 
 
@@ -134,6 +138,21 @@ def _readable(reader: csv.DictReader, path: Path) -> Iterator[dict[str, Any]]:
         yield from reader
     except csv.Error as error:
         raise ReportError(f"{path} is no table: {error}. Restore it, or move it out of the run.") from error
+
+
+def _held_out(path: Path) -> dict[str, dict[str, Any]]:
+    """Benchmarks that have been measured."""
+    entries = _parsed(path, _text(path))
+    for name, entry in entries.items():
+        steps = entry.get("steps") if isinstance(entry, dict) else None
+        is_list = isinstance(steps, list) and isinstance(entry.get("metric"), str)
+        if not is_list or not all(
+            isinstance(one, dict) and {"step", "figures"} <= one.keys() for one in steps
+        ):
+            raise ReportError(
+                f"{path}, {name!r}: expected a metric and figures by step. Restore it, or move it out."
+            )
+    return {name: entry for name, entry in entries.items() if entry["steps"]}
 
 
 def _ledger(path: Path) -> dict[int, dict[str, Any]]:

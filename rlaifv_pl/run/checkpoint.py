@@ -6,22 +6,27 @@ import sys
 import zipfile
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from rlaifv_pl.run.best import Best
 from rlaifv_pl.run.checkpoint_file import CheckpointFiles, sweep
+from rlaifv_pl.run.held_out import HeldOut
 from rlaifv_pl.run.slices import are_whole
 
 _NAME = re.compile(r"epoch\d+-step(\d+)(?:-v\d+)?\.ckpt")
 TORN_SUFFIX = ".torn"
+BEST = "best"
+"""Name of the link to the best one."""
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Saves during and after each epoch, keeps the newest, and links the last one.
+    """Saves during and after each epoch, keeps the newest, and links the last one; and the best one, if it is told
+    which held-out figure says so.
 
     `--ckpt_path last` resumes from the newest that is whole, whether it is linked or not, and starts fresh when there
     is none. One that is torn is set aside.
@@ -30,10 +35,18 @@ class RunCheckpoint(ModelCheckpoint):
         every_n_train_steps: optimiser updates between checkpoints; 0 for the ends of epochs only.
         train_time_interval: wall time between checkpoints, instead of steps.
         keep: how many of the newest stay on disk, at least 2: while one is written, the other is whole.
+        monitor: a held-out figure, such as held_out/chair/CHAIRi: a step at which it is better than ever after a step
+            is saved, too, stays on disk beside the newest, and is linked as `best.ckpt`.
+        mode: whether less of it is better, or more; as the figure's name says unless given.
     """
 
     def __init__(
-        self, every_n_train_steps: int = 0, train_time_interval: timedelta | None = None, keep: int = 2
+        self,
+        every_n_train_steps: int = 0,
+        train_time_interval: timedelta | None = None,
+        keep: int = 2,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] | None = None,
     ) -> None:
         if keep < 2:
             raise ValueError(
@@ -52,6 +65,8 @@ class RunCheckpoint(ModelCheckpoint):
             every_n_epochs=None if train_time_interval or every_n_train_steps else 0,
             train_time_interval=train_time_interval,
         )
+        self.best = Best(monitor, mode)
+        self._linked_best = ""
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """Lightning asks for `last` here. A kill may fall between saving and linking, or tear what was not yet on
@@ -79,6 +94,8 @@ class RunCheckpoint(ModelCheckpoint):
         if self.dirpath is None:
             self.dirpath = os.path.join(trainer.default_root_dir, "checkpoints")
         super().setup(trainer, pl_module, stage)
+        if stage == "fit" and self.best.figure is not None:
+            self.best.check(_held_out(trainer).names if _held_out(trainer) else [])
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = CheckpointFiles()
         if stage == "fit" and trainer.is_global_zero:
@@ -90,6 +107,8 @@ class RunCheckpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         if trainer.ckpt_path is not None:
             self._take_stock(trainer)
+        if self.best.figure is not None:
+            self._take_best(trainer)
 
     def _take_stock(self, trainer: Trainer) -> None:
         """Count what lies there. A checkpoint does not know of those that were saved after it, nor a killed run of the
@@ -97,7 +116,8 @@ class RunCheckpoint(ModelCheckpoint):
         found = _saved(Path(self.dirpath)) if trainer.is_global_zero else []
         found = [path for path in trainer.strategy.broadcast(found) if _step(path) <= trainer.global_step]
         for path in found[: -self.save_top_k]:
-            trainer.strategy.remove_checkpoint(path)
+            if path.name != self.best.name:
+                trainer.strategy.remove_checkpoint(path)
         # Lightning compares these with the steps that come.
         steps = {str(path): torch.tensor(float(_step(path))) for path in found[-self.save_top_k :]}
         if len(steps) == self.save_top_k:
@@ -107,6 +127,8 @@ class RunCheckpoint(ModelCheckpoint):
 
     def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
         # Lightning keeps the one that a run went on from, too, though newer ones are there.
+        if Path(previous).name in (self.best.name, self._linked_best):
+            return False
         return previous != current and Path(self.dirpath).absolute() in Path(previous).absolute().parents
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
@@ -115,10 +137,19 @@ class RunCheckpoint(ModelCheckpoint):
         # between accumulated batches, the gradient of the first ones would be lost.
         loop = trainer.fit_loop.epoch_loop
         if not loop.batch_progress.is_last_batch and not loop._should_accumulate():
-            super().on_train_batch_end(trainer, *args)
+            if self._is_best(trainer):
+                self.save(trainer)
+            else:
+                super().on_train_batch_end(trainer, *args)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_best(trainer)
         self.save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        if self._is_best(trainer):
+            self._link_best(trainer)
 
     def save(self, trainer: Trainer) -> None:
         """Save now, at the end of a step, unless this step was saved already."""
@@ -126,11 +157,58 @@ class RunCheckpoint(ModelCheckpoint):
             candidates = self._monitor_candidates(trainer)
             self._save_topk_checkpoint(trainer, candidates)
             self._save_last_checkpoint(trainer, candidates)
+            self._link_best(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "best": self.best.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.best.load_state_dict(state_dict.get("best", {}))
+
+    def _is_best(self, trainer: Trainer) -> bool:
+        """Whether this step was measured, and is better than all before it; it is the best from now on."""
+        held = _held_out(trainer)
+        if self.best.figure is None or held.step != trainer.global_step or trainer.global_step == 0:
+            return False
+        is_saved = self._last_global_step_saved == trainer.global_step
+        name = f"epoch{trainer.current_epoch}-step{trainer.global_step}{self.FILE_EXTENSION}"
+        return self.best.takes(
+            held.values[self.best.figure], Path(self._last_checkpoint_saved).name if is_saved else name
+        )
+
+    def _take_best(self, trainer: Trainer) -> None:
+        """Link the best one that the checkpoint knows of, or none: a kill may have come between, or the link may be of
+        another run in this directory."""
+        path = Path(self.dirpath) / self.best.name
+        if not self.best.name or not trainer.strategy.broadcast(path.exists()):
+            self.best.forget()
+            if trainer.is_global_zero:
+                self._best_link.unlink(missing_ok=True)
+        self._link_best(trainer)
+
+    def _link_best(self, trainer: Trainer) -> None:
+        before, self._linked_best = self._linked_best, self.best.name
+        if self.best.name == before:
+            return
+        path = Path(self.dirpath) / self.best.name
+        self._link_checkpoint(trainer, str(path), str(self._best_link))
+        newest = {Path(kept).name for kept in self.best_k_models}
+        if before and before not in newest:
+            trainer.strategy.remove_checkpoint(Path(self.dirpath) / before)
+
+    @property
+    def _best_link(self) -> Path:
+        return Path(self.dirpath) / f"{BEST}{self.FILE_EXTENSION}"
 
 
 def is_whole(path: Path) -> bool:
     """Whether a file is a checkpoint to its end, where its table of contents stands; or a directory of slices."""
     return are_whole(path) if path.is_dir() else path.is_file() and zipfile.is_zipfile(path)
+
+
+def _held_out(trainer: Trainer) -> HeldOut | None:
+    return next((callback for callback in trainer.callbacks if isinstance(callback, HeldOut)), None)
 
 
 def _saved(directory: Path) -> list[Path]:

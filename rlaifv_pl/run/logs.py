@@ -37,7 +37,9 @@ class _Continuing(ExperimentWriter):
         """
         rows = [row for row in self._rows() if int(row["step"]) < step]
         self._write(rows, self.metrics_keys)
-        if last and all(int(row["step"]) < step - 1 for row in rows):
+        # Held-out figures have rows of their own, which are written before a checkpoint is saved.
+        of_step = [row for row in rows if int(row["step"]) == step - 1]
+        if last and not any(row.get(name) for row in of_step for name in last if name != "epoch"):
             self.log_metrics(last, step - 1)
             self.save()
 

@@ -183,6 +183,31 @@ def test_another_model_prompt_or_image_is_asked_anew(drawn, home):
         assert len(engine.asked) == 4
 
 
+def test_the_first_items_are_asked_alone_and_measured_alone(drawn, home):
+    engine = Echo()
+    rows = [json.loads(line) for line in said_by(engine, drawn, home / "R.jsonl", limit=3).splitlines()]
+    assert [row["question_id"] for row in rows] == [0, 1, 2] and engine.asked == [["0", "1"], ["2"]]
+    PopeBenchmark(QUESTIONS).save(home / "Q.jsonl")
+    (drawn / "2.jpg").unlink()  # Images of the others need not be there.
+    more = Echo()
+    said_by(more, drawn, home / "R2.jsonl", limit=2)
+    main(
+        [
+            "evaluate",
+            "--metric",
+            "pope",
+            "--responses",
+            "R.jsonl",
+            "--ground_truth",
+            "Q.jsonl",
+            "--out",
+            "O.json",
+        ]
+    )
+    report = json.loads((home / "O.json").read_text())
+    assert (report["n"], report["n_missing"], report["accuracy"]) == (3, 4, 100)
+
+
 def test_two_processes_leave_what_one_does(drawn, home, monkeypatch):
     whole = said_by(Echo(), drawn, home / "whole.jsonl")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -246,6 +271,7 @@ MISTAKES = {
     "respond --metric mmstar --ground_truth Q --out ./Q": "name another place",
     "respond --metric pope --ground_truth none.json --out R": "none.json cannot be read",
     "respond --metric pope --ground_truth Q --out R --model.batch_size 0": "at least 1",
+    "respond --metric pope --ground_truth Q --out R --model.limit 0": "limit must be at least 1 item",
 }
 
 

@@ -11,7 +11,7 @@ from rlaifv_pl.metrics.amber.count import Shown, Vocabulary, describe_row
 from rlaifv_pl.metrics.amber.nouns import Nouns, RuleNouns
 from rlaifv_pl.metrics.amber.similarity import Similarity, no_similarity
 from rlaifv_pl.metrics.table import TableMetric, answered, percent
-from rlaifv_pl.metrics.yes_no import NO, confusion, exact_answer
+from rlaifv_pl.metrics.yes_no import NO, answer_record, confusion, exact_answer
 
 GROUPS = {
     "": ("existence", "state", "number", "action", "relation"),
@@ -128,6 +128,14 @@ class Amber(TableMetric):
         # Words of other vocabularies do not count, whoever reads them.
         nouns = [noun for noun in self.nouns(completion) if noun in self.words]
         return (*describe_row(nouns, asked, self.vocabulary, self.similarity), 0)
+
+    def record(self, number: int, completion: str) -> dict[str, Any]:
+        """As `answer_record` of an answer, and of a description the counts of its nouns."""
+        asked = self.asked[number]
+        if isinstance(asked, Question):
+            return answer_record(exact_answer(completion), asked.label)
+        counts = super().record(number, completion)
+        return {name: counts[name] for name in self.columns[:-1]}
 
     def figures(self, table: Tensor) -> dict[str, float]:
         """As `description_figures` and `answer_figures`, and `AMBER`, the mean of 100 - CHAIR and F1."""

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from rlaifv_pl.metrics.chair.forms import Variant
-from rlaifv_pl.metrics.chair.mentions import mentions
+from rlaifv_pl.metrics.chair.mentions import located, mentions
 from rlaifv_pl.metrics.table import TableMetric, answered, percent
 
 
@@ -63,6 +63,17 @@ class Chair(TableMetric):
     def row(self, number: int, completion: str) -> tuple[int, ...]:
         """As `chair_row`."""
         return chair_row(completion, self.objects[number], self.variant)
+
+    def record(self, number: int, completion: str) -> dict[str, Any]:
+        """Objects that are rightly named, hallucinated and missed, and each mention with its place in the caption."""
+        there, found = self.objects[number], located(completion, self.variant)
+        named = [mention.name for mention in found]
+        return {
+            "right_objects": [name for name in dict.fromkeys(named) if name in there],
+            "hallucinated_objects": [name for name in dict.fromkeys(named) if name not in there],
+            "missed_objects": sorted(there - set(named)),
+            "mentions": [mention._asdict() | {"right": mention.name in there} for mention in found],
+        }
 
     def figures(self, table: Tensor) -> dict[str, float]:
         """As `chair_figures`."""

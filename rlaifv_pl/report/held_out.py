@@ -1,0 +1,85 @@
+"""What a run was measured by: figures over steps, and first and last answers to the same items side by side."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rlaifv_pl.metrics.benchmark import Benchmark
+from rlaifv_pl.metrics.files import BenchmarkError
+from rlaifv_pl.metrics.opening import records
+from rlaifv_pl.metrics.respond import Asked, ask
+from rlaifv_pl.metrics.table import better
+from rlaifv_pl.report.run_files import ReportError
+from rlaifv_pl.report.thumbnails import Thumbnails
+from rlaifv_pl.run.held_out import HeldOutBenchmark, responses_path
+
+CURVES = 5
+"""Figures of a benchmark that are drawn; a table has them all."""
+
+
+def figures_of(entries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each benchmark with its figures by step: `{name, metric, steps, series: [{figure, y}], drawn}`."""
+    found = []
+    for name, entry in entries.items():
+        steps = entry["steps"]
+        names = dict.fromkeys(figure for one in steps for figure in one["figures"])
+        series = [{"figure": each, "y": [one["figures"].get(each) for one in steps]} for each in names]
+        drawn = [each for each in names if better(each)][:CURVES]
+        known = {"name": name, "metric": entry["metric"], "steps": [one["step"] for one in steps]}
+        found.append(known | {"series": series, "drawn": drawn})
+    return found
+
+
+def answer_rows(
+    directory: Path, name: str, entry: Mapping[str, Any], thumbnails: Thumbnails
+) -> Iterator[dict[str, Any]]:
+    """Items of a benchmark with what was answered at the first step and at the last.
+
+    Args:
+        directory: `<run>/held_out`.
+        entry: of the benchmark, as the file of figures has it.
+        thumbnails: takes up the images.
+
+    Raises:
+        ReportError: files of the benchmark are no longer there, or no longer what they were.
+    """
+    settings = HeldOutBenchmark(
+        **{field.name: entry[field.name] for field in fields(HeldOutBenchmark) if field.name in entry}
+    )
+    steps = sorted({entry["steps"][0]["step"], entry["steps"][-1]["step"]})
+    try:
+        benchmark = settings.open()
+        asked = ask(benchmark.items[: settings.limit], settings.images, settings.wording)
+        paths = [responses_path(directory, name, settings.metric, step) for step in steps]
+        answers = [_answers(benchmark, path, step) for path, step in zip(paths, steps, strict=True)]
+    except BenchmarkError as error:
+        raise ReportError(f"{name}: {error}") from error
+    for item in asked:
+        said = [by_key[item.key] for by_key in answers if item.key in by_key]
+        yield _row(name, item, said, thumbnails)
+
+
+def _row(name: str, item: Asked, said: Sequence[dict[str, Any]], thumbnails: Thumbnails) -> dict[str, Any]:
+    return {
+        "benchmark": name,
+        "key": item.key,
+        "prompt": item.prompt,
+        "images": [thumbnails.add(data, item.key) for data in item.sample.images],
+        "answers": said,
+        "changed": len({each["text"] for each in said}) > 1,
+    }
+
+
+def _answers(benchmark: Benchmark, path: Path, step: int) -> dict[str, dict[str, Any]]:
+    """Answers of a step by their item's key."""
+    return {
+        record["key"]: {
+            "step": step,
+            "text": record["completion"],
+            "right": record.get("right"),
+            "expected": record.get("expected"),
+            "marks": [[one["start"], one["end"], one["right"]] for one in record.get("mentions", ())],
+        }
+        for record in records(benchmark, benchmark.read(path))
+    }
