@@ -120,7 +120,9 @@ def test_the_commands_of_the_readme_and_the_guides_run_in_their_order(home, monk
     assert all("</html>" in (home / f"{name}.html").read_text() for name in ("quickstart", "mine"))
 
 
-@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("*.md"), ROOT / "shards" / "README.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, *ROOT.glob("*.md"), ROOT / "shards" / "README.md"], ids=lambda page: page.name
+)
 def test_links_of_a_page_lead_somewhere(page):
     for path, heading in LINK.findall(page.read_text()):
         target = page.parent / path
