@@ -154,7 +154,7 @@ class CLI(LightningCLI):
         if options["logger"] is None or options["logger"] is True:
             # Validation alone prints its table; in the run's logs it would count as step 0.
             kwargs["logger"] = self.subcommand == "fit" and default_loggers(options["default_root_dir"])
-        trainer = super().instantiate_trainer(**kwargs)
+        trainer: Any = super().instantiate_trainer(**kwargs)
         trainer.callbacks = [
             callback
             for callback in trainer.callbacks

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, auto_cli
 
@@ -34,7 +34,7 @@ from rlaifv_pl.run.messages import explain
 from rlaifv_pl.run.trust import trust
 from rlaifv_pl.world import verbs as world
 
-VERBS = {
+VERBS: dict[str, Any] = {
     "shards": {
         "_help": "make, check and look at shards",
         "import": shards.import_,
@@ -86,7 +86,7 @@ EXPLAINED = (
 class Parser(ArgumentParser):
     """Explains a mistake in a few lines."""
 
-    def error(self, message: str, ex: Exception | None = None) -> None:
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sys.exit(f"error: {explain(message, [action.dest for action in self._actions])}")
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Namespace:

@@ -209,7 +209,7 @@ class AlignmentDataModule(L.LightningDataModule):
     def _survey(self, samples: ShardSet) -> Sizes | None:
         if not (self.room.tokens or self.group_by or self.sort_within):
             return None
-        module = self.trainer.lightning_module
+        module: Any = self.trainer.lightning_module
         survey = Survey(samples, module.reading, module.collator(self.on_bad_sample), self.num_workers)
         survey.make(self.trainer)
         sizes = survey.sizes(module.policy.layout)
@@ -217,7 +217,7 @@ class AlignmentDataModule(L.LightningDataModule):
         return sizes if self.group_by else sizes._replace(prompt=np.arange(len(samples)))
 
     def _how(self, samples: ShardSet) -> dict[str, Any]:
-        module = self.trainer.lightning_module
+        module: Any = self.trainer.lightning_module
         how = {
             "collate": module.collator(self.on_bad_sample),
             "num_workers": self.num_workers,
@@ -245,7 +245,7 @@ class PositionedLoader(BatchLoader):
         self._position, self._before = position, position["batches"]
 
     def __len__(self) -> int:
-        return self._before + len(self.batch_sampler)
+        return self._before + len(self.turns)
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in super().__iter__():

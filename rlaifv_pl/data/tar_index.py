@@ -221,7 +221,7 @@ def _walk_slowly(path: str | Path) -> list[_Member]:
     where = str(path)
     try:
         with tarfile.open(path, "r:") as tar:
-            descriptor = tar.fileobj.fileno()
+            descriptor = tar.fileobj.fileno()  # type: ignore[attr-defined]
             size = os.fstat(descriptor).st_size
             members = [_from_tarinfo(info, size, where) for info in tar]
             # tarfile takes a broken header for the end: the end mark tells them apart.

@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from rich.console import Console
 
+from rlaifv_pl.data.attached import datamodule_of
 from rlaifv_pl.data.datamodule import Shards
 from rlaifv_pl.data.manifest import MANIFEST_NAME, Manifest, ManifestError, hash_json, read_manifest
 from rlaifv_pl.data.shards import load_shards
@@ -102,15 +103,15 @@ class Rounds(Checkpoint):
         writes = trainer.global_rank == 0
         self.ledger = Ledger(self.directory, writes=writes)
         self._references = ReferenceFiles(self.directory, self.refresh, self.ema_keep, writes=writes)
-        self._prompts = trainer.datamodule.fetch(self.prompts)
-        trainer.datamodule.shards_of_epoch = self.shards_of_epoch
+        self._prompts = datamodule_of(trainer).fetch(self.prompts)
+        datamodule_of(trainer).shards_of_epoch = self.shards_of_epoch
         pl_module.schedule_epochs = self.epochs if self.restart else None
 
     def shards_of_epoch(self, epoch: int) -> list[str]:
         """Directories of the shards that an epoch trains on, made now unless they are there."""
         number = epoch // self.epochs + 1
         if self._ready != number:
-            is_begun = epoch % self.epochs > 0 or self._trainer.datamodule.is_inside(epoch)
+            is_begun = epoch % self.epochs > 0 or datamodule_of(self._trainer).is_inside(epoch)
             (self._resume if is_begun else self._begin)(number)
             self._ready = number
         return [str(self._shards(earlier)) for earlier in range(max(1, number - self.replay), number + 1)]
@@ -156,9 +157,10 @@ class Rounds(Checkpoint):
             run, manifest = self._make(number)
         made = read_manifest(self._shards(number))
         if number == 1 and made.samples < self.min_pairs:
+            dropped = {**manifest.drops, **made.drops}
             raise RunError(
                 f"Round 1 made {made.samples} {self._kind} of {len(run.prompts.numbers)} prompts, fewer than min_pairs "
-                f"({self.min_pairs}); left out were {manifest.drops | made.drops}. Sample more candidates, at a higher "
+                f"({self.min_pairs}); left out were {dropped}. Sample more candidates, at a higher "
                 "temperature, or loosen feedback.pair."
             )
         self._trainer.strategy.barrier()

@@ -86,7 +86,7 @@ def detect_format(rows: Sequence[Row]) -> Format:
         SourceError: no row looks like any format, or they look like several.
     """
     seen = [row for row in rows if isinstance(row.columns, Mapping)]
-    found = [names for row in seen if (names := matching(row.columns))]
+    found = [fitting for row in seen if (fitting := matching(row.columns))]
     common = reduce(set.intersection, found) if found else set()
     if len(common) == 1:
         return FORMATS[common.pop()]

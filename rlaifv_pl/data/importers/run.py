@@ -106,8 +106,9 @@ def _import_source(source: Source, settings: ImportOptions, columns: Columns, ac
     columns.check(first)
     first = [columns.renamed(row) for row in first]
     format = detect_format(first) if settings.format == "auto" else FORMATS[settings.format]
-    progress = {"console": account.console, "disable": not account.console.is_terminal}
-    read = track(chain(first, map(columns.renamed, rows)), source.path.name, **progress)
+    console = account.console
+    again = chain(first, map(columns.renamed, rows))
+    read = track(again, source.path.name, console=console, disable=not console.is_terminal)
     for row in gather(read, format):
         try:
             samples = format.read(row)
@@ -143,7 +144,8 @@ class _Account:
         """Write a sample of a row, or count what is wrong with it."""
         try:
             check_sample(sample, row.where)
-            self.writer.write(replace(sample, prompt=simplify(sample.prompt)))
+            turns: Any = sample.prompt  # As the readers make them, never text.
+            self.writer.write(replace(sample, prompt=simplify(turns)))
             self.kept += 1
             self._measure(sample)
         except (BadSample, RecursionError) as error:

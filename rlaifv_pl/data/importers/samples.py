@@ -91,8 +91,12 @@ def make_sample(
         images=row.pictures(*_IMAGES) or row.load([*pictures]) or row.load(pictures_in(messages)),
         rejected_images=row.pictures("rejected_images"),
         provenance=row.provenance(*_ORIGIN),
-        **{name: text_of(value, name, row.where) for name, value in answers.items()},
+        **_texts(answers, row),
     )
+
+
+def _texts(answers: Mapping[str, Any], row: Row) -> dict[str, Any]:
+    return {name: text_of(value, name, row.where) for name, value in answers.items()}
 
 
 def refuse_unpaired(row: Row, column: str) -> None:

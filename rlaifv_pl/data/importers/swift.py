@@ -65,7 +65,8 @@ def _without_paths(message: Any, found: list[str]) -> Any:
 
 def _with_all_tags(sample: Sample) -> Sample:
     """A sample some of whose images have a tag, with those of the others before its first text of the user."""
-    turns = [{**turn, "content": _blocks(turn["content"])} for turn in sample.prompt]
+    asked: Any = sample.prompt  # Turns, as the readers make them.
+    turns = [{**turn, "content": _blocks(turn["content"])} for turn in asked]
     tags = sum(block["type"] == "image" for turn in turns for block in turn["content"])
     first = next((turn for turn in turns if turn["role"] == "user"), None)
     if first is None or not 0 < tags < len(sample.images):

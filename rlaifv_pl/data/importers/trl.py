@@ -65,10 +65,12 @@ def _split(row: Row) -> tuple[Any, dict[str, Any]]:
 def _split_implicit(answers: dict[str, Any], row: Row) -> tuple[Any, dict[str, Any]]:
     """Take as prompt what the sides have in common from the start."""
     chosen, rejected = answers.pop("chosen"), answers.pop("rejected")
+    split: tuple[Any, Any, Any]
     if isinstance(chosen, str) and isinstance(rejected, str):
-        prompt, chosen, rejected = split_texts(chosen, rejected)
+        split = split_texts(chosen, rejected)
     else:
-        prompt, chosen, rejected = split_pair(row.messages("chosen"), row.messages("rejected"))
+        split = split_pair(row.messages("chosen"), row.messages("rejected"))
+    prompt, chosen, rejected = split
     return prompt, answers | {"chosen": chosen, "rejected": rejected}
 
 

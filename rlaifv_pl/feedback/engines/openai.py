@@ -145,6 +145,8 @@ class OpenAIEngine:
         Raises:
             EngineError: the server cannot be asked, or tells no probabilities.
         """
+        read: Callable[[Choice], Any]
+        chance: Callable[[Any, str], float]
         if self.answers == "text":
             read, chance, tokens, options = text, begins, WORD_TOKENS, {}
         else:
@@ -164,7 +166,7 @@ class OpenAIEngine:
         Raises:
             EngineError: the server cannot be asked, or not like this.
         """
-        how = {"temperature": self.fill_temperature}
+        how: dict[str, Any] = {"temperature": self.fill_temperature}
         if self.structured == "json_schema":
             how["response_format"] = response_format(form)
         elif self.structured == "json_object":
