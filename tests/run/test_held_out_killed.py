@@ -36,6 +36,7 @@ def left(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in found}
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_is_measured_leaves_what_an_unkilled_one_leaves(
     family_dir, warm, items, tmp_path
 ):
