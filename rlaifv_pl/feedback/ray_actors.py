@@ -95,8 +95,8 @@ class RayActors:
                 raise ray.cloudpickle.loads(row["fault"])
             yield len(parts.slices[row["number"]])
 
-    def _connected(self) -> Any:
-        """Ray, once it is connected and quiet."""
+    def _connected(self, **more: Any) -> Any:
+        """Ray, once it is connected and quiet; `more` is for its start."""
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         try:
@@ -105,7 +105,7 @@ class RayActors:
         except ImportError as error:
             raise EngineError('Actors need the ray package: pip install "rlaifv-pl[ray]"') from error
         if not ray.is_initialized():
-            own = ALONE if self.address is None else {}
+            own = (ALONE if self.address is None else {}) | more
             try:
                 ray.init(self.address, logging_level=logging.ERROR, log_to_driver=False, **own)
             except (ConnectionError, OSError, RuntimeError, ValueError) as error:

@@ -225,7 +225,8 @@ def _vllm() -> Any:
         import vllm.sampling_params
     except ImportError as error:
         raise EngineError(
-            f'VLLMEngine needs the vllm package, on Linux with a GPU: pip install "rlaifv-pl[vllm]" ({error}). Without '
-            "it, use TransformersEngine, or OpenAIEngine with a server elsewhere."
+            f"VLLMEngine needs the vllm package, on Linux with a GPU ({error}). It insists on versions of torch and "
+            "transformers of its own, so give feedback an environment for itself: install this package, then `pip "
+            "install vllm`. Or leave this environment as it is and ask `vllm serve`, run in another, by OpenAIEngine."
         ) from error
     return vllm

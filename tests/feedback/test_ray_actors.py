@@ -1,0 +1,160 @@
+"""Parts by actors of a Ray cluster, which is this machine: the same files as one process leaves, whatever dies."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from rlaifv_pl import verbs
+from rlaifv_pl.feedback.engine import EngineError
+from rlaifv_pl.feedback.parts import Parts, Share
+from rlaifv_pl.feedback.ray_actors import RayActors
+from rlaifv_pl.feedback.run import FeedbackRun
+from rlaifv_pl.feedback.verbs import who_makes
+from rlaifv_pl.world.shards import Scenes
+from tests.feedback.scripted import real_run, world_feedback, world_policy
+from tests.feedback.squares import killed_once, refused, squares
+from tests.run.tiny import REPOSITORY, environment
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the ray package is not installed")
+ONE = RayActors(gpus_per_actor=0)
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """Ray on this machine, whose processes see the packages that the tests see."""
+    ray = pytest.importorskip("ray", reason="the ray package is not installed")
+    ONE._connected(
+        num_cpus=2, runtime_env={"worker_process_setup_hook": "tests.families.install_torchvision_shim"}
+    )
+    yield ray
+    ray.shutdown()
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+def parts(root: Path) -> Parts:
+    return Parts(root, "square", {}, 10, 2)
+
+
+def test_models_in_an_actor_leave_what_one_process_leaves(ray, tmp_path):
+    """The actor finds half of the candidates, and the claims, which are another's work."""
+    prompts = Scenes(out=str(tmp_path / "prompts"), split="tune", count=6, seed=3).ensure()
+    feedback = world_feedback("")
+    feedback.gate = None
+    real_run(tmp_path / "one", prompts, world_policy(), feedback).make()
+    shutil.copytree(tmp_path / "one", tmp_path / "ray")
+    missing = [
+        *(tmp_path / "ray").glob("stages/conquer-*/*"),
+        *(tmp_path / "ray").glob("stages/generate-*/*1.jsonl"),
+    ]
+    assert len(missing) == 4
+    for path in [*missing, *(tmp_path / "ray").glob("*.*")]:
+        path.unlink()
+    policy = world_policy()
+    real_run(tmp_path / "ray", prompts, policy, feedback, makers=ONE).make()
+    assert files(tmp_path / "ray") == files(tmp_path / "one")
+    assert "_live" not in vars(policy), "the driver loaded a model"
+
+
+def test_a_part_whose_actor_is_killed_is_made_by_another(ray, tmp_path):
+    note = tmp_path / "note"
+    found = list(
+        RayActors(actors=2, gpus_per_actor=0).make(parts(tmp_path / "ray"), partial(killed_once, note))
+    )
+    assert found == [2] * 5 and note.read_text().isdigit()
+    list(Share().make(parts(tmp_path / "one"), squares))
+    assert files(tmp_path / "ray") == files(tmp_path / "one")
+
+
+def test_what_goes_wrong_in_an_actor_is_told_as_it_would_be_here(ray, tmp_path):
+    with pytest.raises(EngineError, match=r"^no answer about \d$"):
+        list(ONE.make(parts(tmp_path), refused))
+
+
+def test_more_than_the_cluster_has_is_refused_at_once(ray, tmp_path):
+    with pytest.raises(
+        EngineError, match=r"4 actors of 1 CPUs need 4, and the cluster has 2\. Lower ray\.actors"
+    ):
+        list(RayActors(actors=4, gpus_per_actor=0).make(parts(tmp_path), squares))
+    with pytest.raises(
+        EngineError, match=r"1 actors of 8 GPUs need 8, and the cluster has 0\. .*ray\.gpus_per_actor"
+    ):
+        list(RayActors(gpus_per_actor=8).make(parts(tmp_path), squares))
+
+
+@needs_ray
+def test_after_the_command_is_killed_the_same_one_goes_on(tmp_path):
+    """The third part takes for ever, the first time: two are made when the command is killed."""
+    command = [sys.executable, "-m", "tests.feedback.by_ray", str(tmp_path / "ray"), str(tmp_path / "note")]
+    process = subprocess.Popen(command, env=environment(), cwd=REPOSITORY)
+    deadline = time.monotonic() + 100
+    while "4" not in (note.read_text() if (note := tmp_path / "note").exists() else ""):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "ray").rglob("*.jsonl")}
+    assert len(before) == 2
+    done = subprocess.run(command, env=environment(), cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[2, 2, 2, 2, 2]\n", "")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    list(Share().make(parts(tmp_path / "one"), squares))
+    assert files(tmp_path / "ray") == files(tmp_path / "one")
+
+
+def test_what_is_made_needs_no_ray(tmp_path, monkeypatch):
+    list(Share().make(parts(tmp_path), squares))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert list(ONE.make(parts(tmp_path), refused)) == [2] * 5
+    with pytest.raises(EngineError, match=r'pip install "rlaifv-pl\[ray\]"'):
+        list(ONE.make(Parts(tmp_path, "other", {}, 1, 1), squares))
+
+
+def test_settings_that_make_no_sense_are_refused():
+    for wrong in ({"actors": 0}, {"gpus_per_actor": -1}, {"cpus_per_actor": 0}):
+        with pytest.raises(ValueError, match=r"ray\.actors must be at least 1"):
+            RayActors(**wrong)
+
+
+# The verb.
+
+
+def test_the_verb_says_who_makes_the_parts(monkeypatch):
+    two = RayActors(actors=2)
+    assert who_makes() == Share() and who_makes("ray") == RayActors() and who_makes("ray", two) is two
+    with pytest.raises(EngineError, match="these are options of `engine: ray`"):
+        who_makes("here", two)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert who_makes() == Share(1, 3)
+    with pytest.raises(EngineError, match=r"a launcher started 3 of this command.*set ray\.actors"):
+        who_makes("ray")
+
+
+def test_the_verbs_options_reach_the_run(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(FeedbackRun, "make", lambda run: made.append(run) or sys.exit(0))
+    monkeypatch.setattr("rlaifv_pl.feedback.verbs.load_shards", lambda _: [])
+    options = ["--engine", "ray", "--ray.actors", "4", "--ray.address", "auto", "--ray.gpus_per_actor", "2"]
+    config = [
+        "--config",
+        str(REPOSITORY / "configs/feedback.yaml"),
+        "--prompts",
+        "here",
+        "--out",
+        str(tmp_path),
+    ]
+    with pytest.raises(SystemExit):
+        verbs.main(["feedback", *config, *options])
+    assert made[0].makers == RayActors(address="auto", actors=4, gpus_per_actor=2.0)
