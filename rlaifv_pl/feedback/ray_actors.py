@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rlaifv_pl.feedback.engine import EngineError
@@ -83,7 +84,7 @@ class RayActors:
         )
         made = work.map_batches(
             Maker,
-            fn_constructor_args=(parts, rows),
+            fn_constructor_args=(parts, rows, Path.cwd()),
             batch_size=1,
             # A part takes minutes: whoever is done takes the next one, and nobody has two.
             compute=ray.data.ActorPoolStrategy(size=many, max_tasks_in_flight_per_actor=1),
@@ -129,10 +130,16 @@ class RayActors:
 
 
 class Maker:
-    """One actor: the models of a stage, loaded with the first part that it makes."""
+    """One actor: the models of a stage, loaded with the first part that it makes.
 
-    def __init__(self, parts: Parts, rows: Rows) -> None:
-        self.parts, self.rows = parts, rows
+    Args:
+        parts: of the stage.
+        rows: what a part holds.
+        directory: against which paths are read, as by the command that sent for it.
+    """
+
+    def __init__(self, parts: Parts, rows: Rows, directory: Path) -> None:
+        self.parts, self.rows, self.directory = parts, rows, directory
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Make the part of that number; what goes wrong is handed back, since only a death is worth a repetition."""
@@ -140,6 +147,7 @@ class Maker:
 
         number, fault = int(batch["number"][0]), b""
         try:
+            os.chdir(self.directory)
             self.parts.make_one(number, self.rows)
         except Exception as error:
             fault = cloudpickle.dumps(error)

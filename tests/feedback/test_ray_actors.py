@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,6 @@ from tests.feedback.scripted import real_run, world_feedback, world_policy
 from tests.feedback.squares import killed_once, refused, squares
 from tests.run.tiny import REPOSITORY, environment
 
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the ray package is not installed")
 ONE = RayActors(gpus_per_actor=0)
 
 
@@ -67,11 +65,11 @@ def test_models_in_an_actor_leave_what_one_process_leaves(ray, tmp_path):
     assert "_live" not in vars(policy), "the driver loaded a model"
 
 
-def test_a_part_whose_actor_is_killed_is_made_by_another(ray, tmp_path):
-    note = tmp_path / "note"
-    found = list(
-        RayActors(actors=2, gpus_per_actor=0).make(parts(tmp_path / "ray"), partial(killed_once, note))
-    )
+def test_a_part_whose_actor_is_killed_is_made_by_another(ray, tmp_path, monkeypatch):
+    """Paths are the command's, wherever Ray started."""
+    monkeypatch.chdir(tmp_path)
+    note = Path("note")
+    found = list(RayActors(actors=2, gpus_per_actor=0).make(parts(Path("ray")), partial(killed_once, note)))
     assert found == [2] * 5 and note.read_text().isdigit()
     list(Share().make(parts(tmp_path / "one"), squares))
     assert files(tmp_path / "ray") == files(tmp_path / "one")
@@ -93,21 +91,20 @@ def test_more_than_the_cluster_has_is_refused_at_once(ray, tmp_path):
         list(RayActors(gpus_per_actor=8).make(parts(tmp_path), squares))
 
 
-@needs_ray
-def test_after_the_command_is_killed_the_same_one_goes_on(tmp_path):
-    """The third part takes for ever, the first time: two are made when the command is killed."""
-    command = [sys.executable, "-m", "tests.feedback.by_ray", str(tmp_path / "ray"), str(tmp_path / "note")]
-    process = subprocess.Popen(command, env=environment(), cwd=REPOSITORY)
+def test_after_the_command_is_killed_the_same_parts_go_on(ray, tmp_path):
+    """The third part takes for ever, the first time: two are made when the command is killed, with its own Ray."""
+    note = tmp_path / "note"
+    command = [sys.executable, "-m", "tests.feedback.by_ray", str(tmp_path / "ray"), str(note)]
+    process = subprocess.Popen(command, env=environment(), cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
-    while "4" not in (note.read_text() if (note := tmp_path / "note").exists() else ""):
+    while not (note.exists() and "4" in note.read_text()):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.communicate()[0] == ""
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "ray").rglob("*.jsonl")}
     assert len(before) == 2
-    done = subprocess.run(command, env=environment(), cwd=REPOSITORY, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "[2, 2, 2, 2, 2]\n", "")
+    assert list(ONE.make(parts(tmp_path / "ray"), squares)) == [2] * 5
     assert {path: path.stat().st_mtime_ns for path in before} == before
     list(Share().make(parts(tmp_path / "one"), squares))
     assert files(tmp_path / "ray") == files(tmp_path / "one")

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import BaseModel
+import yaml
+from pydantic import BaseModel, ValidationError
 
 from rlaifv_pl.feedback.engine import Engine, EngineError, Request, Sampling
 from rlaifv_pl.feedback.engines.launched import VISIBLE, by_itself
+from rlaifv_pl.feedback.engines.openai import OpenAIEngine
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
 from rlaifv_pl.feedback.engines.vllm import VLLMEngine
 from rlaifv_pl.feedback.generate import generate
@@ -20,6 +22,7 @@ from rlaifv_pl.world import shipped
 from rlaifv_pl.world.shards import Scenes
 from tests.feedback import vllm_stand_in
 from tests.feedback.vllm_stand_in import LLM
+from tests.run.tiny import REPOSITORY
 
 GREEDY = Sampling(n=1, temperature=0, max_new_tokens=40)
 
@@ -185,6 +188,14 @@ def test_without_a_launcher_the_environment_stays(monkeypatch):
 # Against vLLM itself, by its source: it need not be able to run here.
 
 
+def look_for_vllm(monkeypatch) -> None:
+    """Put the stand-in aside, and skip the test where there is no vLLM."""
+    for name in vllm_stand_in.modules():
+        monkeypatch.delitem(sys.modules, name)
+    if find_spec("vllm") is None:
+        pytest.skip("the vllm package is not installed")
+
+
 def parameters(file: str, name: str, method: str | None = None) -> set[str]:
     """Names of a class's annotated fields, or of the parameters of one of its methods."""
     spec = find_spec("vllm")
@@ -197,10 +208,7 @@ def parameters(file: str, name: str, method: str | None = None) -> set[str]:
 
 
 def test_vllm_knows_every_name_that_it_is_asked_by(monkeypatch):
-    for name in vllm_stand_in.modules():
-        monkeypatch.delitem(sys.modules, name)
-    if find_spec("vllm") is None:
-        pytest.skip("the vllm package is not installed")
+    look_for_vllm(monkeypatch)
     arguments = parameters("entrypoints/llm.py", "LLM", "__init__") | parameters(
         "engine/arg_utils.py", "EngineArgs"
     )
@@ -214,3 +222,23 @@ def test_vllm_knows_every_name_that_it_is_asked_by(monkeypatch):
     assert {"multi_modal_data"} <= parameters("inputs/llm.py", "_PromptOptions")
     assert {"text", "logprobs"} <= parameters("outputs.py", "CompletionOutput")
     assert {"self"} <= parameters("v1/engine/core_client.py", "EngineCoreClient", "shutdown")
+
+
+def test_vllms_server_knows_every_field_of_a_request(monkeypatch, scenes):
+    look_for_vllm(monkeypatch)
+    config = yaml.safe_load((REPOSITORY / "configs/feedback/servers.yaml").read_text())
+    asked, sent = OpenAIEngine(**config["policy"]["init_args"]), []
+
+    def ask(calls, *_):
+        sent.extend(call.wire for call in calls)
+        return [[]] * len(calls)
+
+    monkeypatch.setattr(asked, "_ask", ask)
+    asked.sample(scenes, [[1], [2], [3]], GREEDY)
+    asked.choose(requests(scenes), ("yes", "no"))
+    with pytest.raises(ValidationError):
+        asked.fill(requests(scenes), Form)
+    assert len(sent) == 3 + 6 + 6
+    fields = {name for body in sent for name in body}
+    assert {"seed", "top_logprobs", "response_format", "add_special_tokens", "top_k"} <= fields
+    assert fields <= parameters("entrypoints/openai/chat_completion/protocol.py", "ChatCompletionRequest")
