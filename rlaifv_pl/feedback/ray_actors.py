@@ -5,6 +5,7 @@ Each part is a task of its own, and its result is its file. What a dead actor wa
 
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.feedback.parts import Parts, Rows
 
-ALONE = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-"""How Ray is started on this machine for one command: nobody else can reach it."""
+ALONE = {"include_dashboard": False}
+"""How Ray is started on this machine for one command."""
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 """Ray neither reports its use nor talks about itself."""
@@ -98,7 +99,13 @@ class RayActors:
 
     def _connected(self, **more: Any) -> Any:
         """Ray, once it is connected and quiet; `more` is for its start."""
-        for name, value in QUIET.items():
+        # Ray's ports are open to the network, and whoever may talk to it may run code. This one is ours alone.
+        alone = (
+            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+            if self.address is None
+            else {}
+        )
+        for name, value in (QUIET | alone).items():
             os.environ.setdefault(name, value)
         try:
             import ray

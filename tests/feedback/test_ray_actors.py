@@ -1,5 +1,6 @@
 """Parts by actors of a Ray cluster, which is this machine: the same files as one process leaves, whatever dies."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,8 @@ def ray():
     )
     yield ray
     ray.shutdown()
+    for name in os.environ.keys() - before:
+        del os.environ[name]
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -73,6 +76,12 @@ def test_a_part_whose_actor_is_killed_is_made_by_another(ray, tmp_path, monkeypa
     assert found == [2] * 5 and note.read_text().isdigit()
     list(Share().make(parts(tmp_path / "one"), squares))
     assert files(tmp_path / "ray") == files(tmp_path / "one")
+
+
+def test_a_ray_of_its_own_is_closed_to_others_and_reports_nothing(ray):
+    """Without the token that was drawn, Ray refuses to connect."""
+    assert os.environ["RAY_AUTH_MODE"] == "token" and len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 def test_what_goes_wrong_in_an_actor_is_told_as_it_would_be_here(ray, tmp_path):
