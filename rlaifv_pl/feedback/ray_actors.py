@@ -6,6 +6,7 @@ Each part is a task of its own, and its result is its file. What a dead actor wa
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,13 +100,12 @@ class RayActors:
 
     def _connected(self, **more: Any) -> Any:
         """Ray, once it is connected and quiet; `more` is for its start."""
-        # Ray's ports are open to the network, and whoever may talk to it may run code. This one is ours alone.
-        alone = (
-            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-            if self.address is None
-            else {}
-        )
-        for name, value in (QUIET | alone).items():
+        # Ray's ports are open to the network, and whoever may talk to it may run code. This one is ours alone. Ray
+        # reads this when it is imported: a notebook that did so before has said by itself whom it lets in.
+        alone = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        for name, value in (
+            QUIET | (alone if self.address is None and "ray" not in sys.modules else {})
+        ).items():
             os.environ.setdefault(name, value)
         try:
             import ray

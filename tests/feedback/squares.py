@@ -3,10 +3,11 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rlaifv_pl.feedback.engine import EngineError
+from rlaifv_pl.feedback.parts import Row, Rows
 
 
 def squares(some: range) -> Iterator[dict]:
@@ -21,6 +22,11 @@ def killed_once(note: Path, some: range) -> Iterator[dict]:
             note.write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
         yield {"square": number**2}
+
+
+def as_they_are(rows: Rows, some: range) -> Iterable[Row]:
+    """Other rows, by a function of the tests."""
+    return rows(some)
 
 
 def refused(some: range) -> Iterator[dict]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,19 +20,26 @@ from rlaifv_pl.feedback.run import FeedbackRun
 from rlaifv_pl.feedback.verbs import who_makes
 from rlaifv_pl.world.shards import Scenes
 from tests.feedback.scripted import real_run, world_feedback, world_policy
-from tests.feedback.squares import killed_once, refused, squares
+from tests.feedback.squares import as_they_are, killed_once, refused, squares
 from tests.run.tiny import REPOSITORY, environment
 
 ONE = RayActors(gpus_per_actor=0)
 
 
+class SeesWhatTestsSee(RayActors):
+    """Actors that import the tests first, and with them the packages that the tests have."""
+
+    def make(self, parts, rows):
+        yield from super().make(parts, partial(as_they_are, rows))
+
+
 @pytest.fixture(scope="module")
 def ray():
-    """Ray on this machine, whose processes see the packages that the tests see."""
-    ray = pytest.importorskip("ray", reason="the ray package is not installed")
-    ONE._connected(
-        num_cpus=2, runtime_env={"worker_process_setup_hook": "tests.families.install_torchvision_shim"}
-    )
+    """Ray on this machine."""
+    if find_spec("ray") is None:
+        pytest.skip("the ray package is not installed")
+    before = set(os.environ)
+    ray = ONE._connected(num_cpus=2)
     yield ray
     ray.shutdown()
     for name in os.environ.keys() - before:
@@ -63,7 +71,7 @@ def test_models_in_an_actor_leave_what_one_process_leaves(ray, tmp_path):
     for path in [*missing, *(tmp_path / "ray").glob("*.*")]:
         path.unlink()
     policy = world_policy()
-    real_run(tmp_path / "ray", prompts, policy, feedback, makers=ONE).make()
+    real_run(tmp_path / "ray", prompts, policy, feedback, makers=SeesWhatTestsSee(gpus_per_actor=0)).make()
     assert files(tmp_path / "ray") == files(tmp_path / "one")
     assert "_live" not in vars(policy), "the driver loaded a model"
 
