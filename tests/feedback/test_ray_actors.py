@@ -56,6 +56,7 @@ def parts(root: Path) -> Parts:
     return Parts(root, "square", {}, 10, 2)
 
 
+@pytest.mark.slow
 def test_models_in_an_actor_leave_what_one_process_leaves(ray, tmp_path):
     """The actor finds half of the candidates, and the claims, which are another's work."""
     prompts = Scenes(out=str(tmp_path / "prompts"), split="tune", count=6, seed=3).ensure()
@@ -76,6 +77,7 @@ def test_models_in_an_actor_leave_what_one_process_leaves(ray, tmp_path):
     assert "_live" not in vars(policy), "the driver loaded a model"
 
 
+@pytest.mark.slow
 def test_a_part_whose_actor_is_killed_is_made_by_another(ray, tmp_path, monkeypatch):
     """Paths are the command's, wherever Ray started."""
     monkeypatch.chdir(tmp_path)
@@ -108,6 +110,7 @@ def test_more_than_the_cluster_has_is_refused_at_once(ray, tmp_path):
         list(RayActors(gpus_per_actor=8).make(parts(tmp_path), squares))
 
 
+@pytest.mark.slow
 def test_after_the_command_is_killed_the_same_parts_go_on(ray, tmp_path):
     """The third part takes for ever, the first time: two are made when the command is killed, with its own Ray."""
     note = tmp_path / "note"
