@@ -1,5 +1,6 @@
 """Every config builds what it says, and opens with the command that runs it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ from rlaifv_pl.run.signals import EXIT_CODE
 
 ROOT = Path(__file__).parents[1]
 FEEDBACK = ROOT / "configs" / "feedback.yaml"
-CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {FEEDBACK})
+AT_SCALE = sorted((ROOT / "configs" / "feedback").glob("*.yaml"))
+"""Feedback by the same recipe, on more than one GPU."""
+CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {FEEDBACK, *AT_SCALE})
 LAYERS = {
     "lora.yaml": ["--config", "configs/dpo.yaml"],
     "held_out.yaml": ["--config", "configs/dpo.yaml"],
@@ -77,14 +80,57 @@ def test_the_job_of_slurm_puts_itself_back_where_it_was_told_to_stop(tmp_path, c
     )
 
 
-def test_the_feedback_config_builds_policy_and_feedback(monkeypatch):
+def feedback_of(config, monkeypatch) -> FeedbackRun:
+    """The pass of feedback that a config builds; nothing is loaded or asked."""
     monkeypatch.chdir(ROOT)
     made = []
     monkeypatch.setattr(FeedbackRun, "make", lambda run: made.append(run) or sys.exit(0))
     monkeypatch.setattr("rlaifv_pl.feedback.verbs.load_shards", lambda _: [])
     with pytest.raises(SystemExit):
-        verbs.main(["feedback", "--config", str(FEEDBACK), "--prompts", "here", "--out", "there"])
-    assert made[0].policy.path == "llava-hf/llava-1.5-7b-hf" and made[0].feedback.generate.n == 10
+        verbs.main(["feedback", "--config", str(config), "--prompts", "here", "--out", "there"])
+    return made[0]
+
+
+def test_the_feedback_config_builds_policy_and_feedback(monkeypatch):
+    run = feedback_of(FEEDBACK, monkeypatch)
+    assert run.policy.path == "llava-hf/llava-1.5-7b-hf" and run.feedback.generate.n == 10
+
+
+@pytest.mark.parametrize("config", AT_SCALE, ids=lambda path: path.name)
+def test_feedback_at_scale_differs_from_the_feedback_config_in_who_runs_it(config, monkeypatch):
+    """What is asked of which models, and what becomes of the answers, is the same."""
+    run, plain = feedback_of(config, monkeypatch), feedback_of(FEEDBACK, monkeypatch)
+    same = ("generate", "pair", "balance", "combine")
+    assert [getattr(run.feedback, name) for name in same] == [getattr(plain.feedback, name) for name in same]
+    assert run.feedback.divide.recipe() == plain.feedback.divide.recipe()
+    assert run.feedback.conquer.question == plain.feedback.conquer.question and run.seed == plain.seed
+    for own, other in (
+        (run.policy, plain.policy),
+        (run.feedback.conquer.engine, plain.feedback.conquer.engine),
+    ):
+        assert getattr(own, "path", None) == other.path or getattr(own, "model", None) == other.path
+    assert f"rlaifv feedback --config {config.relative_to(ROOT)}" in config.read_text()
+
+
+def test_feedback_at_scale_fits_the_machines_that_it_names(monkeypatch):
+    """8 GPUs a machine: processes or actors times GPUs; and each server's GPUs are nobody else's."""
+    texts = {config.name: config.read_text() for config in AT_SCALE}
+    runs = {config.name: feedback_of(config, monkeypatch) for config in AT_SCALE}
+    eight, cluster, served = (runs[f"{name}.yaml"] for name in ("eight_gpus", "cluster", "servers"))
+    processes = int(re.search(r"--nproc-per-node (\d+)", texts["eight_gpus.yaml"])[1])
+    for engine in (eight.policy, eight.feedback.conquer.engine):
+        assert processes * engine.tensor_parallel_size == 8
+    actors = cluster.makers
+    assert actors.actors * actors.gpus_per_actor == 2 * 8 and actors.address == "auto"
+    for engine in (cluster.policy, cluster.feedback.conquer.engine):
+        assert engine.tensor_parallel_size == actors.gpus_per_actor
+    started = re.findall(
+        r"CUDA_VISIBLE_DEVICES=(\S+) vllm serve (\S+) --port (\d+)(.*)", texts["servers.yaml"]
+    )
+    assert sorted(gpu for gpus, *_ in started for gpu in gpus.split(",")) == [str(gpu) for gpu in range(8)]
+    for engine in (served.policy, served.feedback.conquer.engine):
+        ports = [port for _, model, port, _ in started if model == engine.model]
+        assert engine.base_url == [f"http://127.0.0.1:{port}/v1" for port in ports]
 
 
 def test_rounds_are_the_papers_recipe(monkeypatch):

@@ -10,17 +10,33 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rlaifv_pl.data.atomic import atomic_file, writing
 from rlaifv_pl.data.manifest import hash_json
 
 Row = Mapping[str, Any]
 """One record of a part, as JSON."""
+Rows = Callable[[range], Iterable[Row]]
+"""From the numbers of some records to what a part holds of them."""
 
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 3600.0
 """How long one process waits for a sign of life of the others."""
+
+
+class Makers(Protocol):
+    """Who makes the parts of a stage."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process shows how far they are, and writes what comes of them."""
+
+    def numbers(self, parts: "Parts") -> range:
+        """The parts that this process makes, or has made."""
+
+    def make(self, parts: "Parts", rows: Rows) -> Iterator[int]:
+        """Make those of `numbers` that are missing; yields, part by part, the records in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +50,19 @@ class Share:
     def of_launcher(cls) -> "Share":
         """As torchrun and its like tell each of the processes that they start; all of it without one."""
         return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+    @property
+    def leads(self) -> bool:
+        """Of the first process."""
+        return self.rank == 0
+
+    def numbers(self, parts: "Parts") -> range:
+        """As `Makers.numbers`."""
+        return range(self.rank, len(parts.slices), self.of)
+
+    def make(self, parts: "Parts", rows: Rows) -> Iterator[int]:
+        """As `Makers.make`, in this process, one after the other."""
+        return parts.make(rows, self)
 
 
 class Parts:
@@ -58,17 +87,21 @@ class Parts:
         """Whether a part is there."""
         return self._path(number).is_file()
 
-    def make(self, make: Callable[[range], Iterable[Row]], share: Share | None = None) -> Iterator[int]:
+    def make(self, rows: Rows, share: Share | None = None) -> Iterator[int]:
         """Make the missing parts of this process's share; yields after each the records in it."""
-        share = share or Share()
+        for number in (share or Share()).numbers(self):
+            self.make_one(number, rows)
+            yield len(self.slices[number])
+
+    def make_one(self, number: int, rows: Rows) -> None:
+        """Make a part unless it is there."""
+        if self.is_made(number):
+            return
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-        for number in range(share.rank, len(self.slices), share.of):
-            if not self.is_made(number):
-                lines = [json.dumps(row, allow_nan=False) + "\n" for row in make(self.slices[number])]
-                with atomic_file(self._path(number)) as file:
-                    file.write("".join(lines).encode())
-            yield len(self.slices[number])
+        lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows(self.slices[number])]
+        with atomic_file(self._path(number)) as file:
+            file.write("".join(lines).encode())
 
     def read(self, number: int) -> list[dict[str, Any]]:
         """The rows of a part."""

@@ -21,8 +21,9 @@ from rlaifv_pl.feedback.conquer import LOW_MASS, conquer
 from rlaifv_pl.feedback.divide import Answered
 from rlaifv_pl.feedback.engine import Engine
 from rlaifv_pl.feedback.finish import find_pairs, is_made, samples, scored
+from rlaifv_pl.feedback.gate import Known
 from rlaifv_pl.feedback.generate import generate
-from rlaifv_pl.feedback.parts import PATIENCE_SECONDS, Parts, Share, wait_for
+from rlaifv_pl.feedback.parts import PATIENCE_SECONDS, Makers, Parts, Share, wait_for
 from rlaifv_pl.feedback.rows import decode_candidates, encode_candidates
 from rlaifv_pl.feedback.settings import Feedback, Prompts
 from rlaifv_pl.models.chat import question_of
@@ -46,7 +47,7 @@ class FeedbackRun:
         out: directory of the preference shards; `stages` in it holds the parts.
         seed: decides all draws, together with the samples' keys.
         round: that the shards belong to.
-        share: of the work, when several processes do it together.
+        makers: of the parts: this process by itself, its share of several, or others that it sends for.
         clock: told the seconds of each stage when it is done.
     """
 
@@ -56,7 +57,7 @@ class FeedbackRun:
     out: Path
     seed: int
     round: int | None = None
-    share: Share = field(default_factory=Share)
+    makers: Makers = field(default_factory=Share)
     clock: Callable[[str, float], None] = lambda _stage, _seconds: None
 
     def make(self) -> Manifest:
@@ -77,7 +78,7 @@ class FeedbackRun:
         if not is_made(self.out, recipe):
             for parts, _ in self._stages:  # The last stage's come only after the earlier ones'.
                 parts.wait(PATIENCE_SECONDS)
-            if self.share.rank == 0:
+            if self.makers.leads:
                 self._timed("pair", partial(self._write, recipe))
             wait_for(lambda: is_made(self.out, recipe), f"the manifest in {self.out}")
         return read_manifest(self.out)
@@ -120,19 +121,20 @@ class FeedbackRun:
         return {"policy": self.policy.identity, "settings": self.settings(), "judged": self._judged.hash}
 
     def _go_through(self, parts: Parts, before: Parts | None, stage: Stage) -> None:
-        def rows(some: range) -> Iterator[dict[str, Any]]:
-            samples = self.prompts.read(some)
-            found = before.read(some.start // self.feedback.prompts_per_part) if before else []
-            drawn = stage(samples, [decode_candidates(row["candidates"]) for row in found])
-            for sample, candidates in zip(samples, drawn, strict=True):
-                yield {"key": sample.key, "candidates": encode_candidates(candidates)}
-
-        mine = range(self.share.rank, len(parts.slices), self.share.of)
-        is_shown = self.share.rank == 0 and not all(map(parts.is_made, mine))
+        numbers = self.makers.numbers(parts)
+        is_shown = self.makers.leads and not all(map(parts.is_made, numbers))
         title = parts.stage if self.round is None else f"round {self.round}: {parts.stage}"
-        steps = parts.make(rows, self.share)
-        for _ in track(steps, title, len(mine), console=Console(stderr=True), disable=not is_shown):
+        steps = self.makers.make(parts, partial(self._rows, before, stage))
+        for _ in track(steps, title, len(numbers), console=Console(stderr=True), disable=not is_shown):
             pass
+
+    def _rows(self, before: Parts | None, stage: Stage, some: range) -> Iterator[dict[str, Any]]:
+        """What a stage makes of some prompts."""
+        samples = self.prompts.read(some)
+        found = before.read(some.start // self.feedback.prompts_per_part) if before else []
+        drawn = stage(samples, [decode_candidates(row["candidates"]) for row in found])
+        for sample, candidates in zip(samples, drawn, strict=True):
+            yield {"key": sample.key, "candidates": encode_candidates(candidates)}
 
     def _generate(self, samples: Sequence[Sample], _: Judged) -> Judged:
         return generate(self.policy, samples, self.feedback.generate, self.seed)
@@ -182,11 +184,13 @@ class FeedbackRun:
         recipe = gate.recipe() | labeler.recipe(self.policy.identity)
         asked = Parts(self.out / "stages", "gate", recipe, 1, 1)
         if not asked.is_made(0):
-            known = gate.known()
-            list(asked.make(lambda _: [{"accuracy": gate.accuracy(known, labeler, self.policy)}], self.share))
+            list(self.makers.make(asked, partial(self._accuracy, gate.known())))
             labeler.release()
             asked.wait(PATIENCE_SECONDS)
         gate.check(asked.read(0)[0]["accuracy"])
+
+    def _accuracy(self, known: Sequence[Known], _: range) -> list[dict[str, float]]:
+        return [{"accuracy": self.feedback.gate.accuracy(known, self.feedback.conquer, self.policy)}]
 
     def _timed(self, stage: str, work: Callable[[], Any]) -> None:
         started = time.monotonic()

@@ -1,14 +1,16 @@
 """`rlaifv feedback`: preference shards of a policy's own answers, outside of any run."""
 
 from pathlib import Path
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from rlaifv_pl.data.manifest import Manifest
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.feedback.engine import Engine
-from rlaifv_pl.feedback.parts import Share
+from rlaifv_pl.feedback.engine import Engine, EngineError
+from rlaifv_pl.feedback.parts import Makers, Share
+from rlaifv_pl.feedback.ray_actors import RayActors
 from rlaifv_pl.feedback.run import FeedbackRun
 from rlaifv_pl.feedback.settings import Feedback, Prompts
 
@@ -20,11 +22,13 @@ def make(
     feedback: Feedback,
     seed: int = 0,
     limit: int | None = None,
+    **makers: Any,
 ) -> Manifest:
     """Let a policy answer prompts, judge the answers claim by claim, and pair them.
 
     Killed anywhere, the same command goes on where it was. Several processes share the work when a launcher
-    starts them: `torchrun --nproc-per-node 8 --no-python rlaifv feedback ...`.
+    starts them: `torchrun --nproc-per-node 8 --no-python rlaifv feedback ...`. With `--engine ray` the actors of a
+    cluster do it.
 
     Args:
         prompts: shard directory, or several, also as URLs, which are copied to the cache first (RLAIFV_PL_CACHE);
@@ -34,6 +38,7 @@ def make(
         feedback: how its answers become pairs.
         seed: decides all draws.
         limit: answer only the first so many prompts.
+        makers: as `who_makes`.
     """
     shards = load_shards(prompts)
     numbers = range(len(shards) if limit is None else min(limit, len(shards)))
@@ -44,13 +49,38 @@ def make(
         prompts=Prompts(shards, numbers),
         out=Path(out),
         seed=seed,
-        share=Share.of_launcher(),
+        makers=who_makes(**makers),
         clock=seconds.__setitem__,
     )
     manifest = run.make()
-    if run.share.rank == 0:
+    if run.makers.leads:
         Console(stderr=True).print(_table(manifest, seconds, out))
     return manifest
+
+
+def who_makes(engine: Literal["here", "ray"] = "here", ray: RayActors | None = None) -> Makers:
+    """Who makes the parts of each stage.
+
+    Args:
+        engine: `here` in this process, or in those that a launcher started; `ray` by actors of a Ray cluster.
+        ray: the cluster, and how many actors of which size; one actor on this machine unless given.
+
+    Raises:
+        EngineError: both a launcher and Ray are to share out the work, or neither Ray nor its options are meant.
+    """
+    share = Share.of_launcher()
+    if engine == "here":
+        if ray is not None:
+            raise EngineError(
+                "ray: these are options of `engine: ray`, and engine is `here`. Set one of them."
+            )
+        return share
+    if share.of > 1:
+        raise EngineError(
+            f"engine: ray starts its own processes, and a launcher started {share.of} of this command. Start it once, "
+            "without torchrun or srun, and set ray.actors."
+        )
+    return ray or RayActors()
 
 
 def _table(manifest: Manifest, seconds: dict[str, float], out: str) -> Table:

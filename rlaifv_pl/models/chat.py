@@ -217,6 +217,10 @@ class Chat:
             add_special_tokens=not self._writes_bos(texts[0]),
         )
 
+    def prompt_ids(self, text: str) -> list[int]:
+        """Token ids of a rendered text, in which each image is still the one token that stands for it."""
+        return self.tokenizer(text, add_special_tokens=not self._writes_bos(text))["input_ids"]
+
     def _writes_bos(self, text: str) -> bool:
         bos = self.tokenizer.bos_token
         return bos is not None and text.startswith(bos)

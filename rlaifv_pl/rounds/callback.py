@@ -207,7 +207,7 @@ class Rounds(Checkpoint):
             out=self._pairs(number),
             seed=derive(run_seed(), "round", number),
             round=number,
-            share=Share(trainer.global_rank, trainer.world_size),
+            makers=Share(trainer.global_rank, trainer.world_size),
             clock=partial(self.ledger.spend, number),
         )
 

@@ -17,7 +17,7 @@ from rlaifv_pl.feedback.divide import Answered
 from rlaifv_pl.feedback.engine import EngineError, Request, Sampling
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
 from rlaifv_pl.feedback.gate import Gate
-from rlaifv_pl.feedback.parts import Share
+from rlaifv_pl.feedback.parts import Makers, Share
 from rlaifv_pl.feedback.run import FeedbackRun
 from rlaifv_pl.feedback.settings import Feedback, Prompts
 from rlaifv_pl.records import Claim, Sample
@@ -109,7 +109,7 @@ def scripted_run(
 
 
 def real_run(
-    out: Path, prompts: str | Path, policy, feedback: Feedback, *, seed: int = 1, share: Share | None = None
+    out: Path, prompts: str | Path, policy, feedback: Feedback, *, seed: int = 1, makers: Makers | None = None
 ) -> FeedbackRun:
     """A pass of feedback over all prompts of some shards."""
     shards = load_shards(prompts)
@@ -120,7 +120,7 @@ def real_run(
         out=out,
         seed=seed,
         round=2,
-        share=share or Share(),
+        makers=makers or Share(),
     )
 
 
@@ -144,4 +144,4 @@ def world_policy() -> TransformersEngine:
 if __name__ == "__main__":
     out, prompts, known, rank, of = sys.argv[1:]
     share = Share(int(rank), int(of))
-    real_run(Path(out), prompts, world_policy(), world_feedback(known), share=share).make()
+    real_run(Path(out), prompts, world_policy(), world_feedback(known), makers=share).make()

@@ -246,6 +246,41 @@ def test_nobody_there():
         sampled(OpenAIEngine(model="m", base_url=url, retries=1, backoff=0.01), 1)
 
 
+def test_several_servers_take_the_images_in_turn_and_each_has_all_that_is_asked_about_its_own(server):
+    images = [picture("JPEG"), picture("PNG"), picture("WEBP")]
+    with ChatServer() as other:
+        both = engine(server, base_url=[server.url, other.url])
+        about = [Request(f"question {n}", (image,), f"{n}") for image in images for n in range(4)]
+        found = both.choose(about, ("yes", "no"))
+        shown = [
+            {block["image_url"]["url"] for body in one.bodies for block in body["messages"][0]["content"][:1]}
+            for one in (server, other)
+        ]
+        assert [len(one.bodies) for one in (server, other)] == [8, 4]
+        assert [len(urls) for urls in shown] == [2, 1] and not shown[0] & shown[1]
+        server.bodies.clear()
+        other.bodies.clear()
+        texts = sampled(both, 6)
+        assert [len(one.bodies) for one in (server, other)] == [3, 3]
+    alone = engine(server)
+    assert alone.choose(about, ("yes", "no")) == found and sampled(alone, 6) == texts
+    assert alone.identity == both.identity
+
+
+def test_what_a_server_cannot_answer_is_asked_of_the_next(server):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        gone = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+    both = engine(server, base_url=[gone, server.url], retries=1)
+    assert sampled(both, 4) == sampled(engine(server), 4)
+    with pytest.raises(EngineError, match=rf"from {gone}, got no connection"):
+        sampled(engine(server, base_url=[gone], retries=0), 1)
+    with pytest.raises(ValueError, match="base_url must be http"):
+        engine(server, base_url=[server.url, "http://me:pass@host/v1"])
+    with pytest.raises(ValueError, match="base_url must be http"):
+        engine(server, base_url=[])
+
+
 def test_a_failure_keeps_what_was_under_way_and_begins_nothing_more(server, tmp_path):
     def plan(body, time):
         return status(400) if about(body) == "prompt 1" else slow(0.2)

@@ -46,6 +46,14 @@ class Call:
         """The body with the SHA-256 of its images: short, and different whenever `wire` is."""
         return self._shown(lambda image: hashlib.sha256(image).hexdigest())
 
+    @property
+    def images(self) -> tuple[bytes, ...]:
+        """In order."""
+        blocks = [block for message in self.body["messages"] for block in message["content"]]
+        return tuple(
+            block["image_url"]["url"] for block in blocks if isinstance(block, dict) and "image_url" in block
+        )
+
     def again(self, time: int) -> "Call":
         """The call for its `time`-th repetition: with another seed, and never greedy; 0 is itself."""
         if time == 0:
@@ -62,6 +70,12 @@ class Call:
                 f"{self.where}: an image of {len(image)} bytes is no JPEG, PNG or WebP. Store it as one of these."
             )
         return f"data:{MIME[kind]};base64,{base64.b64encode(image).decode()}"
+
+
+def in_turn(calls: Sequence[Call]) -> list[int]:
+    """A number for each call, from 0 on: the same where the images are, another where they are others, or none."""
+    numbers: dict[Any, int] = {}
+    return [numbers.setdefault(call.images or place, len(numbers)) for place, call in enumerate(calls)]
 
 
 def placed(messages: Sequence[Message], images: Sequence[bytes]) -> list[Message]:

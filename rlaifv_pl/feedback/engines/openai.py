@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, transformers serve, the vendor's own.
+"""A model behind OpenAI-compatible servers: vLLM, SGLang, llama.cpp, transformers serve, the vendor's own.
 
 An answer is one request with a seed of its own, kept by the hash of all that decides it. So it does not
 depend on its neighbours, and a run that was killed asks only for what is missing.
@@ -6,18 +6,18 @@ depend on its neighbours, and a run that was killed asks only for what is missin
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.feedback.engine import Form, Request, Sampling
-from rlaifv_pl.feedback.engines.calls import Call, asking, placed, response_format, told
+from rlaifv_pl.feedback.engines.calls import Call, asking, in_turn, placed, response_format, told
 from rlaifv_pl.feedback.engines.replies import Choice, begins, filled, share, text, top_tokens
-from rlaifv_pl.feedback.engines.server import Complete, Server
+from rlaifv_pl.feedback.engines.server import Complete, Servers
 from rlaifv_pl.feedback.memory import Memory
 from rlaifv_pl.models.chat import prompt_messages
 from rlaifv_pl.records import Message, Sample
@@ -42,14 +42,15 @@ class OpenAIEngine:
 
     Args:
         model: name under which the server knows it.
-        base_url: of the API; no key or password belongs in it.
+        base_url: of the API, or several for servers of one model, which take the images in turn: all that is asked
+            about an image goes to one of them, which has read it. No key or password belongs in it.
         version: anything; change it when other weights are served under the same name, so that no
             answer of the old ones is taken for one of the new.
         api_key_env: name, in capitals, of the environment variable with the key; None, or one that is not set, for
             a server without keys.
         memory: file that keeps the answers, for any number of runs and processes. None keeps them in
             this process until `release`.
-        concurrency: requests under way at once.
+        concurrency: requests under way at once, over all servers.
         timeout: seconds for one try of a request.
         retries: tries after the first of a request that fails.
         backoff: seconds before the second try, at most; doubles with each one, up to a minute.
@@ -69,7 +70,7 @@ class OpenAIEngine:
     """
 
     model: str
-    base_url: str = "http://127.0.0.1:8000/v1"
+    base_url: list[str] | str = "http://127.0.0.1:8000/v1"
     version: str = ""
     api_key_env: str | None = "OPENAI_API_KEY"
     memory: str | None = None
@@ -99,8 +100,11 @@ class OpenAIEngine:
 
     def _refuse_keys(self) -> None:
         """A config is kept beside what it made, so that no key may stand in it, nor in what is said of it."""
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or "@" in url.netloc or url.query or url.fragment:
+        urls = list(map(urlsplit, self._urls))
+        if not urls or any(
+            url.scheme not in ("http", "https") or "@" in url.netloc or url.query or url.fragment
+            for url in urls
+        ):
             raise ValueError(
                 f"base_url must be http(s)://host/path without user, password or query: {KEY_PLACE}"
             )
@@ -181,6 +185,10 @@ class OpenAIEngine:
         """Close the file of answers, or forget them where there is none; the model is the server's."""
         self.__dict__.pop("_kept", None)
 
+    @property
+    def _urls(self) -> list[str]:
+        return [self.base_url] if isinstance(self.base_url, str) else self.base_url
+
     @cached_property
     def _kept(self) -> Memory:
         return Memory(self.memory or ":memory:")
@@ -206,20 +214,20 @@ class OpenAIEngine:
         """
         answers: dict[str, Any] = {}
         failures: list[Exception] = []
-        rest = iter(calls.items())
+        rest = iter(zip(calls.items(), in_turn(list(calls.values())), strict=True))
 
         async def work(complete: Complete) -> None:
             while not failures and (item := next(rest, None)):
-                key, call = item
+                (key, call), first = item
                 try:
-                    answers[key] = await _draft(call, complete, read, drafts)
+                    answers[key] = await _draft(call, partial(complete, first), read, drafts)
                     if answers[key] is not None:
                         self._kept.put({key: answers[key]})
                 except Exception as error:
                     failures.append(error)
 
-        server = Server(self.base_url, self.api_key_env, self.timeout, self.retries, self.backoff)
-        async with server.connect() as complete:
+        servers = Servers(self._urls, self.api_key_env, self.timeout, self.retries, self.backoff)
+        async with servers.connect() as complete:
             await asyncio.gather(*(work(complete) for _ in range(min(self.concurrency, len(calls)))))
         if failures:
             raise failures[0]
@@ -237,9 +245,11 @@ def _names(fields: Any) -> Iterator[str]:
             yield from _names(value)
 
 
-async def _draft(call: Call, complete: Complete, read: Read, drafts: int) -> Any:
+async def _draft(
+    call: Call, ask: Callable[[Mapping[str, Any], str], Awaitable[Choice]], read: Read, drafts: int
+) -> Any:
     for time in range(drafts):
-        if (value := read(await complete(call.again(time).wire, call.where))) is not None:
+        if (value := read(await ask(call.again(time).wire, call.where))) is not None:
             return value
     return None
 

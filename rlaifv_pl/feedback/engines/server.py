@@ -4,8 +4,8 @@ import asyncio
 import os
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -43,9 +43,9 @@ REFUSED = (
 BROKEN = "Look at the server's own log and start it again."
 
 
-Complete = Callable[[Mapping[str, Any], str], Awaitable[Choice]]
-"""From a request's body, and what it is about, to the answer. Raises EngineError when none came, however
-often it was tried."""
+Complete = Callable[[int, Mapping[str, Any], str], Awaitable[Choice]]
+"""From the number of the server that is asked first, a request's body, and what it is about, to the answer.
+Raises EngineError when none came, however often it was tried."""
 
 
 @dataclass(slots=True)
@@ -62,11 +62,11 @@ class Fault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class Servers:
     """Where a model is served, and how patiently it is asked.
 
     Args:
-        base_url: of the API.
+        base_urls: of the API, on one server or on several; what fails on one is tried again on the next.
         api_key_env: name of the environment variable with the key, or None for none.
         timeout: seconds for one try, from connecting to the last byte.
         retries: tries after the first.
@@ -74,7 +74,7 @@ class Server:
             `LONGEST_BACKOFF`, and not before the server's own `Retry-After`.
     """
 
-    base_url: str
+    base_urls: Sequence[str]
     api_key_env: str | None
     timeout: float
     retries: int
@@ -94,18 +94,25 @@ class Server:
                 'Asking a server needs the openai package: pip install "rlaifv-pl[server]"'
             ) from error
         key = self._key
-        if not key and urlsplit(self.base_url).hostname == VENDOR:
+        if not key and VENDOR in [urlsplit(url).hostname for url in self.base_urls]:
             raise EngineError(f"{VENDOR} wants a key: set the environment variable {self.api_key_env}.")
-        # The client insists on some key, and would repeat requests by a policy of its own.
-        async with AsyncOpenAI(
-            base_url=self.base_url, api_key=key or "none", timeout=self.timeout, max_retries=0
-        ) as client:
-            yield partial(self._complete, client)
+        async with AsyncExitStack() as open_clients:
+            clients = [
+                # The client insists on some key, and would repeat requests by a policy of its own.
+                await open_clients.enter_async_context(
+                    AsyncOpenAI(base_url=url, api_key=key or "none", timeout=self.timeout, max_retries=0)
+                )
+                for url in self.base_urls
+            ]
+            yield partial(self._complete, clients)
 
-    async def _complete(self, client: Any, body: Mapping[str, Any], where: str) -> Choice:
+    async def _complete(
+        self, clients: Sequence[Any], first: int, body: Mapping[str, Any], where: str
+    ) -> Choice:
         for tried in range(self.retries + 1):
+            number = (first + tried) % len(clients)
             try:
-                return await self._try(client, body)
+                return await self._try(clients[number], body)
             except Fault as fault:
                 last = fault
             if not last.passing:
@@ -115,7 +122,7 @@ class Server:
                 backoff = random.uniform(0, min(self.backoff * 2**tried, LONGEST_BACKOFF))
                 await asyncio.sleep(max(backoff, last.pause))
         raise EngineError(
-            f"{where}: expected a chat completion of {body['model']} from {self.base_url}, got {last.got} "
+            f"{where}: expected a chat completion of {body['model']} from {self.base_urls[number]}, got {last.got} "
             f"(tries: {tried + 1}). {last.remedy} Answers that came are kept where the engine has a `memory`."
         )
 
