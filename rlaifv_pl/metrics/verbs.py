@@ -20,7 +20,10 @@ from rlaifv_pl.metrics.chair.forms import Variant
 from rlaifv_pl.metrics.chair.ground_truth import read_objects
 from rlaifv_pl.metrics.files import BenchmarkError, read_json
 from rlaifv_pl.metrics.hallusion import HallusionBenchmark
+from rlaifv_pl.metrics.judged.llava_bench import LlavaBenchmark
 from rlaifv_pl.metrics.judged.mmhal import MmhalBenchmark
+from rlaifv_pl.metrics.judged.objhal import ObjHalBenchmark
+from rlaifv_pl.metrics.judged.refomb import RefombBenchmark
 from rlaifv_pl.metrics.mme import MmeBenchmark
 from rlaifv_pl.metrics.mmstar import MMStarBenchmark
 from rlaifv_pl.metrics.pope import PopeBenchmark
@@ -29,9 +32,24 @@ from rlaifv_pl.metrics.respond import Responder, respond_to
 from rlaifv_pl.metrics.table import is_count
 from rlaifv_pl.metrics.vqa import VqaBenchmark
 
-MetricName = Literal["chair", "amber", "pope", "mmstar", "mme", "hallusionbench", "vqa", "mmhal"]
+MetricName = Literal[
+    "chair",
+    "amber",
+    "pope",
+    "mmstar",
+    "mme",
+    "hallusionbench",
+    "vqa",
+    "mmhal",
+    "objhal",
+    "llava_bench",
+    "refomb",
+]
 
-_SELF_CONTAINED = ("mmstar", "mme", "hallusionbench", "mmhal")
+_OF_REVIEWS = ("mmhal", "llava_bench", "refomb")
+"""Benchmarks whose figures are of a judge's reviews alone."""
+_JUDGED = (*_OF_REVIEWS, "objhal")
+_SELF_CONTAINED = ("mmstar", "mme", "hallusionbench", *_OF_REVIEWS)
 """Benchmarks whose official responses hold the right answers as well."""
 
 
@@ -73,10 +91,11 @@ def evaluate(
         responses: in the official format. chair: JSON lines of image_id and caption; amber: a list of id and
             response; pope: JSON lines of question and answer; mmstar: a workbook with index and prediction; mme: a
             directory of files with a prediction at the end of each line; hallusionbench: its JSON with
-            model_prediction; vqa: a list of question_id and answer; mmhal: reviews that `rlaifv judge` wrote.
+            model_prediction; vqa: a list of question_id and answer; mmhal, objhal, llava_bench and refomb: reviews that
+            `rlaifv judge` wrote, llava_bench and refomb also those of the authors' scripts.
         ground_truth: official files. chair: JSON of image to classes, or a directory of COCO's instances and
-            captions; amber: its directory `data`; pope: a file of questions; vqa: annotations. mmstar, mme and
-            hallusionbench: only if the responses do not hold the answers.
+            captions, and objhal the same; amber: its directory `data`; pope: a file of questions; vqa: annotations.
+            mmstar, mme and hallusionbench: only if the responses do not hold the answers.
         out: JSON file to write the figures to.
         model: who answers first, as `rlaifv respond` does; `responses` is then what is written.
         rules: options that only some benchmarks have.
@@ -120,7 +139,7 @@ def respond(metric: MetricName, ground_truth: str, out: str, model: Responder) -
     Args:
         metric: the benchmark.
         ground_truth: official files, as of `rlaifv evaluate`, which hold the prompts; vqa: a directory of questions
-            and annotations; mmhal: the authors' template; chair: every image of it is described.
+            and annotations; mmhal: the authors' template; chair: every image of it is described; others: questions.
         out: responses to write, in the official format: JSON, JSON lines, a workbook (mmstar) or a directory (mme).
         model: who answers, and what it is shown.
 
@@ -198,10 +217,13 @@ OPENED: dict[str, Callable[[Given], Benchmark]] = {
     "hallusionbench": lambda given: HallusionBenchmark.load(given.ground_truth),
     "vqa": lambda given: VqaBenchmark.load(given.ground_truth),
     "mmhal": lambda given: MmhalBenchmark.load(given.responses),
+    "objhal": lambda given: ObjHalBenchmark.load(given.responses, read_objects(given.ground_truth, "C")),
+    "llava_bench": lambda given: LlavaBenchmark.load(given.responses),
+    "refomb": lambda given: RefombBenchmark.load(given.responses),
 }
 """How each benchmark is opened, to measure responses."""
 
-ASKED = OPENED | {"chair": _all_images}
+ASKED = OPENED | {"chair": _all_images, "objhal": lambda given: ObjHalBenchmark.load(given.ground_truth)}
 """And how to be answered."""
 
 
@@ -216,10 +238,12 @@ def _check(metric: str, ground_truth: str | None, model: Responder | None, rules
         raise BenchmarkError(f"{metric} has no variants: leave --variant out")
     if metric != "amber" and rules.get("similarity") is not None:
         raise BenchmarkError(f"{metric} asks for no similarity of words: leave --similarity out")
-    if metric == "mmhal" and model is not None:
-        raise BenchmarkError("figures of mmhal are of reviews: `rlaifv respond`, then `rlaifv judge mmhal`")
-    if metric == "mmhal" and ground_truth is not None:
-        raise BenchmarkError("reviews of mmhal hold what is right: leave --ground_truth out")
+    if metric in _JUDGED and model is not None:
+        raise BenchmarkError(
+            f"figures of {metric} are of reviews: `rlaifv respond`, then `rlaifv judge {metric}`"
+        )
+    if metric in _OF_REVIEWS and ground_truth is not None:
+        raise BenchmarkError(f"reviews of {metric} hold what is right: leave --ground_truth out")
     if ground_truth is None and model is not None:
         raise BenchmarkError(f"what a model is asked is in the files of {metric}: give --ground_truth")
     if ground_truth is None and metric not in _SELF_CONTAINED:
