@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from rlaifv_pl.metrics.benchmark import Item, check_keys, match
-from rlaifv_pl.metrics.files import BenchmarkError, Row, read_rows, shown
+from rlaifv_pl.metrics.files import BenchmarkError, Row, as_row, read_rows, shown
 from rlaifv_pl.metrics.judged.reviews import judge_of, save_lines
 from rlaifv_pl.metrics.table import MISSING, TableMetric, answered, percent
 
@@ -220,4 +220,5 @@ def _context(row: Row) -> str:
             f"field 'caption' or 'captions': expected a text or a list of texts, got {shown(said)}"
         )
     boxes = row.get(list, "instances") if "instances" in row.fields else []
-    return "\n".join([*lines, *(f"{box['category']}: {box['bbox']}" for box in boxes)])
+    found = [as_row(box, f"{row.where}, instances[{number}]") for number, box in enumerate(boxes)]
+    return "\n".join([*lines, *(f"{box.get(str, 'category')}: {box.get(list, 'bbox')}" for box in found)])

@@ -138,6 +138,25 @@ class ObjHalBenchmark:
         """
         return cls(read_rows(path), objects)
 
+    @classmethod
+    def of_answers(cls, path: Path, questions: Path | None = None) -> "ObjHalBenchmark":
+        """From answers alone, or from answers in the order of a file of questions.
+
+        Raises:
+            BenchmarkError: a row is not as it must be, or there is not one question for each answer.
+        """
+        rows = read_rows(path)
+        if questions is None:
+            return cls(rows)
+        asked = cls.load(questions).rows
+        if len(asked) != len(rows):
+            raise BenchmarkError(
+                f"{path}: expected an answer to each of {len(asked)} questions, got {len(rows)}"
+            )
+        names = ("image_id", "question", "prompt")
+        about = [{name: row.fields[name] for name in names if name in row.fields} for row in asked]
+        return cls([Row({**said, **row.fields}, row.where) for said, row in zip(about, rows, strict=True)])
+
     def metric(self) -> ObjHal:
         """As `Benchmark.metric`; for reviews of one judge.
 

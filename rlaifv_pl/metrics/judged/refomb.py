@@ -133,7 +133,7 @@ class RefombBenchmark:
     def write(self, path: Path, completions: Mapping[int, str]) -> None:
         """As `Benchmark.write`: JSON lines of image_url, type, question and answer."""
         rows = [
-            {name: self.rows[number].fields[name] for name in ("image_url", "type", "question")}
+            {name: self.rows[number].get(str, name) for name in ("image_url", "type", "question")}
             | {"answer": text}
             for number, text in sorted(completions.items())
         ]

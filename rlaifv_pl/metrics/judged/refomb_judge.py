@@ -32,6 +32,8 @@ Review: {review}
 Go by the review alone: which of the models makes up less, A or B? Say tie if they make up equally much, or nothing."""
 """What it is asked then, with {review}."""
 
+_KEPT = ("image_url", "type", "question")
+"""Fields of a question that stand in its reviews."""
 _SCORES: Mapping[str, int] = {"A": LOSS, "tie": TIE, "B": WIN}
 
 
@@ -148,10 +150,7 @@ def _rows(
     count = len(questions.rows)
     return [
         {
-            **{
-                name: questions.rows[number % count].fields[name]
-                for name in ("image_url", "type", "question")
-            },
+            **{name: questions.rows[number % count].get(str, name) for name in _KEPT},
             "run": number // count,
             "judge": signature,
             **(said or {}),

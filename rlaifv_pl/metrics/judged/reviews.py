@@ -17,7 +17,7 @@ from rlaifv_pl.feedback.parts import Row as PartRow
 from rlaifv_pl.metrics.files import BenchmarkError, Row, read_text
 from rlaifv_pl.metrics.sharing import PARTS_SUFFIX, make_share
 
-BATCH = 64
+BATCH = 32
 """Answers that are reviewed at once, and kept as one part."""
 
 _PLACE = re.compile(r"\{(\w+)\}")

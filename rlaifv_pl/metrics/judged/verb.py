@@ -39,9 +39,9 @@ class AskingTwice(TypedDict, total=False):
         template: file with another wording of the first request, with {description}, {question}, {reference} and
             {answer}; its hash is in the judge's name.
         fewer_template: and of the second, with {review}.
-        runs: times that each answer is reviewed, each with a seed of its own; a judge that writes greedily says the
-            same each time.
-        seed: that the runs' seeds come from.
+        runs: times that each answer is reviewed, each with a seed of its own; 3 unless given. A judge that writes
+            greedily says the same each time, and then says so: `--judge.fill_temperature 0.7` draws.
+        seed: that the runs' seeds come from; 0 unless given.
     """
 
     memory: str | None
@@ -52,7 +52,7 @@ class AskingTwice(TypedDict, total=False):
 
 
 def mmhal(responses: str, out: str, judge: Engine, name: str, **asking: Unpack[Asking]) -> None:
-    """Have saved answers to MMHal-Bench reviewed; `rlaifv evaluate --metric mmhal` makes figures of the reviews.
+    """Have saved answers to MMHal-Bench reviewed, for `rlaifv evaluate --metric mmhal`.
 
     Figures can be compared under one judge and one wording only; both are in the judge's name.
 
@@ -69,8 +69,15 @@ def mmhal(responses: str, out: str, judge: Engine, name: str, **asking: Unpack[A
     _show(review_mmhal(answers, _judge(name, judge, asking.get("memory")), wording, Path(out)), out)
 
 
-def objhal(responses: str, out: str, judge: Engine, name: str, **asking: Unpack[Asking]) -> None:
-    """Have the objects of saved answers to Object HalBench listed; `rlaifv evaluate --metric objhal` compares them.
+def objhal(
+    responses: str,
+    out: str,
+    judge: Engine,
+    name: str,
+    questions: str | None = None,
+    **asking: Unpack[Asking],
+) -> None:
+    """Have the objects that saved answers to Object HalBench name listed, for `rlaifv evaluate --metric objhal`.
 
     Figures can be compared under one judge and one wording only; both are in the judge's name.
 
@@ -80,18 +87,19 @@ def objhal(responses: str, out: str, judge: Engine, name: str, **asking: Unpack[
         out: JSON lines to write: the same with `objects` and `judge` in each row.
         judge: the model that lists, as of `rlaifv judge mmhal`; it sees no image.
         name: of the judge, which the figures bear.
+        questions: JSON lines of image_id and question, one for each answer in its order, if the answers do not say
+            what they are about.
         asking: memory, and template with {question} and {answer}.
     """
     wording = read_wording(object_halbench.WORDING, asking.get("template"))
-    answers = ObjHalBenchmark.load(Path(responses))
+    answers = ObjHalBenchmark.of_answers(Path(responses), Path(questions) if questions else None)
     _show(review_objhal(answers, _judge(name, judge, asking.get("memory")), wording, Path(out)), out)
 
 
 def llava_bench(
     responses: str, ground_truth: str, out: str, judge: Engine, name: str, **asking: Unpack[Asking]
 ) -> None:
-    """Have saved answers to LLaVA-Bench (in the wild or COCO) reviewed; `rlaifv evaluate --metric llava_bench` makes
-    figures of the reviews.
+    """Have saved answers to LLaVA-Bench reviewed, in the wild or COCO, for `rlaifv evaluate --metric llava_bench`.
 
     Figures can be compared under one judge and one wording only; both are in the judge's name.
 
@@ -111,8 +119,7 @@ def llava_bench(
 def refomb(
     responses: str, ground_truth: str, out: str, judge: Engine, name: str, **asking: Unpack[AskingTwice]
 ) -> None:
-    """Have saved answers to RefoMB compared with a reference's; `rlaifv evaluate --metric refomb` makes figures of the
-    reviews.
+    """Have saved answers to RefoMB compared with a reference's, for `rlaifv evaluate --metric refomb`.
 
     Figures can be compared under one judge, one wording and one reference only; judge and wording are in its name.
 

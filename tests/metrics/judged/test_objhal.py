@@ -135,6 +135,17 @@ def test_questions_become_answers_in_the_official_form(home):
     }
 
 
+def test_answers_may_be_in_the_order_of_the_questions(home):
+    (home / "Q.jsonl").write_text('{"image_id": 1, "question": "a"}\n{"image_id": 2, "question": "b"}\n')
+    (home / "T.jsonl").write_text('{"text": "A cat."}\n{"text": "A dog.", "prompt": "c", "image_id": 3}\n')
+    benchmark = ObjHalBenchmark.of_answers(home / "T.jsonl", home / "Q.jsonl")
+    assert [item.image for item in benchmark.items] == ["1", "3"]
+    with pytest.raises(BenchmarkError, match=r"A.jsonl: expected an answer to each of 2 questions, got 4"):
+        ObjHalBenchmark.of_answers(home / "A.jsonl", home / "Q.jsonl")
+    with pytest.raises(BenchmarkError, match="line 1: expected a field 'image_id'"):
+        ObjHalBenchmark.of_answers(home / "T.jsonl")
+
+
 def test_what_is_wrong_with_a_review_is_named(home):
     row = {"image_id": 9, "question": "?", "answer": "a", "objects": ["dog"], "judge": "d"}
     for changed, message in (
