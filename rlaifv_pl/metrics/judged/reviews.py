@@ -50,10 +50,8 @@ class Judge:
         Raises:
             EngineError: the model cannot be asked.
         """
-        keys = [
-            hash_json([form.__name__, self.engine.identity, one.text, *([one.seed] if one.seed else [])])
-            for one in requests
-        ]
+        what = [form.model_json_schema(), self.engine.identity]
+        keys = [hash_json([*what, one.text, one.seed]) for one in requests]
         known = self._kept.get(sorted(set(keys)))
         missing = {key: one for key, one in zip(keys, requests, strict=True) if key not in known}
         forms = self.engine.fill(list(missing.values()), form) if missing else []

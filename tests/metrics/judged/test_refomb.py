@@ -12,6 +12,7 @@ from rlaifv_pl.metrics.judged.refomb import RefoMB, RefombBenchmark
 from rlaifv_pl.metrics.judged.refomb_judge import Runs, review_refomb
 from rlaifv_pl.metrics.verbs import evaluate
 from rlaifv_pl.verbs import main
+from tests.feedback.openai_server import ChatServer, completion, says
 from tests.metrics.judged.scripted import Filler, judge
 
 BETTER = {"best": "BBB", "mixed": "ABA", "even": ["tie"] * 3, "odd": [None, "A", "B"]}
@@ -101,6 +102,27 @@ def test_runs_that_are_alike_are_pointed_out(home, capsys):
     assert "all runs are alike" in capsys.readouterr().out
     main([*JUDGE.split(), "tests.metrics.judged.test_refomb.Referee", "--seed", "1"])
     assert "all runs are alike" not in capsys.readouterr().out
+
+
+REPLIES = {"Comparison": {"explanation": "e", "better": "B"}, "Fewer": {"explanation": "e", "fewer": "tie"}}
+
+
+def test_a_server_judges_and_draws_each_run_by_its_seed(home, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    with ChatServer() as server:
+        server.plan = lambda body, time: says(
+            completion(json.dumps(REPLIES[body["response_format"]["json_schema"]["name"]]))
+        )
+        settings = ["--judge.model", "m", "--judge.base_url", server.url, "--judge.fill_temperature", "0.7"]
+        engine = "rlaifv_pl.feedback.engines.openai.OpenAIEngine"
+        main([*JUDGE.split(), engine, *settings, "--memory", "memory"])
+    named = [body["response_format"]["json_schema"] for body in server.bodies]
+    assert all(one["strict"] and one["schema"]["additionalProperties"] is False for one in named)
+    assert {body["temperature"] for body in server.bodies} == {0.7}
+    # Four comparisons a run; what is then asked about them is the same text.
+    assert len({body["seed"] for body in server.bodies}) == 3 and len(server.bodies) == 3 * (4 + 1)
+    report = evaluate("refomb", "R.jsonl")
+    assert (report["win"], report["win_sd"], report["fewer_hallucinations"]) == (100, 0, 50)
 
 
 def test_official_results_are_read(home):
