@@ -88,7 +88,7 @@ def test_reviews_become_figures_that_bear_the_judges_name(answers, tmp_path, cap
 
 def test_the_command_line_names_a_judge_by_its_class(answers, tmp_path, capsys):
     files = ["--responses", str(answers), "--out", str(tmp_path / "reviews.json")]
-    main(["judge", "mmhal", *files, "--name", "d", "--judge", "tests.metrics.test_mmhal.Judge"])
+    main(["judge", "mmhal", *files, "--name", "d", "--judge", "tests.metrics.judged.test_mmhal.Judge"])
     assert re.search(r"without a review\D+1\b", capsys.readouterr().out)
     main(["evaluate", "--metric", "mmhal", "--responses", str(tmp_path / "reviews.json")])
     assert "mmhal_by_d_" in capsys.readouterr().out
