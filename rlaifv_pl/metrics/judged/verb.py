@@ -16,13 +16,15 @@ from rlaifv_pl.metrics.judged.mmhal import MmhalBenchmark, review_mmhal
 from rlaifv_pl.metrics.judged.objhal import ObjHalBenchmark, review_objhal
 from rlaifv_pl.metrics.judged.refomb_judge import Runs, review_refomb
 from rlaifv_pl.metrics.judged.reviews import Judge, Outcome, read_wording
+from rlaifv_pl.metrics.sharing import PARTS_SUFFIX
 
 
 class Asking(TypedDict, total=False):
     """How a judge is asked.
 
     Args:
-        memory: file that keeps reviews by what was asked: what was paid for once is not asked again.
+        memory: file that keeps reviews by what was asked: what was paid for once is not asked again. Unless given,
+            one beside the parts of `out`.
         template: file with another wording of the request, which names the same places in braces; its hash is in the
             judge's name.
     """
@@ -35,7 +37,8 @@ class AskingTwice(TypedDict, total=False):
     """How a judge is asked about answers, then about its review of them.
 
     Args:
-        memory: file that keeps reviews by what was asked: what was paid for once is not asked again.
+        memory: file that keeps reviews by what was asked: what was paid for once is not asked again. Unless given,
+            one beside the parts of `out`.
         template: file with another wording of the first request, with {description}, {question}, {reference} and
             {answer}; its hash is in the judge's name.
         fewer_template: and of the second, with {review}.
@@ -54,7 +57,8 @@ class AskingTwice(TypedDict, total=False):
 def mmhal(responses: str, out: str, judge: Engine, name: str, **asking: Unpack[Asking]) -> None:
     """Have saved answers to MMHal-Bench reviewed, for `rlaifv evaluate --metric mmhal`.
 
-    Figures can be compared under one judge and one wording only; both are in the judge's name.
+    Figures can be compared under one judge and one wording only; both are in the judge's name. Killed anywhere,
+    the same command goes on where it was; several processes share the work, as of `rlaifv respond`.
 
     Args:
         responses: the authors' template with a `model_answer` in each row.
@@ -66,7 +70,7 @@ def mmhal(responses: str, out: str, judge: Engine, name: str, **asking: Unpack[A
     """
     wording = read_wording(mmhal_bench.WORDING, asking.get("template"))
     answers = MmhalBenchmark.load(Path(responses))
-    _show(review_mmhal(answers, _judge(name, judge, asking.get("memory")), wording, Path(out)), out)
+    _show(review_mmhal(answers, _judge(name, judge, asking.get("memory"), out), wording, Path(out)), out)
 
 
 def objhal(
@@ -79,7 +83,8 @@ def objhal(
 ) -> None:
     """Have the objects that saved answers to Object HalBench name listed, for `rlaifv evaluate --metric objhal`.
 
-    Figures can be compared under one judge and one wording only; both are in the judge's name.
+    Figures can be compared under one judge and one wording only; both are in the judge's name. Killed anywhere,
+    the same command goes on where it was; several processes share the work, as of `rlaifv respond`.
 
     Args:
         responses: JSON lines of image_id, question (or prompt) and answer (or text); an answer of three words or less
@@ -93,7 +98,7 @@ def objhal(
     """
     wording = read_wording(object_halbench.WORDING, asking.get("template"))
     answers = ObjHalBenchmark.of_answers(Path(responses), Path(questions) if questions else None)
-    _show(review_objhal(answers, _judge(name, judge, asking.get("memory")), wording, Path(out)), out)
+    _show(review_objhal(answers, _judge(name, judge, asking.get("memory"), out), wording, Path(out)), out)
 
 
 def llava_bench(
@@ -101,7 +106,8 @@ def llava_bench(
 ) -> None:
     """Have saved answers to LLaVA-Bench reviewed, in the wild or COCO, for `rlaifv evaluate --metric llava_bench`.
 
-    Figures can be compared under one judge and one wording only; both are in the judge's name.
+    Figures can be compared under one judge and one wording only; both are in the judge's name. Killed anywhere,
+    the same command goes on where it was; several processes share the work, as of `rlaifv respond`.
 
     Args:
         responses: JSON lines of question_id and text.
@@ -112,7 +118,7 @@ def llava_bench(
         asking: memory, and template with {context}, {question}, {reference} and {answer}.
     """
     wording = read_wording(llava.WORDING, asking.get("template"))
-    who = _judge(name, judge, asking.get("memory"))
+    who = _judge(name, judge, asking.get("memory"), out)
     _show(review_llava_bench(Path(ground_truth), Path(responses), who, wording, Path(out)), out)
 
 
@@ -122,6 +128,7 @@ def refomb(
     """Have saved answers to RefoMB compared with a reference's, for `rlaifv evaluate --metric refomb`.
 
     Figures can be compared under one judge, one wording and one reference only; judge and wording are in its name.
+    Killed anywhere, the same command goes on where it was; several processes share the work, as of `rlaifv respond`.
 
     Args:
         responses: JSON lines of image_url, question (or prompt) and answer (or text).
@@ -137,12 +144,12 @@ def refomb(
         runs=asking.get("runs", 3),
         seed=asking.get("seed", 0),
     )
-    who = _judge(name, judge, asking.get("memory"))
+    who = _judge(name, judge, asking.get("memory"), out)
     _show(review_refomb(Path(ground_truth), Path(responses), who, how, Path(out)), out)
 
 
-def _judge(name: str, engine: Engine, memory: str | None) -> Judge:
-    return Judge(name=name, engine=engine, memory=Path(memory) if memory else None)
+def _judge(name: str, engine: Engine, memory: str | None, out: str) -> Judge:
+    return Judge(name=name, engine=engine, memory=Path(memory or f"{out}{PARTS_SUFFIX}/memory"))
 
 
 def _show(outcome: Outcome | None, out: str) -> None:

@@ -115,6 +115,14 @@ def test_nothing_is_paid_for_twice_but_what_had_no_review(answers, tmp_path):
     assert len(third.asked) == 4 and len(judges) == 2
 
 
+def test_the_same_command_asks_only_what_had_no_review(answers, tmp_path):
+    for expected in (list(RATINGS), ["unclear"]):
+        engine = Judge()
+        mmhal(str(answers), str(tmp_path / "out.json"), judge=engine, name="d")
+        assert [text for text in RATINGS if any(f"answer: {text}" in one for one in engine.asked)] == expected
+        assert len(engine.asked) == len(expected)
+
+
 def test_a_judge_that_breaks_leaves_no_file(answers, tmp_path):
     with pytest.raises(EngineError):
         reviewed(answers, tmp_path / "out.json", Judge(broken=True))
