@@ -22,7 +22,7 @@ from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.feedback.memory import MemoryFileError
 from rlaifv_pl.metrics import verbs as metrics
 from rlaifv_pl.metrics.files import BenchmarkError
-from rlaifv_pl.metrics.judged.verb import mmhal
+from rlaifv_pl.metrics.judged import verb as judged
 from rlaifv_pl.models.policy import PolicyError
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.preflight.verb import preflight, told
@@ -49,7 +49,13 @@ VERBS: dict[str, Any] = {
     "rounds": {"_help": "runs that make their own shards", "status": status},
     "evaluate": metrics.evaluate,
     "respond": metrics.respond,
-    "judge": {"_help": "reviews of saved responses by a language model", "mmhal": mmhal},
+    "judge": {
+        "_help": "reviews of saved responses by a language model",
+        "mmhal": judged.mmhal,
+        "objhal": judged.objhal,
+        "llava_bench": judged.llava_bench,
+        "refomb": judged.refomb,
+    },
     "pope": metrics.pope,
     "report": pages.report,
     "preflight": told,

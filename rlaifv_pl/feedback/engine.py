@@ -51,6 +51,8 @@ class Request:
     """Encoded files, shown in front of the text."""
     where: str = ""
     """What it is about, named in errors."""
+    seed: int = 0
+    """Of a form that is drawn; greedy ones are alike for all seeds."""
 
 
 class Engine(Protocol):

@@ -107,6 +107,10 @@ class Parts:
         """The rows of a part."""
         return [json.loads(line) for line in self._path(number).read_bytes().splitlines()]
 
+    def drop(self, number: int) -> None:
+        """Have a part made anew the next time."""
+        self._path(number).unlink()
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of all parts, in order."""
         for number in range(len(self.slices)):

@@ -14,7 +14,10 @@ from rlaifv_pl.metrics.chair.forms import Variant
 from rlaifv_pl.metrics.chair.ground_truth import read_objects
 from rlaifv_pl.metrics.files import BenchmarkError
 from rlaifv_pl.metrics.hallusion import HallusionBenchmark
+from rlaifv_pl.metrics.judged.llava_bench import LlavaBenchmark
 from rlaifv_pl.metrics.judged.mmhal import MmhalBenchmark
+from rlaifv_pl.metrics.judged.objhal import ObjHalBenchmark
+from rlaifv_pl.metrics.judged.refomb import RefombBenchmark
 from rlaifv_pl.metrics.mme import MmeBenchmark
 from rlaifv_pl.metrics.mmstar import MMStarBenchmark
 from rlaifv_pl.metrics.pope import PopeBenchmark
@@ -22,7 +25,19 @@ from rlaifv_pl.metrics.respond import OWN
 from rlaifv_pl.metrics.table import is_count
 from rlaifv_pl.metrics.vqa import VqaBenchmark
 
-MetricName = Literal["chair", "amber", "pope", "mmstar", "mme", "hallusionbench", "vqa", "mmhal"]
+MetricName = Literal[
+    "chair",
+    "amber",
+    "pope",
+    "mmstar",
+    "mme",
+    "hallusionbench",
+    "vqa",
+    "mmhal",
+    "objhal",
+    "llava_bench",
+    "refomb",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,10 +126,13 @@ OPENED: dict[str, Callable[[Given], Benchmark]] = {
     "hallusionbench": lambda given: HallusionBenchmark.load(given.ground_truth),
     "vqa": lambda given: VqaBenchmark.load(given.ground_truth),
     "mmhal": lambda given: MmhalBenchmark.load(given.responses),
+    "objhal": lambda given: ObjHalBenchmark.load(given.responses, read_objects(given.ground_truth, "C")),
+    "llava_bench": lambda given: LlavaBenchmark.load(given.responses),
+    "refomb": lambda given: RefombBenchmark.load(given.responses),
 }
 """How each benchmark is opened, to measure responses."""
 
-ASKED = OPENED | {"chair": _all_images}
+ASKED = OPENED | {"chair": _all_images, "objhal": lambda given: ObjHalBenchmark.load(given.ground_truth)}
 """And how to be answered."""
 
 SUFFIXES = {

@@ -11,9 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.progress import track
-
 from rlaifv_pl.data.manifest import hash_file
 from rlaifv_pl.feedback.engine import Engine, Sampling
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
@@ -21,11 +18,11 @@ from rlaifv_pl.feedback.parts import PATIENCE_SECONDS, Parts, Row, Share
 from rlaifv_pl.metrics.benchmark import Benchmark, Item
 from rlaifv_pl.metrics.chair.ground_truth import image_key
 from rlaifv_pl.metrics.files import BenchmarkError
+from rlaifv_pl.metrics.sharing import PARTS_SUFFIX, make_share
 from rlaifv_pl.records import Sample
 
 OWN = "{prompt}"
 """Stands in a wording for the prompt of the item."""
-PARTS_SUFFIX = ".parts"
 _BETWEEN = "images"
 """Folder that some benchmarks put between a name's folder and its file."""
 
@@ -131,11 +128,7 @@ def respond_to(benchmark: Benchmark, responder: Responder, out: Path, share: Sha
         for sample, (text,) in zip(samples, texts, strict=True):
             yield {"key": sample.key, "completion": text}
 
-    mine = range(share.rank, len(parts.slices), share.of)
-    is_shown = share.rank == 0 and not all(map(parts.is_made, mine))
-    steps = parts.make(answer, share)
-    for _ in track(steps, "respond", len(mine), console=Console(stderr=True), disable=not is_shown):
-        pass
+    make_share(parts, answer, "respond")
     engine.release()
     if share.rank == 0:
         parts.wait(PATIENCE_SECONDS)

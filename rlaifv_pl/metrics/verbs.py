@@ -18,7 +18,10 @@ from rlaifv_pl.metrics.pope_builder import Strategy, build_pope
 from rlaifv_pl.metrics.respond import OWN, Responder, respond_to
 from rlaifv_pl.metrics.table import is_count
 
-_SELF_CONTAINED = ("mmstar", "mme", "hallusionbench", "mmhal")
+_OF_REVIEWS = ("mmhal", "llava_bench", "refomb")
+"""Benchmarks whose figures are of a judge's reviews alone."""
+_JUDGED = (*_OF_REVIEWS, "objhal")
+_SELF_CONTAINED = ("mmstar", "mme", "hallusionbench", *_OF_REVIEWS)
 """Benchmarks whose official responses hold the right answers as well."""
 
 
@@ -52,10 +55,11 @@ def evaluate(
         responses: in the official format. chair: JSON lines of image_id and caption; amber: a list of id and
             response; pope: JSON lines of question and answer; mmstar: a workbook with index and prediction; mme: a
             directory of files with a prediction at the end of each line; hallusionbench: its JSON with
-            model_prediction; vqa: a list of question_id and answer; mmhal: reviews that `rlaifv judge` wrote.
+            model_prediction; vqa: a list of question_id and answer; mmhal, objhal, llava_bench and refomb: reviews that
+            `rlaifv judge` wrote, llava_bench and refomb also those of the authors' scripts.
         ground_truth: official files. chair: JSON of image to classes, or a directory of COCO's instances and
-            captions; amber: its directory `data`; pope: a file of questions; vqa: annotations. mmstar, mme and
-            hallusionbench: only if the responses do not hold the answers.
+            captions, and objhal the same; amber: its directory `data`; pope: a file of questions; vqa: annotations.
+            mmstar, mme and hallusionbench: only if the responses do not hold the answers.
         out: JSON file to write the figures to.
         model: who answers first, as `rlaifv respond` does; `responses` is then what is written.
         rules: options that only some benchmarks have, and what else is written.
@@ -101,7 +105,7 @@ def respond(metric: MetricName, ground_truth: str, out: str, model: Responder) -
     Args:
         metric: the benchmark.
         ground_truth: official files, as of `rlaifv evaluate`, which hold the prompts; vqa: a directory of questions
-            and annotations; mmhal: the authors' template; chair: every image of it is described.
+            and annotations; mmhal: the authors' template; chair: every image of it is described; others: questions.
         out: responses to write, in the official format: JSON, JSON lines, a workbook (mmstar) or a directory (mme).
         model: who answers, and what it is shown.
 
@@ -143,10 +147,12 @@ def _respond(metric: str, ground_truth: str, out: str, model: Responder) -> bool
 def _check(metric: str, ground_truth: str | None, model: Responder | None, rules: Rules) -> None:
     """That each option is given where it means something, and nowhere else."""
     check_rules(metric, rules.get("variant"), rules.get("similarity"))
-    if metric == "mmhal" and model is not None:
-        raise BenchmarkError("figures of mmhal are of reviews: `rlaifv respond`, then `rlaifv judge mmhal`")
-    if metric == "mmhal" and ground_truth is not None:
-        raise BenchmarkError("reviews of mmhal hold what is right: leave --ground_truth out")
+    if metric in _JUDGED and model is not None:
+        raise BenchmarkError(
+            f"figures of {metric} are of reviews: `rlaifv respond`, then `rlaifv judge {metric}`"
+        )
+    if metric in _OF_REVIEWS and ground_truth is not None:
+        raise BenchmarkError(f"reviews of {metric} hold what is right: leave --ground_truth out")
     if ground_truth is None and model is not None:
         raise BenchmarkError(f"what a model is asked is in the files of {metric}: give --ground_truth")
     if ground_truth is None and metric not in _SELF_CONTAINED:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from importlib.util import find_spec
@@ -529,6 +530,14 @@ def test_a_draft_that_holds_ends_the_asking(server):
     server.plan = lambda body, time: says(UNHELD["cut"]) if body["seed"] == 0 else None
     (found,) = engine(server).fill(requests(1), Form)
     assert found is not None and [body["seed"] for body in server.bodies] == [0, 1]
+
+
+def test_a_form_is_drawn_by_its_requests_seed(server):
+    server.plan = lambda body, time: says(UNHELD["cut"]) if body["seed"] == 70 else None
+    asked = [replace(requests(1)[0], seed=seed) for seed in (0, 70, 90)]
+    found = engine(server, fill_temperature=0.5).fill(asked, Form)
+    assert sorted(body["seed"] for body in server.bodies) == [0, 70, 71, 90]
+    assert len({tuple(form.words) for form in found}) == 3
 
 
 def test_fields_are_added_replaced_and_left_out(server):

@@ -37,6 +37,15 @@ def test_rows_come_back_in_order_whatever_characters_they_hold(tmp_path):
     assert sorted(map(os.path.basename, files(tmp_path))) == [f"part-00000{n}.jsonl" for n in range(4)]
 
 
+def test_a_part_that_is_dropped_is_made_anew(tmp_path):
+    work = parts(tmp_path)
+    list(work.make(squares))
+    work.drop(1)
+    asked = []
+    list(work.make(lambda some: asked.append(some) or squares(some)))
+    assert asked == [range(3, 6)] and list(work.rows()) == list(squares(range(COUNT)))
+
+
 def test_work_over_no_records_has_no_parts(tmp_path):
     work = parts(tmp_path, count=0)
     assert list(work.make(squares)) == [] and list(work.rows()) == []

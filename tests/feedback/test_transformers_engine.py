@@ -202,6 +202,19 @@ def test_a_form_is_filled_or_honestly_left_empty(base, monkeypatch):
     assert first == Colour(colour="red") and second is None
 
 
+def test_a_form_that_is_drawn_again_is_drawn_by_its_requests_seed(base, monkeypatch):
+    drawn = []
+
+    def sample(asked, seeds, sampling):
+        drawn.append((seeds[0][0], sampling.temperature))
+        return [["no"]]
+
+    monkeypatch.setattr(base._live, "sample", sample)
+    base._live.fill([Request("a"), Request("a", seed=9)], Colour)
+    assert [temperature for _, temperature in drawn] == [0, 0.7, 0.7] * 2
+    assert len({seed for seed, _ in drawn}) == 6
+
+
 def test_low_mass_is_counted(base, prompts):
     claim = Claim(text="", question="", start=0, end=0)
     from rlaifv_pl.records import Verdict

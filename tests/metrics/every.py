@@ -1,9 +1,15 @@
 """One metric of each kind with a completion for each of its items: what laws of all metrics are tested on."""
 
+import json
+
 from rlaifv_pl.metrics.amber.count import Shown, Vocabulary
 from rlaifv_pl.metrics.amber.metric import Amber, Question
 from rlaifv_pl.metrics.chair.metric import Chair
 from rlaifv_pl.metrics.hallusion import HallusionBench
+from rlaifv_pl.metrics.judged.llava_bench import LlavaBench
+from rlaifv_pl.metrics.judged.mmhal import MMHal
+from rlaifv_pl.metrics.judged.objhal import ObjHal
+from rlaifv_pl.metrics.judged.refomb import RefoMB
 from rlaifv_pl.metrics.mme import MME, MmeQuestion
 from rlaifv_pl.metrics.mmstar import MMStar
 from rlaifv_pl.metrics.pope import Pope
@@ -44,5 +50,18 @@ def metrics() -> dict[str, tuple[TableMetric, list[str]]]:
         "vqa": (
             VQA([["red"] * n + ["blue"] * (10 - n) for n in range(SIZE)]),
             ["red"] * 4 + ["blue", "green", "red"],
+        ),
+        "mmhal": (MMHal(["a"] * 4 + ["b"] * 3, "d"), [f"Rating: {n}" for n in range(SIZE)]),
+        "objhal": (
+            ObjHal([{"dog"}] * SIZE, "d"),
+            [json.dumps({"objects": text.split(), "answer": text}) for text in CAPTIONS],
+        ),
+        "llava_bench": (
+            LlavaBench(["a"] * 4 + ["b"] * 3, "d"),
+            [f"{9 - n % 2} {n + 1.5}" for n in range(SIZE)],
+        ),
+        "refomb": (
+            RefoMB([0, 0, 0, 0, 1, 1, 1], list("ababaab"), "d"),
+            ["1 1", "0 -1", "-1 0", "1", "0 0", "1 -1", "-1 1"],
         ),
     }

@@ -59,7 +59,7 @@ class Call:
         if time == 0:
             return self
         warm = max(self.body.get("temperature", 0), AGAIN_TEMPERATURE)
-        return Call({**self.body, "seed": time, "temperature": warm}, self.where)
+        return Call({**self.body, "seed": self.body.get("seed", 0) + time, "temperature": warm}, self.where)
 
     def _shown(self, show: Callable[[bytes], str]) -> dict[str, Any]:
         return json.loads(json.dumps(self.body, default=show))

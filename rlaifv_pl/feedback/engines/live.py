@@ -98,7 +98,9 @@ class LiveEngine:
         )
         for draft in range(self.fill_tries):
             sampling = Sampling(n=1, temperature=0.7 * (draft > 0), max_new_tokens=self.fill_tokens)
-            ((text,),) = self.sample([asked], [[derive("fill", request.text, draft)]], sampling)
+            ((text,),) = self.sample(
+                [asked], [[derive("fill", request.text, request.seed + draft)]], sampling
+            )
             try:
                 return form.model_validate_json(text[text.find("{") : text.rfind("}") + 1])
             except ValidationError:

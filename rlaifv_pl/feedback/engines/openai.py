@@ -177,7 +177,9 @@ class OpenAIEngine:
             how["response_format"] = {"type": "json_object"}
         if self.structured != "json_schema":
             requests = [told(one, form) for one in requests]
-        calls = [self._call(asking(one), one.where, self.fill_tokens, seed=0, **how) for one in requests]
+        calls = [
+            self._call(asking(one), one.where, self.fill_tokens, seed=one.seed, **how) for one in requests
+        ]
         kept = self._ask(calls, lambda choice: filled(choice, form), self.fill_tries)
         return [None if json is None else form.model_validate_json(json) for json in kept]
 

@@ -5,7 +5,6 @@ wording can be compared."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +13,10 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from rlaifv_pl.data.atomic import atomic_file
-from rlaifv_pl.data.manifest import hash_json
-from rlaifv_pl.feedback.engine import Engine, Request
-from rlaifv_pl.feedback.memory import Memory
+from rlaifv_pl.feedback.engine import Request
 from rlaifv_pl.metrics.benchmark import Item, check_keys
-from rlaifv_pl.metrics.files import BenchmarkError, Row, read_rows
+from rlaifv_pl.metrics.files import Row, read_rows
+from rlaifv_pl.metrics.judged.reviews import Fields, Judge, Outcome, judge_of, made_reviews, worded
 from rlaifv_pl.metrics.table import TableMetric, answered, percent
 
 HIGHEST = 6
@@ -144,13 +142,8 @@ class MmhalBenchmark:
         Raises:
             BenchmarkError: nobody, or more than one, has reviewed the answers.
         """
-        judges = sorted({row.get(str, "judge") for row in self.rows if "judge" in row.fields})
-        if len(judges) != 1:
-            raise BenchmarkError(
-                f"{self.rows[0].where}: expected reviews of one judge, got {judges or 'none'}. "
-                "`rlaifv judge` adds them."
-            )
-        return MMHal([row.get(str, "question_type") for row in self.rows], judges[0])
+        judge = judge_of(self.rows, "rating")
+        return MMHal([row.get(str, "question_type") for row in self.rows], judge)
 
     def read(self, path: Path) -> dict[int, str]:
         """A judge's ratings, as `rlaifv judge` saves them; rows that it could not judge are left out."""
@@ -171,56 +164,43 @@ class MmhalBenchmark:
         _save(path, rows)
 
 
-@dataclass(frozen=True, kw_only=True)
-class MmhalJudge:
-    """A model that reviews answers.
+def review_mmhal(answers: MmhalBenchmark, judge: Judge, wording: str, out: Path) -> Outcome | None:
+    """Save the template with `review`, `rating` and `judge` in each row that has been reviewed.
 
     Args:
-        name: that the figures bear, with a hash of all that decides the reviews behind it.
-        engine: the model; it is shown no image.
-        wording: what it is asked, see `WORDING`.
-        memory: file that keeps reviews, so that none is paid for twice.
+        wording: see `WORDING`.
+
+    Returns:
+        how it went; None in a process that only helped the first one.
+
+    Raises:
+        BenchmarkError: a row has no answer.
     """
+    asked = [Request(_request(row, wording), where=row.where) for row in answers.rows]
+    signature = judge.signature(wording)
 
-    name: str
-    engine: Engine
-    wording: str = WORDING
-    memory: Path | None = None
+    def make(some: range) -> list[Fields | None]:
+        forms = judge.ask([asked[number] for number in some], Review)
+        return [
+            one and {"review": one.explanation, "rating": one.rating, "judge": signature} for one in forms
+        ]
 
-    def review(self, answers: MmhalBenchmark, out: Path) -> int:
-        """Save the template with `review`, `rating` and `judge` in each row that has a `model_answer`.
-
-        Returns:
-            How many answers have none, because the model gave none that holds; it is asked again the next time.
-
-        Raises:
-            BenchmarkError: a row has no answer.
-        """
-        asked = [Request(_request(row, self.wording), where=row.where) for row in answers.rows]
-        keys = [hash_json(["mmhal", self.engine.identity, request.text]) for request in asked]
-        memory = Memory(self.memory or ":memory:")
-        known = memory.get(sorted(set(keys)))
-        missing = {key: request for key, request in zip(keys, asked, strict=True) if key not in known}
-        filled = zip(missing, self.engine.fill(list(missing.values()), Review), strict=True)
-        new = {
-            key: {"review": one.explanation, "rating": one.rating} for key, one in filled if one is not None
-        }
-        memory.put(new)
-        known |= new
-        judge = f"{self.name}_{hash_json([self.engine.identity, self.wording])[:8]}"
-        reviews = [{**known[key], "judge": judge} if key in known else {} for key in keys]
-        _save(out, [{**row.fields, **said} for row, said in zip(answers.rows, reviews, strict=True)])
-        return sum(not said for said in reviews)
+    recipe = {"judge": signature, "asked": [request.text for request in asked]}
+    if (reviews := made_reviews(out, recipe, len(asked), make)) is None:
+        return None
+    _save(out, [{**row.fields, **(said or {})} for row, said in zip(answers.rows, reviews, strict=True)])
+    return Outcome(signature, len(reviews), reviews.count(None))
 
 
 def _request(row: Row, wording: str) -> str:
     contents = row.get(list, "image_content")
-    return wording.format(
-        contents=", ".join(map(str, contents)),
-        question=row.get(str, "question"),
-        right=row.get(str, "gt_answer"),
-        answer=row.get(str, "model_answer"),
-    )
+    fields = {
+        "contents": ", ".join(map(str, contents)),
+        "question": row.get(str, "question"),
+        "right": row.get(str, "gt_answer"),
+        "answer": row.get(str, "model_answer"),
+    }
+    return worded(wording, fields)
 
 
 def _save(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

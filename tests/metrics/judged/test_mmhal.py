@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -9,14 +10,16 @@ import torch
 
 from rlaifv_pl.feedback.engine import EngineError, Form, Request
 from rlaifv_pl.metrics.files import BenchmarkError
+from rlaifv_pl.metrics.judged import mmhal as bench
 from rlaifv_pl.metrics.judged.mmhal import (
     MMHal,
     MmhalBenchmark,
-    MmhalJudge,
     Review,
     mmhal_figures,
     read_rating,
+    review_mmhal,
 )
+from rlaifv_pl.metrics.judged.reviews import Judge as ReviewJudge
 from rlaifv_pl.metrics.judged.verb import mmhal
 from rlaifv_pl.metrics.verbs import evaluate
 from rlaifv_pl.verbs import main
@@ -71,7 +74,7 @@ def answers(tmp_path):
 def test_reviews_become_figures_that_bear_the_judges_name(answers, tmp_path, capsys):
     """Ratings 6, 2 and 4; the fourth answer has none: mean 4, one of three below 3, informativeness (3 + 2 + 1) / 9."""
     mmhal(str(answers), str(tmp_path / "reviews.json"), judge=Judge(), name="dictionary")
-    assert "answers without one: 1" in capsys.readouterr().out
+    assert re.search(r"without a review\D+1\b", capsys.readouterr().out)
     report = evaluate("mmhal", str(tmp_path / "reviews.json"), out=str(tmp_path / "O.json"))
     assert (report["score"], report["hallucination"]) == (4, pytest.approx(100 / 3))
     assert report["informativeness"] == pytest.approx(600 / 9)
@@ -85,33 +88,44 @@ def test_reviews_become_figures_that_bear_the_judges_name(answers, tmp_path, cap
 
 def test_the_command_line_names_a_judge_by_its_class(answers, tmp_path, capsys):
     files = ["--responses", str(answers), "--out", str(tmp_path / "reviews.json")]
-    main(["judge", "mmhal", *files, "--name", "d", "--judge", "tests.metrics.test_mmhal.Judge"])
-    assert "answers without one: 1" in capsys.readouterr().out
+    main(["judge", "mmhal", *files, "--name", "d", "--judge", "tests.metrics.judged.test_mmhal.Judge"])
+    assert re.search(r"without a review\D+1\b", capsys.readouterr().out)
     main(["evaluate", "--metric", "mmhal", "--responses", str(tmp_path / "reviews.json")])
     assert "mmhal_by_d_" in capsys.readouterr().out
 
 
+def reviewed(answers, out, engine, wording=bench.WORDING, memory=None) -> int:
+    """How many answers lack a review."""
+    judge = ReviewJudge(name="d", engine=engine, memory=memory)
+    return review_mmhal(MmhalBenchmark.load(answers), judge, wording, out).lacking
+
+
 def test_nothing_is_paid_for_twice_but_what_had_no_review(answers, tmp_path):
-    benchmark, first = MmhalBenchmark.load(answers), Judge()
-    settings = {"name": "d", "memory": tmp_path / "memory"}
-    assert MmhalJudge(engine=first, **settings).review(benchmark, tmp_path / "one.json") == 1
+    memory, first = tmp_path / "memory", Judge()
+    assert reviewed(answers, tmp_path / "one.json", first, memory=memory) == 1
     assert len(first.asked) == 4 and all("It is red." in text and "Door, Cat" in text for text in first.asked)
     second = Judge()
-    MmhalJudge(engine=second, **settings).review(benchmark, tmp_path / "two.json")
+    reviewed(answers, tmp_path / "two.json", second, memory=memory)
     assert len(second.asked) == 1 and "unclear" in second.asked[0]
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
     third = Judge()
     wording = "{contents} {question} {right} answer: {answer}"
-    MmhalJudge(engine=third, wording=wording, **settings).review(benchmark, tmp_path / "three.json")
+    reviewed(answers, tmp_path / "three.json", third, wording, memory)
     judges = {json.loads((tmp_path / f"{name}.json").read_text())[0]["judge"] for name in ("one", "three")}
     assert len(third.asked) == 4 and len(judges) == 2
 
 
+def test_the_same_command_asks_only_what_had_no_review(answers, tmp_path):
+    for expected in (list(RATINGS), ["unclear"]):
+        engine = Judge()
+        mmhal(str(answers), str(tmp_path / "out.json"), judge=engine, name="d")
+        assert [text for text in RATINGS if any(f"answer: {text}" in one for one in engine.asked)] == expected
+        assert len(engine.asked) == len(expected)
+
+
 def test_a_judge_that_breaks_leaves_no_file(answers, tmp_path):
     with pytest.raises(EngineError):
-        MmhalJudge(name="d", engine=Judge(broken=True)).review(
-            MmhalBenchmark.load(answers), tmp_path / "out.json"
-        )
+        reviewed(answers, tmp_path / "out.json", Judge(broken=True))
     assert not (tmp_path / "out.json").exists()
 
 
