@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -86,7 +87,7 @@ def write_responses(home: Path) -> None:
 
 def run(command: str, monkeypatch) -> None:
     """What the shell would do, without the seconds that each new process takes to import torch."""
-    words = command.split()
+    words = shlex.split(command)
     monkeypatch.setattr(sys, "argv", words[1:] if words[0] == "python" else words)
     (cli.main if words[0] == "python" else verbs.main)()
 
