@@ -23,6 +23,7 @@ CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {FEEDBACK, *AT_SCALE})
 LAYERS = {
     "lora.yaml": ["--config", "configs/dpo.yaml"],
     "held_out.yaml": ["--config", "configs/dpo.yaml"],
+    "tiny.yaml": ["--config", "configs/dpo.yaml"],
     "rounds_nsft.yaml": ["--config", "configs/rounds.yaml"],
     "ddp.yaml": ["--config", "configs/dpo.yaml"],
     "fsdp.yaml": ["--config", "configs/dpo.yaml"],

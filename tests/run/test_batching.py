@@ -148,8 +148,8 @@ def test_a_sample_that_no_batch_can_hold_is_named(family_dir, shards, tmp_path):
 def test_the_survey_is_made_once_for_each_reading(family_dir, shards, tmp_path, monkeypatch):
     from rlaifv_pl.data import survey
 
-    measured, measure = [], survey._measure
-    monkeypatch.setattr(survey, "_measure", lambda *a: measured.append(a[0].key) or measure(*a))
+    measured, measure = [], survey.measure
+    monkeypatch.setattr(survey, "measure", lambda *a: measured.append(a[0].key) or measure(*a))
     before = set(shards.glob("sizes-*"))
     data = {"batch_size": None, "max_tokens": 151, "num_workers": 0}
     options = ["--model.max_length", "900"]

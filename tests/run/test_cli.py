@@ -220,7 +220,13 @@ def test_objectives_optimisers_and_losses_are_exchanged_by_a_config(capsys, conf
 def test_the_printed_config_is_complete_and_reads_back_as_itself(capsys, config, tmp_path):
     read = printed(capsys, "--config", config())
     assert set(read) >= {"seed_everything", "trainer", "model", "data", "checkpoint", "export"}
-    assert set(read["checkpoint"]) == {"every_n_train_steps", "train_time_interval", "keep"}
+    assert set(read["checkpoint"]) == {
+        "every_n_train_steps",
+        "train_time_interval",
+        "keep",
+        "monitor",
+        "mode",
+    }
     assert read["trainer"]["use_distributed_sampler"] is False
     assert read["trainer"]["reload_dataloaders_every_n_epochs"] == 1
     assert {"schedule", "warmup", "reference", "losses", "max_length"} <= set(read["model"]["init_args"])
