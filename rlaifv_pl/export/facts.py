@@ -25,6 +25,8 @@ PACKAGES = ("rlaifv-pl", "torch", "lightning", "transformers", "peft", "tokenize
 """Whose versions a card names."""
 HELD_OUT = "held_out/figures.json"
 """Of a run: figures of held-out benchmarks over its steps."""
+Ends = dict[str, Mapping[str, Any]]
+"""By name of a held-out benchmark: metric, and the first and last figures with their steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +74,7 @@ class Facts:
     shards: list[Shards]
     rounds: list[Mapping[str, Any]]
     """Rows of `summary_rows`."""
-    held_out: Mapping[str, Mapping[str, Any]]
-    """By name: metric, and the first and last figures with their steps."""
+    held_out: Ends
     environment: Mapping[str, Any]
     hashes: Mapping[str, str]
     """SHA-256 of files of the export, and of the run's config."""
@@ -162,7 +163,7 @@ def rounds_of(run: RunFiles) -> list[Mapping[str, Any]]:
     return [dict(row) for row in summary_rows(run.ledger)] if len(run.ledger) > 1 else []
 
 
-def held_out_of(run: Path, step: int | None) -> dict[str, Mapping[str, Any]]:
+def held_out_of(run: Path, step: int | None) -> Ends:
     """First and last figures of each held-out benchmark.
 
     Args:
@@ -172,7 +173,7 @@ def held_out_of(run: Path, step: int | None) -> dict[str, Mapping[str, Any]]:
     Raises:
         ReportError: the file is damaged.
     """
-    path, found = run / HELD_OUT, {}
+    path, found = run / HELD_OUT, Ends()
     if not path.is_file():
         return {}
     try:
