@@ -14,6 +14,7 @@ from lightning.fabric.utilities.throughput import get_available_flops
 
 from rlaifv_pl.data.shards import ShardSet, ShardWriter
 from rlaifv_pl.models.flops import FlopMeter
+from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.preflight.memory import Situation, in_shapes
 from rlaifv_pl.preflight.shapes import Shape
 from rlaifv_pl.rounds.ledger import Ledger
@@ -137,7 +138,7 @@ class Estimate:
         return tokens * self.flops_per_token / (self.peak * self.mfu) if self.peak else None
 
 
-def estimate(module, now: Situation, tflops: float | None, mfu: float) -> Estimate:
+def estimate(module: AlignmentModule, now: Situation, tflops: float | None, mfu: float) -> Estimate:
     """Out of the FLOPs of a batch, which are counted on shapes."""
     module = in_shapes(module, now.spread)
     meter = FlopMeter(module.policy)

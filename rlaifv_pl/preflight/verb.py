@@ -129,7 +129,7 @@ class _Look:
 
     def _rounds(self, rounds: Rounds) -> None:
         """Of runs that make their own shards: of pairs that a trial makes, or of the longest that there could be."""
-        run = SimpleNamespace(max_epochs=self.trainer["max_epochs"], datamodule=self.data)
+        run: Any = SimpleNamespace(max_epochs=self.trainer["max_epochs"], datamodule=self.data)
         check_rounds(run, self.module, rounds.epochs, rounds.refresh)
         prompts, count = self._open(rounds.prompts, "rounds.prompts"), run.max_epochs // rounds.epochs
         each = rounds.prompts_per_round or len(prompts) // count
@@ -179,7 +179,7 @@ class _Look:
             return
         tokens = seen.column("rows" if self.layout == "rows" else "tree")
         try:
-            check_room(data.room, _Part(samples, seen.numbers), tokens)
+            check_room(data.room, lambda place: samples.where(seen.numbers[place]), tokens)
         except BadSample as error:
             found.problems.append(str(error))
         count = len(samples) if pairs is None else pairs
@@ -284,14 +284,3 @@ def _of_rounds(time: dict[str, Any], timed: trial.Timed, prompts: int, count: in
         "seconds of training a round": training / count,
         "seconds in all": feedback * count + training,
     }
-
-
-class _Part:
-    """Samples of a set by their place in a survey."""
-
-    def __init__(self, samples: ShardSet, numbers: Sequence[int]) -> None:
-        self.samples, self.numbers = samples, numbers
-
-    def where(self, place: int) -> str:
-        """Shard and key."""
-        return self.samples.where(self.numbers[place])
