@@ -7,7 +7,7 @@ checkpoint never overrules the config, and an error is one message instead of a 
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from jsonargparse import Namespace, set_parsing_settings
@@ -196,7 +196,10 @@ def main(args: ArgsType = None) -> CLI:
     return start(CLI, args)
 
 
-def start(kind: type[CLI], args: ArgsType = None) -> CLI:
+Kind = TypeVar("Kind", bound=CLI)
+
+
+def start(kind: type[Kind], args: ArgsType = None) -> Kind:
     """As `main`, with a kind of command line that may do less with what it has put together."""
     hush()
     OmegaConf.register_resolver("shipped", lambda name: str(shipped(name)), replace=True)

@@ -1,10 +1,15 @@
-"""The DataModule that a trainer was given, by its type."""
+"""What Lightning attaches to a trainer without declaring it, by its type."""
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 
 
 def datamodule_of(trainer: Trainer) -> AlignmentDataModule:
-    """The run's DataModule, which Lightning attaches without declaring it."""
+    """The run's DataModule."""
     return trainer.datamodule  # type: ignore[attr-defined]
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """Those of the run, in the order in which they are called; the trainer's own list."""
+    return trainer.callbacks  # type: ignore[attr-defined]

@@ -213,7 +213,7 @@ class AlignmentDataModule(L.LightningDataModule):
         survey = Survey(samples, module.reading, module.collator(self.on_bad_sample), self.num_workers)
         survey.make(self.trainer)
         sizes = survey.sizes(module.policy.layout)
-        check_room(self.room, samples, sizes.tokens)
+        check_room(self.room, samples.where, sizes.tokens)
         return sizes if self.group_by else sizes._replace(prompt=np.arange(len(samples)))
 
     def _how(self, samples: ShardSet) -> dict[str, Any]:
@@ -267,8 +267,13 @@ def expected(shards: Shards | None, name: str) -> Shards:
     return shards
 
 
-def check_room(room: Room, samples: ShardSet, tokens: np.ndarray) -> None:
+def check_room(room: Room, where: Callable[[int], str], tokens: np.ndarray) -> None:
     """Refuse samples that are larger than what a device takes at a time.
+
+    Args:
+        room: of a device.
+        where: tells where a sample lies, by its number.
+        tokens: (n,) of each sample.
 
     Raises:
         BadSample: the largest is.
@@ -277,7 +282,7 @@ def check_room(room: Room, samples: ShardSet, tokens: np.ndarray) -> None:
         largest = int(tokens.argmax())
         raise BadSample(
             Reason.TOO_LONG,
-            samples.where(largest),
+            where(largest),
             f"{tokens[largest]} tokens, and data.max_tokens allows a device {room.tokens}",
         )
 

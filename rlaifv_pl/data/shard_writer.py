@@ -78,7 +78,6 @@ class ShardWriter:
         self.directory = Path(out_dir)
         self.recipe = dict(self.recipe)
         self.recipe_hash = hash_json(self.recipe)
-        self.parents = tuple(self.parents)
         self.manifest: Manifest | None = None
         """Set once the shards are finished."""
         self._shards: list[ShardInfo] = []
@@ -148,7 +147,7 @@ class ShardWriter:
             recipe=self.recipe,
             recipe_hash=self.recipe_hash,
             round=self.round,
-            parents=self.parents,
+            parents=tuple(self.parents),
             versions=package_versions(),
             notes=self._notes,
             schema_version=LINKED_VERSION if self._shared else SCHEMA_VERSION,

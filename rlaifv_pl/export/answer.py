@@ -102,11 +102,18 @@ def _open(model: str, is_run: bool, how: How) -> Engine:
 
 
 def _best_of(model: str, reference: str, n: int, how: How) -> BestOfN:
-    draws = {"temperature": how.get("temperature", 1.0), "seed": how.get("seed", 0)}
     dtype, aligned = how.get("dtype", "float32"), how.get("aligned", model)
     engine = None if aligned == model else TransformersEngine(path=model, dtype=dtype)
     try:
-        return BestOfN(aligned=aligned, reference=reference, engine=engine, n=n, dtype=dtype, **draws)
+        return BestOfN(
+            aligned=aligned,
+            reference=reference,
+            engine=engine,
+            n=n,
+            temperature=how.get("temperature", 1.0),
+            seed=how.get("seed", 0),
+            dtype=dtype,
+        )
     except ValueError as error:
         raise EngineError(str(error)) from error
 

@@ -26,7 +26,7 @@ class ExportPolicy(Checkpoint):  # Lightning calls these last: its card tells of
         self.at_end = at_end
 
     def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
-        if not self.at_end or trainer.fast_dev_run:
+        if not self.at_end or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         model = pl_module.policy.model
         if slicing_of(trainer) is not None:

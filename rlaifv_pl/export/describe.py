@@ -51,7 +51,7 @@ def describe(origin: Origin) -> Finish:
 
 def _facts(origin: Origin, out: Path, reload: Reload) -> tuple[of.Facts, Mapping[str, Any]]:
     run, read_warnings = _tried(lambda: read_run(origin.run), RunFiles(path=origin.run), origin.run)
-    held_out, more = _tried(lambda: of.held_out_of(origin.run, origin.step), {}, origin.run)
+    held_out, more = _tried(lambda: of.held_out_of(run, origin.step), of.Ends(), origin.run)
     warnings = [*read_warnings, *more]
     is_adapter = of.is_adapter(out)
     if not reload.is_trained:

@@ -1,16 +1,14 @@
 """The policy of a run's checkpoint answers, without being exported first."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from rlaifv_pl.export.checkpoint import checkpoint_path, load_trained
 from rlaifv_pl.feedback.engine import EngineError, Form, Request, Sampling
 from rlaifv_pl.feedback.engines.live import LiveEngine
+from rlaifv_pl.feedback.engines.transformers import own_device
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.policy import load_processor
 from rlaifv_pl.models.vlm import VLM
@@ -68,8 +66,8 @@ class CheckpointEngine:
     @cached_property
     def _live(self) -> LiveEngine:
         found = load_trained(self.run, self._path.stem)
-        own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-        model = VLM(found.model, found.spec.attention).requires_grad_(False).eval().to(self.device or own)
+        device = self.device or own_device()
+        model = VLM(found.model, found.spec.attention).requires_grad_(False).eval().to(device)
         live = LiveEngine(
             model, Chat(load_processor(found.spec)), self.batch_size, self.fill_tokens, self.fill_tries
         )

@@ -1,6 +1,5 @@
 """What is known of an exported model, gathered from the run that made it."""
 
-import json
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -18,13 +17,13 @@ from rlaifv_pl.export.adapter import base_name
 from rlaifv_pl.export.clean import cleaned
 from rlaifv_pl.export.layout import ADAPTER_WEIGHTS, weight_files
 from rlaifv_pl.export.policy import Reload
-from rlaifv_pl.report.run_files import ReportError, RunFiles
+from rlaifv_pl.report.run_files import RunFiles
 from rlaifv_pl.rounds.summary import summary_rows
 
 PACKAGES = ("rlaifv-pl", "torch", "lightning", "transformers", "peft", "tokenizers", "safetensors", "pillow")
 """Whose versions a card names."""
-HELD_OUT = "held_out/figures.json"
-"""Of a run: figures of held-out benchmarks over its steps."""
+Ends = dict[str, Mapping[str, Any]]
+"""By name of a held-out benchmark: metric, and the first and last figures with their steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +71,7 @@ class Facts:
     shards: list[Shards]
     rounds: list[Mapping[str, Any]]
     """Rows of `summary_rows`."""
-    held_out: Mapping[str, Mapping[str, Any]]
-    """By name: metric, and the first and last figures with their steps."""
+    held_out: Ends
     environment: Mapping[str, Any]
     hashes: Mapping[str, str]
     """SHA-256 of files of the export, and of the run's config."""
@@ -162,30 +160,20 @@ def rounds_of(run: RunFiles) -> list[Mapping[str, Any]]:
     return [dict(row) for row in summary_rows(run.ledger)] if len(run.ledger) > 1 else []
 
 
-def held_out_of(run: Path, step: int | None) -> dict[str, Mapping[str, Any]]:
+def held_out_of(run: RunFiles, step: int | None) -> Ends:
     """First and last figures of each held-out benchmark.
 
     Args:
-        run: directory.
+        run: whose they are.
         step: of the exported weights; what came later is left out.
 
     Raises:
         ReportError: the file is damaged.
     """
-    path, found = run / HELD_OUT, {}
-    if not path.is_file():
-        return {}
-    try:
-        for name, entry in json.loads(path.read_bytes()).items():
-            steps = [
-                {"step": int(one["step"]), "figures": dict(one["figures"])}
-                for one in entry["steps"]
-                if step is None or one["step"] <= step
-            ]
-            if steps:
-                found[name] = {"metric": entry["metric"], "ends": [steps[0], steps[-1]]}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ReportError(f"{path}: expected a metric and figures by step of each benchmark") from error
+    found = Ends()
+    for name, entry in run.held_out.items():
+        if steps := [one for one in entry["steps"] if step is None or one["step"] <= step]:
+            found[name] = {"metric": entry["metric"], "ends": [steps[0], steps[-1]]}
     return found
 
 

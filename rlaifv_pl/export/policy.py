@@ -4,7 +4,6 @@ import copy
 import io
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from rlaifv_pl.data.atomic import WriteError, writing
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.export.layout import missing_files
 from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
 from rlaifv_pl.models.policy import plain_model
+from rlaifv_pl.models.reference import frozen
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.records import Sample
 
@@ -69,11 +69,9 @@ def export_policy(
         WriteError: there is no room, or no permission.
     """
     model = model.eval()
-    adapted = model is not plain_model(model)
 
     def write(aside: Path) -> None:
-        merged = copy.deepcopy(model).merge_and_unload() if adapted else model
-        _write(merged, processor, aside)
+        _write(_merged(model), processor, aside)
         if missing := missing_files(aside):
             raise ExportError(f"{aside}: the model cannot be used elsewhere: {'; '.join(missing)}.")
         finish(aside, _check(model, processor, aside))
@@ -105,7 +103,11 @@ def replacing(out: Path, mark: str, write: Callable[[Path], None]) -> Path:
     return out
 
 
-def _write(model: nn.Module, processor: Any, out: Path) -> None:
+def _merged(model: Any) -> PreTrainedModel:
+    return model if model is plain_model(model) else copy.deepcopy(model).merge_and_unload()
+
+
+def _write(model: PreTrainedModel, processor: Any, out: Path) -> None:
     try:
         with writing(out, sum(parameter.nbytes for parameter in model.parameters())):
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -120,8 +122,8 @@ def _write(model: nn.Module, processor: Any, out: Path) -> None:
 
 def _check(model: nn.Module, processor: Any, saved: Path) -> Reload:
     weight = next(model.parameters())
-    again = AutoModelForImageTextToText.from_pretrained(saved, dtype=weight.dtype).to(weight.device).eval()
-    return compare(model, again, (processor, _processor(saved)), saved)
+    again: nn.Module = AutoModelForImageTextToText.from_pretrained(saved, dtype=weight.dtype)
+    return compare(model, again.to(weight.device).eval(), (processor, _processor(saved)), saved)
 
 
 def compare(model: nn.Module, again: nn.Module, processors: tuple[Any, Any], saved: Path) -> Reload:
@@ -164,8 +166,9 @@ def compare(model: nn.Module, again: nn.Module, processors: tuple[Any, Any], sav
 
 @torch.no_grad()
 def _logps(model: nn.Module, batch: Batch, *, adapters: bool = True) -> Tensor:
-    with nullcontext() if adapters else model.disable_adapter():
-        return VLM(model)(batch)
+    policy = VLM(model).eval()
+    with frozen(policy, adapters=adapters):
+        return policy(batch)
 
 
 def is_trained(model: nn.Module) -> bool:

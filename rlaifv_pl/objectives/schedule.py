@@ -36,11 +36,26 @@ def steps_of(trainer: Trainer, epochs: int) -> int:
     Raises:
         ValueError: neither is limited.
     """
-    batches = datamodule_of(trainer).batches_per_epoch()
-    limit = trainer.limit_train_batches
+    batches, limit = datamodule_of(trainer).batches_per_epoch(), trainer.limit_train_batches
+    return updates(batches, limit, trainer.accumulate_grad_batches, trainer.max_steps, epochs)
+
+
+def updates(batches: int, limit: int | float, accumulated: int, max_steps: int, epochs: int) -> int:
+    """Optimiser updates in so many epochs, or up to `max_steps`.
+
+    Args:
+        batches: of a rank and epoch.
+        limit: how many of them are trained on; a share of them, if it is no whole number.
+        accumulated: batches of an update.
+        max_steps: -1 for no limit.
+        epochs: -1 for no limit.
+
+    Raises:
+        ValueError: neither is limited.
+    """
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
-    ends = [end for end in (steps, trainer.max_steps) if end >= 0]
+    steps = math.ceil(batches / accumulated) * epochs
+    ends = [end for end in (steps, max_steps) if end >= 0]
     if not ends:
         raise ValueError("A run without an end has no schedule: set trainer.max_epochs or trainer.max_steps.")
     return min(ends)

@@ -3,10 +3,12 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypedDict, Unpack
 
 import torch
 
 from rlaifv_pl.models.policy import LoRA
+from rlaifv_pl.models.reference import ReferenceMode
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.preflight.memory import Memory, Situation, memory_of
@@ -15,6 +17,18 @@ from rlaifv_pl.preflight.spread import Spread
 
 MANY = 8
 """Devices that are proposed to someone who has one."""
+
+
+class Settings(TypedDict, total=False):
+    """Of `policy`, those that a change may set."""
+
+    dtype: Literal["float32", "bfloat16", "float16"]
+    attention: str
+    freeze_vision: bool
+    freeze_projector: bool
+    freeze: list[str]
+    lora: LoRA
+    gradient_checkpointing: bool
 
 
 @dataclass(frozen=True)
@@ -28,13 +42,13 @@ class Case:
         """Of a device."""
         return memory_of(self.module, self.now)
 
-    def with_policy(self, **changes: object) -> "Case":
+    def with_policy(self, **changes: Unpack[Settings]) -> "Case":
         """With other settings of `policy`."""
         module = copy.copy(self.module)
         module.policy_spec = replace(self.module.policy_spec, **changes)
         return replace(self, module=module)
 
-    def with_reference(self, mode: str) -> "Case":
+    def with_reference(self, mode: ReferenceMode) -> "Case":
         """With another mode of the reference."""
         module = copy.copy(self.module)
         module.reference_mode = mode

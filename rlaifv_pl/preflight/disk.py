@@ -28,7 +28,7 @@ class Disk:
 def of_run(directory: Path, memory: Memory, spread: Spread, keep: int) -> Disk:
     """Checkpoints, each with the trained weights and the optimiser's state: those kept, and the one in writing."""
     trained, state = memory.steady["gradients"], memory.steady["optimiser"]
-    place = existing(directory)
+    place = _existing(directory)
     return Disk(
         place,
         shutil.disk_usage(place).free,
@@ -36,19 +36,17 @@ def of_run(directory: Path, memory: Memory, spread: Spread, keep: int) -> Disk:
     )
 
 
-def beside_shards(directory: Path, targets: float, tower: float) -> Disk:
-    """Sidecars.
+def beside_shards(directory: Path, targets: float) -> Disk:
+    """Log-ps of a cached reference.
 
     Args:
         directory: of the shards.
-        targets: of all samples, if a reference is cached.
-        tower: bytes of the tower features of all samples, if they are kept.
+        targets: of all samples.
     """
-    place = existing(directory)
-    parts = {"log-ps of the reference": round(targets * LOGP), "features of the tower": round(tower)}
-    return Disk(place, shutil.disk_usage(place).free, {name: size for name, size in parts.items() if size})
+    place = _existing(directory)
+    return Disk(place, shutil.disk_usage(place).free, {"log-ps of the reference": round(targets * LOGP)})
 
 
-def existing(path: Path) -> Path:
+def _existing(path: Path) -> Path:
     """The nearest directory on the way to a path that is there."""
     return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())

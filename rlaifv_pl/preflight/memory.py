@@ -1,7 +1,7 @@
 """Memory of a device in training, part by part: the run's own step, on shapes."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,7 @@ from rlaifv_pl.models.policy import load_model
 from rlaifv_pl.models.reference import Reference
 from rlaifv_pl.models.vlm import VLM, Batch, Uncast
 from rlaifv_pl.objectives.base import AlignmentModule
-from rlaifv_pl.preflight.shapes import Held, Shape, counted, size_of, without_values
+from rlaifv_pl.preflight.shapes import Held, Shape, counted, meta_of, size_of, without_values
 from rlaifv_pl.preflight.spread import Spread
 
 CONTEXT = 1_000_000_000
@@ -72,8 +72,7 @@ def memory_of(module: AlignmentModule, now: Situation) -> Memory:
         PolicyError: the policy cannot be made.
     """
     spread, module = now.spread, in_shapes(module, now.spread)
-    models = [module.policy, *([module.reference.copy] if module.reference and module.reference.copy else [])]
-    own = [[*model.parameters(), *model.buffers()] for model in models]
+    own = [[*model.parameters(), *model.buffers()] for model in _models(module)]
     trained = [parameter for parameter in module.policy.parameters() if parameter.requires_grad]
     weights, grads = size_of(own[0]), size_of(trained)
     with _told():
@@ -108,12 +107,17 @@ def in_shapes(module: AlignmentModule, spread: Spread) -> AlignmentModule:
     made.policy = VLM(load_model(spec, empty=True), spec.attention).train()
     mode = module.reference_mode
     made.__dict__["reference"] = Reference(made.policy, mode) if mode in ("live", "adapter_off") else None
-    models = [made.policy, *([made.reference.copy] if made.reference and made.reference.copy else [])]
-    for model in models:
+    for model in _models(made):
         if spread.cast is not None:
             model.to(spread.cast)
-    without_values(models)
+    without_values(_models(made))
     return made
+
+
+def _models(module: AlignmentModule) -> list[VLM]:
+    """The policy, and the reference's copy if there is one."""
+    copied = module.reference.copy if module.reference else None
+    return [module.policy] if copied is None else [module.policy, copied]
 
 
 def _frees(now: Situation) -> bool:
@@ -133,11 +137,11 @@ def _told() -> Iterator[None]:
         ) from error
 
 
-def _optimiser(module: AlignmentModule, trained: list[Tensor]) -> tuple[int, int]:
+def _optimiser(module: AlignmentModule, trained: Sequence[nn.Parameter]) -> tuple[int, int]:
     """Bytes of its state, and the most that a step holds beside it: one is made."""
     optimizer = module.configure_optimizers()
     for parameter in trained:
-        parameter.grad = Shape(torch.empty_like(parameter.meta))
+        parameter.grad = Shape(torch.empty_like(meta_of(parameter)))
     held = Held()
     with counted(held):
         optimizer.step()
@@ -155,7 +159,7 @@ def _is_foreach(module: AlignmentModule) -> bool:
     return "foreach" in settings and settings["foreach"] is not False and not settings.get("fused")
 
 
-def _step(module: AlignmentModule, now: Situation, trained: list[Tensor]) -> int:
+def _step(module: AlignmentModule, now: Situation, trained: Sequence[nn.Parameter]) -> int:
     """The most that forward and backward hold, gradients included unless there are some already."""
     held, hooks = Held(), []
     if _frees(now):
@@ -192,10 +196,9 @@ def _computing(module: AlignmentModule, spread: Spread) -> Iterator[None]:
     if spread.compute is None:
         yield
         return
-    reference = module.reference and module.reference.copy
-    models = [model for model in (module.policy, reference) if model is not None]
+    models = _models(module)
     kept = [(part, dict(part._parameters)) for model in models for part in model.modules()]
-    known: dict[int, Tensor] = {}
+    known: dict[int, nn.Parameter] = {}
     for part, parameters in kept:
         for name, weight in parameters.items():
             if weight is not None:
@@ -212,7 +215,7 @@ def _computing(module: AlignmentModule, spread: Spread) -> Iterator[None]:
 
 
 def _gathered_weight(weight: Tensor, dtype: torch.dtype) -> nn.Parameter:
-    made = nn.Parameter(Shape(weight.meta.to(dtype)), requires_grad=weight.requires_grad)
+    made = nn.Parameter(Shape(meta_of(weight).to(dtype)), requires_grad=weight.requires_grad)
     if weight.requires_grad:
         made.register_post_accumulate_grad_hook(_forget)
     return made

@@ -3,6 +3,7 @@
 import math
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from rlaifv_pl.cli import CLI
 from rlaifv_pl.objectives.checks import RunError
-from rlaifv_pl.objectives.schedule import steps_of
+from rlaifv_pl.objectives.schedule import updates
 from rlaifv_pl.rounds import Rounds
 
 
@@ -135,27 +136,6 @@ def _devices(wanted: Any, here: bool, nodes: int) -> int:
     return int(os.environ.get("WORLD_SIZE", 0)) // nodes or there
 
 
-@dataclass
-class Plan:
-    """Stands in for the trainer where steps are counted."""
-
-    batches: int
-    """Of a rank and epoch."""
-    limit_train_batches: int | float
-    accumulate_grad_batches: int
-    max_steps: int
-    current_epoch: int = 0
-
-    @property
-    def datamodule(self) -> "Plan":
-        """What knows the number of batches."""
-        return self
-
-    def batches_per_epoch(self) -> int:
-        """Batches that a rank sees in an epoch."""
-        return self.batches
-
-
 @dataclass(frozen=True)
 class Steps:
     """How long a run is, in optimiser updates."""
@@ -175,11 +155,8 @@ def steps(trainer: Any, batches: int, world: int) -> Steps:
     Raises:
         ValueError: the run has no end.
     """
-    limit = trainer["limit_train_batches"]
-    plan = Plan(
-        batches, 1.0 if limit is None else limit, trainer["accumulate_grad_batches"], trainer["max_steps"]
-    )
+    limit, accumulated = trainer["limit_train_batches"], trainer["accumulate_grad_batches"]
+    count = partial(updates, batches, 1.0 if limit is None else limit, accumulated, trainer["max_steps"])
     epochs = -1 if trainer["max_epochs"] is None else trainer["max_epochs"]
-    in_all = steps_of(plan, epochs)
-    each = math.ceil(batches / plan.accumulate_grad_batches) if limit is None else steps_of(plan, 1)
-    return Steps(each, in_all, epochs, batches, plan.accumulate_grad_batches, world)
+    each = math.ceil(batches / accumulated) if limit is None else count(1)
+    return Steps(each, count(epochs), epochs, batches, accumulated, world)

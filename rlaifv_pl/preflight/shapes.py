@@ -84,13 +84,13 @@ class Shape(Tensor):
     def __new__(cls, meta: Tensor) -> "Shape":
         made = Tensor._make_wrapper_subclass(
             cls, meta.size(), strides=meta.stride(), storage_offset=meta.storage_offset(), dtype=meta.dtype,
-            device="cpu", requires_grad=False,
+            device=torch.device("cpu"), requires_grad=False,
         )  # fmt: skip
         made.meta = meta
         _note(meta)
         return made
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"Shape({tuple(self.shape)}, {self.dtype})"
@@ -103,7 +103,7 @@ class Shape(Tensor):
             args = (args[0], _numbered(args[1]), *args[2:])
         if kwargs.get("device") is not None:
             kwargs["device"] = torch.device("meta")
-        plain_args, plain_kwargs = pytree.tree_map_only(Tensor, _meta, (args, kwargs))
+        plain_args, plain_kwargs = pytree.tree_map_only(Tensor, meta_of, (args, kwargs))
         given = {id(plain): own for plain, own in _pairs(plain_args, args)}
         made = func(*plain_args, **plain_kwargs)
         return pytree.tree_map_only(Tensor, lambda value: _wrapped(value, given), made)
@@ -121,7 +121,8 @@ def _wrapped(value: Tensor, given: dict[int, Tensor]) -> Tensor:
     return given[id(value)] if id(value) in given else Shape(value)
 
 
-def _meta(tensor: Tensor) -> Tensor:
+def meta_of(tensor: Tensor) -> Tensor:
+    """The same on the `meta` device; of a shape its own, whose storage it shares."""
     return tensor.meta if isinstance(tensor, Shape) else tensor.to("meta")
 
 
@@ -136,7 +137,7 @@ def _numbered(indices: list[Tensor | None]) -> list[Tensor | None]:
 
 def without_values(models: Iterable[nn.Module]) -> None:
     """Replace weights on the `meta` device by shapes, in place; those that models share stay shared."""
-    known: dict[int, Tensor] = {}
+    known: dict[int, nn.Parameter] = {}
     for module in (part for model in models for part in model.modules()):
         for name, parameter in module._parameters.items():
             if parameter is not None and not isinstance(parameter, Shape):

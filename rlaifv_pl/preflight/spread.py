@@ -42,7 +42,7 @@ def spread_of(trainer: Any, machine: Machine) -> Spread:
         RunError: the strategy is not supported, or copies do not come out even.
     """
     strategy, precision = trainer["strategy"], str(trainer["precision"] or "32-true")
-    types = {"mixed": MIXED.get(precision), "cast": CAST.get(precision)}
+    mixed, cast = MIXED.get(precision), CAST.get(precision)
     if isinstance(strategy, FSDP2):
         together = strategy.devices_per_copy or machine.world
         if machine.world % together:
@@ -50,11 +50,11 @@ def spread_of(trainer: Any, machine: Machine) -> Spread:
                 f"trainer.strategy.devices_per_copy is {together}, expected a divisor of the number of processes, "
                 f"{machine.world}"
             )
-        return Spread(together, strategy.compute, **types)
+        return Spread(together, strategy.compute, mixed, cast)
     if isinstance(strategy, SLICED) or str(strategy).startswith(("fsdp", "deepspeed")):
         raise RunError(
             f"trainer.strategy is {strategy if isinstance(strategy, str) else type(strategy).__name__}, which is not "
             "supported. Set rlaifv_pl.run.fsdp.FSDP2 instead (configs/machine/fsdp.yaml)."
         )
     is_view = isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("gradient_as_bucket_view", False)
-    return Spread(has_buckets=machine.world > 1 and not is_view, **types)
+    return Spread(mixed=mixed, cast=cast, has_buckets=machine.world > 1 and not is_view)

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 from rlaifv_pl.data.atomic import atomic_file
-from rlaifv_pl.preflight.memory import usable
+from rlaifv_pl.preflight.found import Found
 from rlaifv_pl.preflight.tokens import SHOWN_KEYS
 
 
-def show(found: Any) -> None:
+def show(found: Found) -> None:
     """Print tables, notes and the verdict."""
     console = Console(stderr=True)
     for table in _tables(found):
@@ -28,20 +29,20 @@ def show(found: Any) -> None:
         console.print("nothing stands in the way of this run", highlight=False)
 
 
-def write(found: Any, path: Path) -> None:
+def write(found: Found, path: Path) -> None:
     """The same as a JSON file."""
     with atomic_file(path) as file:
         file.write((json.dumps(as_json(found), indent=2) + "\n").encode())
 
 
-def as_json(found: Any) -> dict[str, Any]:
+def as_json(found: Found) -> dict[str, Any]:
     """All that was found, as plain values; bytes and seconds."""
     steps, memory = found.steps, found.memory
     return {
         "machine": asdict(found.machine),
         "samples": samples_of(found),
         "steps": steps and asdict(steps),
-        "memory": memory and {**asdict(memory), "total": memory.total, "usable": _room(found)},
+        "memory": memory and {**asdict(memory), "total": memory.total, "usable": found.room},
         "advice": [asdict(advice) for advice in found.advice],
         "time": found.time,
         "disk": [{"place": str(d.place), "free": d.free, "parts": d.parts} for d in found.disks],
@@ -50,7 +51,7 @@ def as_json(found: Any) -> dict[str, Any]:
     }
 
 
-def samples_of(found: Any) -> dict[str, Any] | None:
+def samples_of(found: Found) -> dict[str, Any] | None:
     """Figures of the samples and of the batches that they make."""
     seen, dealt = found.surveyed, found.batches
     if seen is None:
@@ -75,11 +76,7 @@ def _spread(values: np.ndarray) -> dict[str, int]:
     return {name: int(np.percentile(values, share, method="higher")) for name, share in at.items()}
 
 
-def _room(found: Any) -> int:
-    return usable(found.machine.memory, found.machine.is_cuda)
-
-
-def _tables(found: Any) -> Iterator[Table]:
+def _tables(found: Found) -> Iterator[Table]:
     if found.surveyed is not None:
         yield _samples_table(found)
     if found.steps is not None:
@@ -94,19 +91,19 @@ def _tables(found: Any) -> Iterator[Table]:
     if found.memory is not None:
         yield _memory_table(found)
     if found.advice:
-        rows = [(advice.words, _gigabytes(advice.total)) for advice in found.advice]
+        rows = [(advice.words, decimal(advice.total)) for advice in found.advice]
         yield _table("to change, and what a device then needs", rows)
     if found.time:
         yield _table("time", [(name, _seconds(value)) for name, value in found.time.items()])
     for each in found.disks:
         rows = [
-            *((name, _gigabytes(size)) for name, size in each.parts.items()),
-            ("free", _gigabytes(each.free)),
+            *((name, decimal(size)) for name, size in each.parts.items()),
+            ("free", decimal(each.free)),
         ]
         yield _table(f"disk at {each.place}", rows)
 
 
-def _samples_table(found: Any) -> Table:
+def _samples_table(found: Found) -> Table:
     figures = samples_of(found)
     part = "" if found.surveyed.is_whole else f", of which {figures['read']:,}, drawn by the seed, were read"
     rows = [("samples", f"{figures['samples']:,}{part}")]
@@ -130,22 +127,22 @@ def _samples_table(found: Any) -> Table:
     return _table("samples", rows)
 
 
-def _memory_table(found: Any) -> Table:
-    memory, room = found.memory, _room(found)
-    rows = [(name, _gigabytes(size)) for name, size in memory.steady.items() if size]
+def _memory_table(found: Found) -> Table:
+    memory, room = found.memory, found.room
+    rows = [(name, decimal(size)) for name, size in memory.steady.items() if size]
     largest = max(memory.passing, key=memory.passing.__getitem__)
     rows += [
-        (f"{name}, passing{'' if name == largest else ' (not at the peak)'}", _gigabytes(size))
+        (f"{name}, passing{'' if name == largest else ' (not at the peak)'}", decimal(size))
         for name, size in memory.passing.items()
         if size
     ]
     verdict = "fits" if memory.total <= room else "DOES NOT FIT"
     rows += [
-        ("in all", _gigabytes(memory.total)),
-        ("can be had", _gigabytes(room)),
+        ("in all", decimal(memory.total)),
+        ("can be had", decimal(room)),
         (
             verdict,
-            f"{_gigabytes(abs(room - memory.total))} {'to spare' if memory.total <= room else 'too much'}",
+            f"{decimal(abs(room - memory.total))} {'to spare' if memory.total <= room else 'too much'}",
         ),
     ]
     return _table("memory of a device", rows)
@@ -156,10 +153,6 @@ def _table(title: str, rows: list[tuple[str, str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
 
 
 def _seconds(value: Any) -> str:

@@ -14,6 +14,7 @@ from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.order import Sizes, bring_together, deal, epoch_order, sort_by_length
 from rlaifv_pl.data.shards import ShardSet, ShardWriter
 from rlaifv_pl.data.survey import PROMPT, ROW_TOKENS, TREE_TOKENS, Layout, measure
+from rlaifv_pl.models.prefix_tree import Branch
 from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive, run_seed
 
@@ -89,7 +90,7 @@ def _read(samples: ShardSet, number: int, collate: Collator) -> Read:
     known = measure(sample, batch)
     ids, width = batch.rows["input_ids"], batch.rows["input_ids"].shape[1]
     is_image = np.isin(ids.numpy(), collate.chat.processor.image_token_ids)
-    branches = batch.branches or [(0, 0, width)] * len(ids)
+    branches = batch.branches or [Branch(row, 0, width) for row in range(len(ids))]
     own = [is_image[row, start:stop].sum() for row, (_, start, stop) in enumerate(branches)]
     longest = int(batch.rows["attention_mask"].sum(1).max())
     return Read(
@@ -174,6 +175,13 @@ def stand_ins(prompts: ShardSet, length: int, processor: Any, folder: Path) -> P
         for number in range(min(FEW, len(prompts))):
             sample = prompts[number]
             # Other from the first token on, so that they share nothing.
-            answers = {"chosen": f"Yes, {word}", "rejected": f"No, {word}"}
-            writer.write(Sample(key=sample.key, prompt=sample.prompt, images=sample.images, **answers))
+            writer.write(
+                Sample(
+                    key=sample.key,
+                    prompt=sample.prompt,
+                    images=sample.images,
+                    chosen=f"Yes, {word}",
+                    rejected=f"No, {word}",
+                )
+            )
     return out

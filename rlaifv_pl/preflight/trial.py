@@ -14,6 +14,7 @@ from lightning.fabric.utilities.throughput import get_available_flops
 
 from rlaifv_pl.data.shards import ShardSet, ShardWriter
 from rlaifv_pl.models.flops import FlopMeter
+from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.preflight.memory import Situation, in_shapes
 from rlaifv_pl.preflight.shapes import Shape
 from rlaifv_pl.rounds.ledger import Ledger
@@ -63,16 +64,7 @@ def train(
     with ShardWriter(shards, recipe={"of": [manifest.hash for manifest in samples.manifests]}) as writer:
         for number in dict.fromkeys(number for batch in batches for number in batch):
             writer.write(samples[number])
-    data = [
-        "--data.train",
-        str(shards),
-        "--data.val",
-        "null",
-        "--data.sources",
-        "[]",
-        "--data.num_workers",
-        "0",
-    ]
+    data = [f"--data.train={shards}", "--data.val=null", "--data.sources=[]", "--data.num_workers=0"]
     return _fit([*arguments, *data], place, steps=len(batches))
 
 
@@ -88,14 +80,7 @@ def feedback(arguments: Sequence[str], place: Path, epochs: int, steps: int) -> 
     Raises:
         TrialFailed: it could not be done, or no pair came of it.
     """
-    few = [
-        "--rounds.prompts_per_round",
-        str(PROMPTS),
-        "--rounds.probe",
-        "null",
-        "--trainer.max_epochs",
-        str(epochs),
-    ]
+    few = [f"--rounds.prompts_per_round={PROMPTS}", "--rounds.probe=null", f"--trainer.max_epochs={epochs}"]
     timed = _fit([*arguments, *few], place, steps)
     spent = Ledger(place / "run" / "rounds").read().get(1, {}).get("seconds", {})
     return Timed(
@@ -114,9 +99,8 @@ def _fit(arguments: Sequence[str], place: Path, steps: int) -> Timed:
         env=os.environ | {"WORLD_SIZE": "1"},
     )
     if not out.is_file():
-        said = [
-            line for line in done.stderr.splitlines() if line.startswith("error: ")
-        ] or done.stderr.splitlines()
+        lines = done.stderr.splitlines()
+        said = [line for line in lines if line.startswith("error: ")] or lines
         raise TrialFailed("\n".join(said[-1:])[:LONGEST] or f"it ended with {done.returncode}")
     seconds = json.loads(out.read_text())["seconds"]
     return Timed(statistics.median(seconds[1:] or seconds))
@@ -137,7 +121,7 @@ class Estimate:
         return tokens * self.flops_per_token / (self.peak * self.mfu) if self.peak else None
 
 
-def estimate(module, now: Situation, tflops: float | None, mfu: float) -> Estimate:
+def estimate(module: AlignmentModule, now: Situation, tflops: float | None, mfu: float) -> Estimate:
     """Out of the FLOPs of a batch, which are counted on shapes."""
     module = in_shapes(module, now.spread)
     meter = FlopMeter(module.policy)

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
+
+from rich.filesize import decimal
 
 from rlaifv_pl.cli import start
 from rlaifv_pl.data.datamodule import Shards, check_room, expected
@@ -16,33 +18,16 @@ from rlaifv_pl.models.policy import load_model
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.preflight import disk, tables, trial
-from rlaifv_pl.preflight.advice import Advice, Case, advise
-from rlaifv_pl.preflight.memory import CannotTell, Memory, Situation, usable
-from rlaifv_pl.preflight.planned import Machine, Options, Planned, Steps, machine_of, steps
-from rlaifv_pl.preflight.spread import Spread, spread_of
-from rlaifv_pl.preflight.tokens import Batches, Surveyed, batches, stand_ins, survey
+from rlaifv_pl.preflight.advice import Case, advise
+from rlaifv_pl.preflight.found import Found
+from rlaifv_pl.preflight.memory import CannotTell, Situation
+from rlaifv_pl.preflight.planned import Options, Planned, machine_of, steps
+from rlaifv_pl.preflight.spread import spread_of
+from rlaifv_pl.preflight.tokens import batches, stand_ins, survey
 from rlaifv_pl.rounds import Rounds
 from rlaifv_pl.rounds.check import check_rounds
 
 OWN = {f"--{option.name}" for option in fields(Options)}
-
-
-@dataclass
-class Found:
-    """All that preflight finds; what could not be found out is None, and a note says why."""
-
-    machine: Machine
-    spread: Spread
-    surveyed: Surveyed | None = None
-    batches: Batches | None = None
-    steps: Steps | None = None
-    memory: Memory | None = None
-    advice: list[Advice] = field(default_factory=list)
-    time: dict[str, Any] = field(default_factory=dict)
-    disks: list[disk.Disk] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    """What `fit` would end with, in its words, or what does not fit."""
-    notes: list[str] = field(default_factory=list)
 
 
 def preflight(arguments: Sequence[str]) -> None:
@@ -129,7 +114,7 @@ class _Look:
 
     def _rounds(self, rounds: Rounds) -> None:
         """Of runs that make their own shards: of pairs that a trial makes, or of the longest that there could be."""
-        run = SimpleNamespace(max_epochs=self.trainer["max_epochs"], datamodule=self.data)
+        run: Any = SimpleNamespace(max_epochs=self.trainer["max_epochs"], datamodule=self.data)
         check_rounds(run, self.module, rounds.epochs, rounds.refresh)
         prompts, count = self._open(rounds.prompts, "rounds.prompts"), run.max_epochs // rounds.epochs
         each = rounds.prompts_per_round or len(prompts) // count
@@ -179,7 +164,7 @@ class _Look:
             return
         tokens = seen.column("rows" if self.layout == "rows" else "tree")
         try:
-            check_room(data.room, _Part(samples, seen.numbers), tokens)
+            check_room(data.room, lambda place: samples.where(seen.numbers[place]), tokens)
         except BadSample as error:
             found.problems.append(str(error))
         count = len(samples) if pairs is None else pairs
@@ -205,12 +190,12 @@ class _Look:
         except CannotTell as error:
             found.notes.append(f"memory is not known: {error}")
             return
-        room = usable(found.machine.memory, found.machine.is_cuda)
+        room = found.room
         if found.memory.total > room:
             largest = int(seen.column("tree").argmax())
             found.advice = advise(case, found.machine, lambda: collated([largest]), room)
             found.problems.append(
-                f"the run needs {found.memory.total / 1e9:.1f} GB of each device, and {room / 1e9:.1f} GB can be had"
+                f"the run needs {decimal(found.memory.total)} of each device, and {decimal(room)} can be had"
             )
         self._disk(samples)
         self.estimate = trial.estimate(self.module, now, self.options.tflops, self.options.mfu)
@@ -221,13 +206,13 @@ class _Look:
         found.disks.append(disk.of_run(self.directory, found.memory, found.spread, keep))
         if self.module.reference_mode == "cached":
             targets = float(seen.column("targets").mean()) * len(samples)
-            found.disks.append(disk.beside_shards(Path(samples.shards[0].path).parent, targets, 0))
+            found.disks.append(disk.beside_shards(Path(samples.shards[0].path).parent, targets))
         # The disk of a machine that is only described is not this one's.
         said = found.problems if self.options.memory_gb is None else found.notes
         for each in found.disks:
             if each.total > each.free:
                 said.append(
-                    f"{each.total / 1e9:.1f} GB would be written, and {each.free / 1e9:.1f} GB are free at {each.place}"
+                    f"{decimal(each.total)} would be written, and {decimal(each.free)} are free at {each.place}"
                 )
 
     def _time(self) -> None:
@@ -246,9 +231,8 @@ class _Look:
 
     def _tried(self, attempt: Callable[[Path], trial.Timed]) -> trial.Timed | None:
         """What a trial finds, if there is to be one and it comes to its end."""
-        is_whole = (
-            self.found.spread.together == 1
-        )  # What is cut into slices may not fit on the one device of a trial.
+        # What is cut into slices may not fit on the one device of a trial.
+        is_whole = self.found.spread.together == 1
         is_here = self.options.memory_gb is None
         if not (self.options.trial and is_here and is_whole) or self.found.problems:
             return None
@@ -284,14 +268,3 @@ def _of_rounds(time: dict[str, Any], timed: trial.Timed, prompts: int, count: in
         "seconds of training a round": training / count,
         "seconds in all": feedback * count + training,
     }
-
-
-class _Part:
-    """Samples of a set by their place in a survey."""
-
-    def __init__(self, samples: ShardSet, numbers: Sequence[int]) -> None:
-        self.samples, self.numbers = samples, numbers
-
-    def where(self, place: int) -> str:
-        """Shard and key."""
-        return self.samples.where(self.numbers[place])

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,15 @@ class RunFiles:
     ledger: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     """Entries by round; 0 is the policy as the run was given it."""
     summary: Mapping[str, Any] = field(default_factory=dict)
-    held_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Held-out benchmarks that were measured, with their figures by step."""
+
+    @cached_property
+    def held_out(self) -> Mapping[str, Mapping[str, Any]]:
+        """Held-out benchmarks that were measured, with their figures by step; read when they are first asked for.
+
+        Raises:
+            ReportError: their file is damaged.
+        """
+        return _held_out(self.path / FOLDER / FIGURES_NAME)
 
     @property
     def epochs_per_round(self) -> int | None:
@@ -83,7 +91,6 @@ def read_run(path: str | Path) -> RunFiles:
         metrics=list(_rows(path / METRICS)),
         ledger=_ledger(path / ROUNDS / LEDGER_NAME),
         summary=_parsed(path / SUMMARY, _text(path / SUMMARY)),
-        held_out=_held_out(path / FOLDER / FIGURES_NAME),
     )
 
 
@@ -147,7 +154,10 @@ def _held_out(path: Path) -> dict[str, dict[str, Any]]:
         steps = entry.get("steps") if isinstance(entry, dict) else None
         is_list = isinstance(steps, list) and isinstance(entry.get("metric"), str)
         if not is_list or not all(
-            isinstance(one, dict) and {"step", "figures"} <= one.keys() for one in steps
+            isinstance(one, dict)
+            and isinstance(one.get("step"), int)
+            and isinstance(one.get("figures"), dict)
+            for one in steps
         ):
             raise ReportError(
                 f"{path}, {name!r}: expected a metric and figures by step. Restore it, or move it out."

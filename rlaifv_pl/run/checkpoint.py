@@ -13,6 +13,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from rlaifv_pl.data.attached import callbacks_of
 from rlaifv_pl.run.best import Best
 from rlaifv_pl.run.checkpoint_file import CheckpointFiles, sweep
 from rlaifv_pl.run.held_out import HeldOut
@@ -208,7 +209,7 @@ def is_whole(path: Path) -> bool:
 
 
 def _held_out(trainer: Trainer) -> HeldOut | None:
-    return next((callback for callback in trainer.callbacks if isinstance(callback, HeldOut)), None)
+    return next((callback for callback in callbacks_of(trainer) if isinstance(callback, HeldOut)), None)
 
 
 def _saved(directory: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import Tensor
 
+from rlaifv_pl.data.attached import callbacks_of
 from rlaifv_pl.models.attention import compute_type
 from rlaifv_pl.models.flops import FlopMeter, Work
 from rlaifv_pl.models.policy import plain_model
@@ -54,7 +55,7 @@ class Throughput(Callback):
 
     def setup(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
         if not any(isinstance(callback, _AfterSaving) for callback in trainer.checkpoint_callbacks):
-            trainer.callbacks.append(_AfterSaving(self))  # type: ignore[attr-defined]
+            callbacks_of(trainer).append(_AfterSaving(self))
 
     def on_train_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         self._meter = FlopMeter(pl_module.policy)

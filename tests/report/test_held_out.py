@@ -103,7 +103,7 @@ def test_a_damaged_file_of_figures_is_named(tmp_path, text):
     (tmp_path / "held_out" / "figures.json").write_text(text)
     write_metrics(tmp_path, metrics())
     with pytest.raises(ReportError, match=r"figures\.json"):
-        read_run(tmp_path)
+        of_run(read_run(tmp_path), Limits())
 
 
 @pytest.mark.skipif(

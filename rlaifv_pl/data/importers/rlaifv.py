@@ -80,7 +80,7 @@ def _pair(row: Row, texts: Mapping[str, Any]) -> Sample:
 
 def _evidence(sample: Sample, org_infos: Any) -> dict[str, Any]:
     """What the pipeline noted of each side: its score, a number as text, and the judged questions."""
-    evidence = {}
+    evidence: dict[str, dict[str, Any]] = {}
     for side in ("chosen", "rejected"):
         finding = _at(org_infos, "scores", side)
         score, judge = _at(finding, "score"), _at(finding, "judge")

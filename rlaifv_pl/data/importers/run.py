@@ -83,8 +83,9 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         **asdict(settings),
         "images_root": settings.images_root and str(settings.images_root),
     }
-    layout = {"samples_per_shard": settings.samples_per_shard, "share_images": settings.share_images}
-    with ShardWriter(out, recipe=recipe, **layout) as writer:
+    with ShardWriter(
+        out, recipe=recipe, samples_per_shard=settings.samples_per_shard, share_images=settings.share_images
+    ) as writer:
         with atomic_file(writer.directory / DROPPED_NAME) as file:
             account = _Account(writer, file, settings.on_bad)
             for source in found:

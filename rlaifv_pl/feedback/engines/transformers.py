@@ -86,8 +86,13 @@ class TransformersEngine:
             chat_template=self.chat_template,
             trust_remote_code=self.trust_remote_code,
         )
-        own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-        model = VLM(load_model(spec), spec.attention).requires_grad_(False).eval().to(self.device or own)
+        device = self.device or own_device()
+        model = VLM(load_model(spec), spec.attention).requires_grad_(False).eval().to(device)
         return LiveEngine(
             model, Chat(load_processor(spec)), self.batch_size, self.fill_tokens, self.fill_tries
         )
+
+
+def own_device() -> str:
+    """This process's GPU, or the CPU where there is none."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
