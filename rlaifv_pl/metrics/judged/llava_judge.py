@@ -32,7 +32,7 @@ def review_llava_bench(
 
     def make(some: range) -> list[Fields | None]:
         forms = judge.ask([asked[number] for number in some], Scores)
-        return [one and _said(one) for one in forms]
+        return [_said(one) if one else None for one in forms]
 
     recipe = {"judge": signature, "asked": [request.text for request in asked]}
     if (reviews := made_reviews(out, recipe, len(asked), make)) is None:

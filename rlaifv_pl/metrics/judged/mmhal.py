@@ -182,7 +182,8 @@ def review_mmhal(answers: MmhalBenchmark, judge: Judge, wording: str, out: Path)
     def make(some: range) -> list[Fields | None]:
         forms = judge.ask([asked[number] for number in some], Review)
         return [
-            one and {"review": one.explanation, "rating": one.rating, "judge": signature} for one in forms
+            {"review": one.explanation, "rating": one.rating, "judge": signature} if one else None
+            for one in forms
         ]
 
     recipe = {"judge": signature, "asked": [request.text for request in asked]}

@@ -218,7 +218,7 @@ def review_objhal(answers: ObjHalBenchmark, judge: Judge, wording: str, out: Pat
         long = [number for number in some if len(texts[number].split()) > SHORT]
         forms = dict(zip(long, judge.ask([asked[number] for number in long], Listed), strict=True))
         found = [forms.get(number, Listed(objects=[])) for number in some]
-        return [one and {"objects": one.objects, "judge": signature} for one in found]
+        return [{"objects": one.objects, "judge": signature} if one else None for one in found]
 
     recipe = {"judge": signature, "asked": [request.text for request in asked], "answers": texts}
     if (reviews := made_reviews(out, recipe, len(asked), make)) is None:
