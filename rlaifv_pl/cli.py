@@ -19,24 +19,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlaifv_pl.data.atomic import atomic_file, disk_fault, writing
 from rlaifv_pl.data.datamodule import AlignmentDataModule
-from rlaifv_pl.data.faults import BadSample
-from rlaifv_pl.data.manifest import ManifestError
-from rlaifv_pl.data.sidecar import SidecarError
-from rlaifv_pl.data.urls import RemoteError, redact
+from rlaifv_pl.data.urls import redact
+from rlaifv_pl.explained import Explained
 from rlaifv_pl.export.callback import ExportPolicy
-from rlaifv_pl.export.policy import ExportError
-from rlaifv_pl.feedback.engine import EngineError
-from rlaifv_pl.feedback.memory import MemoryFileError
-from rlaifv_pl.metrics.files import BenchmarkError
-from rlaifv_pl.models.policy import PolicyError
-from rlaifv_pl.objectives.base import AlignmentModule, RunError
+from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.rounds import Rounds
 from rlaifv_pl.run.checkpoint import RunCheckpoint
-from rlaifv_pl.run.console import Tell, hush
+from rlaifv_pl.run.console import Tell
 from rlaifv_pl.run.held_out import HeldOut
 from rlaifv_pl.run.logs import ContinueLogs, default_loggers
 from rlaifv_pl.run.messages import explain
 from rlaifv_pl.run.numbers import BadNumbers
+from rlaifv_pl.run.quiet import hush
 from rlaifv_pl.run.signals import StopOnSignal
 from rlaifv_pl.run.throughput import Throughput
 from rlaifv_pl.run.trust import trust
@@ -52,22 +46,6 @@ TRAINER_DEFAULTS = {
     "max_epochs": 1,
     "default_root_dir": "runs/default",
 }
-
-
-EXPLAINED = (
-    BadSample,
-    BenchmarkError,
-    EngineError,
-    ExportError,
-    ManifestError,
-    MemoryFileError,
-    PolicyError,
-    RemoteError,
-    RunError,
-    SidecarError,
-    TimeoutError,
-)
-"""Errors whose message is all that a user needs."""
 
 
 class Parser(LightningArgumentParser):
@@ -183,7 +161,7 @@ def run() -> None:
     """`main` for the shell: what the user can mend ends in one message, not in a traceback."""
     try:
         main()
-    except EXPLAINED as error:
+    except (Explained, TimeoutError) as error:
         sys.exit(f"error: {error}")
     except Exception as error:
         if (fault := disk_fault(error)) is None:

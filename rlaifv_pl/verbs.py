@@ -1,92 +1,54 @@
 """`rlaifv <verb>`: everything but training, as typed functions; `rlaifv <verb> --help` lists the options."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, auto_cli
 
-from rlaifv_pl.data import verbs as shards
 from rlaifv_pl.data.atomic import disk_fault
-from rlaifv_pl.data.faults import BadSample
-from rlaifv_pl.data.importers.sources import SourceError
-from rlaifv_pl.data.manifest import ManifestError
-from rlaifv_pl.data.urls import RemoteError
-from rlaifv_pl.export.answer import answer
-from rlaifv_pl.export.policy import ExportError
-from rlaifv_pl.export.verb import export
-from rlaifv_pl.feedback import verbs as feedback
-from rlaifv_pl.feedback.correct.codebook import CodebookError
-from rlaifv_pl.feedback.correct.verb import correct
-from rlaifv_pl.feedback.engine import EngineError
-from rlaifv_pl.feedback.memory import MemoryFileError
-from rlaifv_pl.metrics import verbs as metrics
-from rlaifv_pl.metrics.files import BenchmarkError
-from rlaifv_pl.metrics.judged import verb as judged
-from rlaifv_pl.models.policy import PolicyError
-from rlaifv_pl.objectives.checks import RunError
-from rlaifv_pl.preflight.verb import preflight, told
-from rlaifv_pl.report import verbs as pages
-from rlaifv_pl.report.run_files import ReportError
-from rlaifv_pl.rounds.status import status
-from rlaifv_pl.run.console import hush
+from rlaifv_pl.explained import Explained
 from rlaifv_pl.run.messages import explain
+from rlaifv_pl.run.quiet import hush
 from rlaifv_pl.run.trust import trust
-from rlaifv_pl.world import verbs as world
 
-VERBS: dict[str, Any] = {
+HELP = "_help"
+VERBS: Mapping[str, Any] = {
     "shards": {
-        "_help": "make, check and look at shards",
-        "import": shards.import_,
-        "verify": shards.verify,
-        "show": pages.show,
+        HELP: "make, check and look at shards",
+        "import": "rlaifv_pl.data.verbs:import_",
+        "verify": "rlaifv_pl.data.verbs:verify",
+        "show": "rlaifv_pl.report.verbs:show",
     },
     "feedback": {
-        "_help": "preference shards of a policy's own answers, and corrections of the rejected ones",
-        "run": feedback.make,
-        "correct": correct,
+        HELP: "preference shards of a policy's own answers, and corrections of the rejected ones",
+        "run": "rlaifv_pl.feedback.verbs:make",
+        "correct": "rlaifv_pl.feedback.correct.verb:correct",
     },
-    "rounds": {"_help": "runs that make their own shards", "status": status},
-    "evaluate": metrics.evaluate,
-    "respond": metrics.respond,
+    "rounds": {HELP: "runs that make their own shards", "status": "rlaifv_pl.rounds.status:status"},
+    "evaluate": "rlaifv_pl.metrics.verbs:evaluate",
+    "respond": "rlaifv_pl.metrics.verbs:respond",
     "judge": {
-        "_help": "reviews of saved responses by a language model",
-        "mmhal": judged.mmhal,
-        "objhal": judged.objhal,
-        "llava_bench": judged.llava_bench,
-        "refomb": judged.refomb,
+        HELP: "reviews of saved responses by a language model",
+        "mmhal": "rlaifv_pl.metrics.judged.verb:mmhal",
+        "objhal": "rlaifv_pl.metrics.judged.verb:objhal",
+        "llava_bench": "rlaifv_pl.metrics.judged.verb:llava_bench",
+        "refomb": "rlaifv_pl.metrics.judged.verb:refomb",
     },
-    "pope": metrics.pope,
-    "report": pages.report,
-    "preflight": told,
-    "export": export,
-    "answer": answer,
+    "pope": "rlaifv_pl.metrics.verbs:pope",
+    "report": "rlaifv_pl.report.verbs:report",
+    "preflight": "rlaifv_pl.preflight.verb:told",
+    "export": "rlaifv_pl.export.verb:export",
+    "answer": "rlaifv_pl.export.answer:answer",
     "world": {
-        "_help": "tiny models of the miniature world",
-        "new": world.new,
-        "measure": world.measure,
-        "ship": world.ship,
+        HELP: "tiny models of the miniature world",
+        "new": "rlaifv_pl.world.verbs:new",
+        "measure": "rlaifv_pl.world.verbs:measure",
+        "ship": "rlaifv_pl.world.verbs:ship",
     },
 }
-
-
-EXPLAINED = (
-    BadSample,
-    BenchmarkError,
-    CodebookError,
-    EngineError,
-    ExportError,
-    FileExistsError,
-    FileNotFoundError,
-    ManifestError,
-    MemoryFileError,
-    PolicyError,
-    RemoteError,
-    ReportError,
-    RunError,
-    SourceError,
-)
-"""Errors whose message is all that a user needs."""
+"""What may be named, and where it is: imports take seconds, and a verb needs few of them."""
 
 
 class Parser(ArgumentParser):
@@ -107,11 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hush()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if given[:1] == ["preflight"]:
-            preflight(given[1:])
-        else:
-            _run(given)
-    except EXPLAINED as error:
+        _run(given)
+    except (Explained, FileExistsError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     except Exception as error:
         if (fault := disk_fault(error)) is None:
@@ -119,11 +78,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {fault}")
 
 
+def opened(verbs: Mapping[str, Any], named: Sequence[str]) -> dict[str, Any]:
+    """The verbs as functions: of those beside one another the named one alone, or all where none of them is named.
+
+    Args:
+        named: words of the command line.
+    """
+    name, *rest = named or [""]
+    chosen = {key: verbs[key] for key in (HELP, name) if key in verbs} if name in verbs else verbs
+    return {key: value if key == HELP else _opened(value, rest) for key, value in chosen.items()}
+
+
+def _opened(verb: Any, named: Sequence[str]) -> Any:
+    if isinstance(verb, Mapping):
+        return opened(verb, named)
+    module, _, function = verb.partition(":")
+    return getattr(import_module(module), function)
+
+
 def _run(given: Sequence[str]) -> None:
+    if given[:1] == ["preflight"]:
+        from rlaifv_pl.preflight.verb import preflight
+
+        return preflight(given[1:])
     named = trust(given)
     if named[:1] == ["feedback"] and not {*named[1:2]} & {"run", "correct", "--help", "-h"}:
         named.insert(1, "run")  # `rlaifv feedback --config FILE` is what one means by feedback.
     # Feedback is made of parts that configs name, and a figure of files that are not alike, so that all they take is
     # an option.
     positional = not {*named[:1]} & {"feedback", "evaluate", "respond", "judge"}
-    auto_cli(VERBS, args=named, parser_class=Parser, allow_abbrev=False, as_positional=positional)
+    auto_cli(
+        opened(VERBS, named), args=named, parser_class=Parser, allow_abbrev=False, as_positional=positional
+    )

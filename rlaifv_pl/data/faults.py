@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from rlaifv_pl.explained import Explained
+
 
 class Reason(StrEnum):
     """Why a sample is unfit. The name is counted in manifests, the remedy ends the error message."""
@@ -72,7 +74,7 @@ class Reason(StrEnum):
     NO_TARGET = "no_target", "Give the sample an answer that leaves tokens to learn."
 
 
-class BadSample(Exception):
+class BadSample(Explained):
     """A sample that cannot be used: what is wrong, where it lies, and what to do.
 
     Attributes:

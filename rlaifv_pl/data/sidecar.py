@@ -23,6 +23,7 @@ from rlaifv_pl.data.atomic import WriteError, atomic_file, writing
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.data.shards import MAX_OPEN_SHARDS, Shard, ShardSet
 from rlaifv_pl.data.strict_json import parse_json
+from rlaifv_pl.explained import Explained
 
 VERSION = 1
 """Raised when a reader of the old version would misread the new files."""
@@ -30,7 +31,7 @@ ENDS = ".ends"
 HEADER = "sidecar"
 
 
-class SidecarError(ValueError):
+class SidecarError(Explained, ValueError):
     """A sidecar is not what it should be; the message says in what, and what to do."""
 
 

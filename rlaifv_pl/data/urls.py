@@ -12,6 +12,8 @@ import aiohttp
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from rlaifv_pl.explained import Explained
+
 BLOCK_BYTES = 2**23
 """Asked of a server at a time, where it is not read as a stream."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*://")
@@ -21,7 +23,7 @@ _PASSING = {408, 425, 429}
 """Refusals that ask to come again; those of 500 and more are taken so too."""
 
 
-class RemoteError(RuntimeError):
+class RemoteError(Explained, RuntimeError):
     """Remote shards cannot be had; the message says which, what was expected, what came, and what to do."""
 
 

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from rlaifv_pl.data.atomic import WriteError, writing
 from rlaifv_pl.data.collate import Collator
+from rlaifv_pl.explained import Explained
 from rlaifv_pl.export.layout import missing_files
 from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
 from rlaifv_pl.models.policy import plain_model
@@ -27,7 +28,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 """Nats that a completion's log-p may move by saving and loading, by type of the weights."""
 
 
-class ExportError(RuntimeError):
+class ExportError(Explained, RuntimeError):
     """The exported model does not say what the trained one says."""
 
 

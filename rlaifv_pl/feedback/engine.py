@@ -10,12 +10,13 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from rlaifv_pl.explained import Explained
 from rlaifv_pl.records import Sample
 
 Form = TypeVar("Form", bound=BaseModel)
 
 
-class EngineError(RuntimeError):
+class EngineError(Explained, RuntimeError):
     """A model cannot be asked, or not like this; the message says what to change. What it answered so
     far is kept."""
 

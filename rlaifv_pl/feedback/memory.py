@@ -9,13 +9,15 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from rlaifv_pl.explained import Explained
+
 BUSY_SECONDS = 60.0
 CHUNK = 500
 
 COLUMNS = [("key", "TEXT"), ("value", "TEXT")]
 
 
-class MemoryFileError(RuntimeError):
+class MemoryFileError(Explained, RuntimeError):
     """The file of a memory is not one, is damaged, or cannot be used; the message says what to do."""
 
 

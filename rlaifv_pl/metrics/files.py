@@ -8,13 +8,15 @@ from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlaifv_pl.explained import Explained
+
 Value = TypeVar("Value")
 
 LONGEST_SHOWN = 60
 _KINDS = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(Explained, ValueError):
     """A file of a benchmark, or of responses to it, is not as it must be; the message says where and how."""
 
 

@@ -18,6 +18,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from rlaifv_pl.explained import Explained
+
 SHARING = ("auto", "split", "dense", "flex", "flash", "rows")
 """Values of `PolicySpec.attention` under which attention itself is transformers' SDPA."""
 
@@ -31,7 +33,7 @@ class VisionLanguageModel(PreTrainedModel):
     generate: Callable[..., Any]
 
 
-class PolicyError(ValueError):
+class PolicyError(Explained, ValueError):
     """A policy that cannot be loaded or trained as configured; the message says what to change."""
 
 

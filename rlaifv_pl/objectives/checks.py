@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
+from rlaifv_pl.explained import Explained
 from rlaifv_pl.models.fsdp import Slicing
 from rlaifv_pl.models.self_check import tree_error
 from rlaifv_pl.models.vlm import VLM, Batch
@@ -15,7 +16,7 @@ SLICED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
 """Strategies under which no process has a whole model."""
 
 
-class RunError(RuntimeError):
+class RunError(Explained, RuntimeError):
     """A run that cannot go on as configured; the message says what to change."""
 
 

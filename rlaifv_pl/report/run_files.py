@@ -11,13 +11,14 @@ from typing import Any
 import yaml
 
 from rlaifv_pl.data.manifest import MANIFEST_NAME
+from rlaifv_pl.explained import Explained
 from rlaifv_pl.rounds.ledger import LEDGER_NAME
 from rlaifv_pl.run.held_out_figures import FIGURES_NAME, FOLDER
 
 CONFIG, METRICS, SUMMARY, ROUNDS = "config.yaml", "metrics.csv", "summary.json", "rounds"
 
 
-class ReportError(ValueError):
+class ReportError(Explained, ValueError):
     """There is no run where one was named, or a file of it cannot be read."""
 
 

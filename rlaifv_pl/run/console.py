@@ -1,29 +1,12 @@
-"""What a run says on the screen: what trains, what was left out; and what it does not say."""
-
-import logging
-import os
-import threading
-import warnings
+"""What a run says on the screen: what trains, and what was left out."""
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
-from transformers.utils.logging import disable_progress_bar
 
-from rlaifv_pl.data.atomic import disk_fault
 from rlaifv_pl.models.policy import parameter_table
 from rlaifv_pl.objectives.base import AlignmentModule
-
-# Of the libraries about themselves; nothing that a user of ours could act on.
-CHATTER = (
-    ".*treespec.*deprecated.*",
-    "Total length of `list` across ranks is zero.*",
-    ".*does not have many workers which may be a bottleneck.*",
-    ".*args parameter is intended to run from within Python.*",
-    # The DataModule knows the position.
-    ".*ended before the epoch ended and your dataloader is not resumable.*",
-)
 
 
 class Tell(Callback):
@@ -50,23 +33,3 @@ class Tell(Callback):
             for reason, count in pl_module.dropped.most_common():
                 table.add_row(reason, str(count))
             Console(stderr=True).print(table)
-
-
-def hush() -> None:
-    """Keep the chatter of libraries off the screen; their errors and other warnings still come."""
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    disable_progress_bar()
-    for message in CHATTER:
-        warnings.filterwarnings("ignore", message=message)
-    for name in (
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.pytorch.trainer.connectors.logger_connector",
-    ):
-        logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
-    threading.excepthook = _tell_of_thread
-
-
-def _tell_of_thread(what: threading.ExceptHookArgs) -> None:
-    """As Python does; but what writes event files in a thread raises a full disk once more, where it is explained."""
-    if what.exc_value is None or disk_fault(what.exc_value) is None:
-        threading.__excepthook__(what)

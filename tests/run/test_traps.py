@@ -15,7 +15,7 @@ from rlaifv_pl.data.loader import BatchLoader
 from rlaifv_pl.data.order import turns
 from rlaifv_pl.data.shards import ShardWriter, load_shards
 from rlaifv_pl.objectives.checks import RunError, slicing_of
-from rlaifv_pl.run.console import hush
+from rlaifv_pl.run.quiet import hush
 from tests.data.samples import pair
 from tests.run.tiny import REPOSITORY, write_config
 

@@ -17,6 +17,7 @@ from pyarrow.parquet import ParquetFile
 from rlaifv_pl.data.fields import shorten
 from rlaifv_pl.data.manifest import hash_file
 from rlaifv_pl.data.strict_json import unique_fields
+from rlaifv_pl.explained import Explained
 
 HUB = "hub:"
 """Begins the name of a data set on the hub."""
@@ -27,7 +28,7 @@ _MAX_CELL = 2**27
 """Characters of a cell in a table: it may hold a photo in base64."""
 
 
-class SourceError(ValueError):
+class SourceError(Explained, ValueError):
     """A source that cannot be imported as a whole; the message says what was seen, and what to do."""
 
 

@@ -14,12 +14,13 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from rlaifv_pl.data.manifest import hash_json
+from rlaifv_pl.explained import Explained
 
 LEVELS = ("instance", "image")
 SHIPPED = Path(__file__).with_name("codebook.yaml")
 
 
-class CodebookError(ValueError):
+class CodebookError(Explained, ValueError):
     """A file that is no codebook; the message names file, entry and remedy."""
 
 

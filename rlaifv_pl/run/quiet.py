@@ -1,0 +1,42 @@
+"""What is kept off the screen. Nothing large is imported here: every command line comes by."""
+
+import logging
+import os
+import threading
+import warnings
+
+from huggingface_hub.utils import enable_progress_bars
+from transformers.utils.logging import disable_progress_bar
+
+from rlaifv_pl.data.atomic import disk_fault
+
+# Of the libraries about themselves; nothing that a user of ours could act on.
+CHATTER = (
+    ".*treespec.*deprecated.*",
+    "Total length of `list` across ranks is zero.*",
+    ".*does not have many workers which may be a bottleneck.*",
+    ".*args parameter is intended to run from within Python.*",
+    # The DataModule knows the position.
+    ".*ended before the epoch ended and your dataloader is not resumable.*",
+)
+
+
+def hush() -> None:
+    """Keep the chatter of libraries off the screen; their errors and other warnings still come."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    disable_progress_bar()
+    enable_progress_bars()  # Of downloads, which the line above switches off as well.
+    for message in CHATTER:
+        warnings.filterwarnings("ignore", message=message)
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.trainer.connectors.logger_connector",
+    ):
+        logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
+    threading.excepthook = _tell_of_thread
+
+
+def _tell_of_thread(what: threading.ExceptHookArgs) -> None:
+    """As Python does; but what writes event files in a thread raises a full disk once more, where it is explained."""
+    if what.exc_value is None or disk_fault(what.exc_value) is None:
+        threading.__excepthook__(what)
