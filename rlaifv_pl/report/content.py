@@ -14,6 +14,7 @@ from rlaifv_pl.report.curves import curves, round_starts
 from rlaifv_pl.report.distributions import Spread, distributions
 from rlaifv_pl.report.dropped import dropped_rows
 from rlaifv_pl.report.held_out import answer_rows, figures_of
+from rlaifv_pl.report.left_out import MEANINGS, NOT_AT_HAND, Asked, left_out_rows, open_prompts
 from rlaifv_pl.report.pairs import rows
 from rlaifv_pl.report.run_files import ReportError, RunFiles
 from rlaifv_pl.report.thumbnails import Thumbnails
@@ -52,7 +53,14 @@ class Content:
 
     limits: Limits
     page: dict[str, Any] = field(
-        default_factory=lambda: {"notes": [], "directories": [], "rows": [], "dropped": []}
+        default_factory=lambda: {
+            "notes": [],
+            "directories": [],
+            "rows": [],
+            "left_out": [],
+            "dropped": [],
+            "reasons": MEANINGS,
+        }
     )
     spreads: list[Spread] = field(default_factory=list)
     samples: int = 0
@@ -64,8 +72,18 @@ class Content:
         """Say on the page what a reader would miss."""
         self.page["notes"].append(text)
 
-    def take(self, label: str, directory: str | Path, corrections: Path | None = None) -> None:
+    def take(
+        self,
+        label: str,
+        directory: str | Path,
+        corrections: Path | None = None,
+        prompts: ShardSet | None = None,
+    ) -> None:
         """Take up the shards of a directory under a label.
+
+        Args:
+            corrections: where those of its samples lie apart from them.
+            prompts: shards that feedback made these of, if they are known.
 
         Raises:
             ManifestError, BadSample: as `load_shards`, and as it reads.
@@ -84,6 +102,16 @@ class Content:
             if len(self.page["rows"]) < self.limits.pairs:
                 self.page["rows"] += rows([sample], number, self.thumbnails, turns)
         self.samples += len(shards)
+        self._take_left_out(directory, number, Asked(shards, prompts))
+
+    def _take_left_out(self, directory: str | Path, number: int, asked: Asked) -> None:
+        found = list(left_out_rows(directory, number, asked, self.thumbnails))[: self.limits.pairs]
+        self.page["left_out"] += found
+        if many := sum(NOT_AT_HAND in row["images"] for row in found):
+            self.note(
+                f"{many} of the examples of what was left out have no image: the shards of the prompts are not where "
+                "they were when it began, or no longer what they were."
+            )
 
     def finish(self) -> None:
         """Add what is known once all shards are taken."""
@@ -162,11 +190,12 @@ def _take_rounds(content: Content, run: RunFiles) -> None:
     numbers = [number for number in run.ledger if number]
     if not numbers:
         content.note("No round has begun yet.")
+    prompts = open_prompts(run.prompts())
     for number in numbers:
         if (directory := run.shards(number)) is None:
             content.note(f"Round {number} is in the making, or was broken off: it has no finished pairs yet.")
         else:
-            content.take(f"round {number}", directory, run.corrections(number))
+            content.take(f"round {number}", directory, run.corrections(number), prompts)
     if not run.summary:
         content.note("The run has not ended: there is no summary.json. The page shows what is there so far.")
 
