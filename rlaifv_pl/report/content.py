@@ -13,10 +13,10 @@ from rlaifv_pl.records import Correction
 from rlaifv_pl.report.curves import curves, round_starts
 from rlaifv_pl.report.distributions import Spread, distributions
 from rlaifv_pl.report.dropped import dropped_rows
-from rlaifv_pl.report.held_out import answer_rows, figures_of
+from rlaifv_pl.report.held_out import answer_rows, figures_of, round_rows
 from rlaifv_pl.report.left_out import MEANINGS, NOT_AT_HAND, Asked, left_out_rows, open_prompts
 from rlaifv_pl.report.pairs import rows
-from rlaifv_pl.report.run_files import ReportError, RunFiles
+from rlaifv_pl.report.run_files import ROUNDS, ReportError, RunFiles
 from rlaifv_pl.report.thumbnails import Thumbnails
 from rlaifv_pl.rounds.summary import STAGES
 from rlaifv_pl.run.held_out_figures import FOLDER
@@ -154,7 +154,7 @@ def of_run(run: RunFiles, limits: Limits) -> Content:
     }
     if not run.metrics:
         content.note("There is no metrics.csv, or no row in it yet: no step has been logged.")
-    if run.held_out:
+    if run.held_out or run.measured:
         _take_held_out(content, run)
     if run.ledger or epochs:
         _take_rounds(content, run)
@@ -166,9 +166,13 @@ def of_run(run: RunFiles, limits: Limits) -> Content:
 
 def _take_held_out(content: Content, run: RunFiles) -> None:
     taken: list[dict[str, Any]] = []
-    for name, entry in run.held_out.items():
+    found = [
+        answer_rows(run.path / FOLDER, name, entry, content.thumbnails)
+        for name, entry in run.held_out.items()
+    ]
+    for rows_of_one in (round_rows(run.path / ROUNDS, run.measured, content.thumbnails), *found):
         try:
-            taken += answer_rows(run.path / FOLDER, name, entry, content.thumbnails)
+            taken += rows_of_one
         except ReportError as error:
             content.note(f"Answers to held-out items cannot be shown. {error}")
     if len(taken) > content.limits.pairs:

@@ -39,7 +39,7 @@ function heldAnswer(answer, at, all) {
   const name = all.length > 1 ? ["first", "last"][at] : "only";
   const badge = answer.right === null ? null : el("span", { class: `badge ${answer.right ? "yes" : "no"}` }, answer.right ? "✓" : "✗");
   return el("div", { class: `answer tone-${at}` },
-    el("h3", null, `${name}, step ${number(answer.step)}`, badge, el("small", null, judgement(answer))),
+    el("h3", null, `${name}, ${answer.when}`, badge, el("small", null, judgement(answer))),
     el("p", { class: "text", dir: "auto" }, withMentions(answer)));
 }
 
@@ -64,16 +64,17 @@ function showHeld(change) {
 }
 
 function heldOutSection() {
-  if (!HELD_OUT.benchmarks.length) return null;
+  if (!HELD_OUT.benchmarks.length && !HELD_OUT.rows.length) return null;
   const search = el("input", { type: "search", id: "held-out-search", placeholder: "Search prompts, answers, keys", "aria-label": "Search held-out prompts, answers, keys", input: () => showHeld({ text: search.value }) });
-  const names = HELD_OUT.benchmarks.map((each) => [each.name, each.name]);
+  const measuredOnes = HELD_OUT.benchmarks.length ? [el("div", { class: "charts" }, measured()), heldTable()] : [];
+  const names = [...new Set([...HELD_OUT.rows.map((row) => row.benchmark), ...HELD_OUT.benchmarks.map((each) => each.name)])].map((name) => [name, name]);
   const marked = HELD_OUT.rows.some((row) => row.answers.some((answer) => answer.marks.length));
   const browser = HELD_OUT.rows.length ? [
     el("div", { class: "filters", role: "search" }, search,
       names.length > 1 ? choice("Benchmark", [["all", "all"], ...names], (benchmark) => showHeld({ benchmark })) : null,
       choice("Answers", [["all", "all"], ["changed", "changed only"]], (only) => showHeld({ only }))),
-    marked ? el("p", { class: "caption verdicts" }, "Objects that an answer mentions: ", el("mark", { class: "yes" }, "in the image"), ", ", el("mark", { class: "no" }, "hallucinated"), ".") : null,
+    marked ? el("p", { class: "caption verdicts" }, "What an answer mentions: ", el("mark", { class: "yes" }, "in the image"), ", ", el("mark", { class: "no" }, "hallucinated"), ".") : null,
     heldStatus, heldList, heldPager] : [];
   if (browser.length) showHeld({});
-  return section("held-out", "Held-out", el("div", { class: "charts" }, measured()), heldTable(), ...browser);
+  return section("held-out", HELD_OUT.benchmarks.length ? "Held-out" : "Before and after", ...measuredOnes, ...browser);
 }

@@ -50,11 +50,12 @@ function figures() {
   return section("rounds", "Rounds",
     el("div", { class: "charts" }, over("Hallucination by round", HALLUCINATION), over("Recall by round", RECALL)),
     table("Held-out images, before and after each round", ["", ...names.map(heading), "pairs made", "labeler right"], rows),
-    el("p", { class: "caption" }, "The run keeps these figures of its held-out images, and not the answers themselves. What it kept word by word are the pairs below."),
+    el("p", { class: "caption" }, answersKept() ? "What was answered to the first of these images, before the first round and after the last, is below." : "The run keeps these figures of its held-out images, and not the answers themselves. What it kept word by word are the pairs below."),
     seconds());
 }
 
 const RECALL = ["recall"];
+const answersKept = () => PAGE.held_out && PAGE.held_out.rows.some((row) => row.benchmark === "probe");
 
 function seconds() {
   const stages = (PAGE.stages || []).filter((stage) => PAGE.rounds.some((entry) => (entry.seconds || {})[stage] !== undefined));

@@ -50,6 +50,11 @@ class RunFiles:
         """None in a run without rounds."""
         return int(self.rounds.get("epochs", 1)) if self.rounds else None
 
+    @property
+    def measured(self) -> list[int]:
+        """Rounds after which the probe has measured; 0 is before the first."""
+        return [number for number, entry in self.ledger.items() if "figures" in entry]
+
     def prompts(self) -> list[str]:
         """Where the shards of the rounds' prompts lay when the run began."""
         prompts = self.rounds.get("prompts", [])
@@ -127,11 +132,8 @@ def _sections(path: Path, value: Mapping[str, Any]) -> list[Any]:
     if path.name == LEDGER_NAME:
         parts = ("seconds", "drops", "notes", "figures")
         return [*value.values(), *(each.get(part, {}) for each in value.values() for part in parts)]
-    return (
-        [value.get(part) or {} for part in ("trainer", "data", "model", "rounds")]
-        if path.name == CONFIG
-        else []
-    )
+    groups = ("trainer", "data", "model", "rounds") if path.name == CONFIG else ()
+    return [value.get(part) or {} for part in groups]
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

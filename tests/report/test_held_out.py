@@ -61,7 +61,8 @@ def test_first_and_last_answers_stand_side_by_side(made):
     page = of_run(read_run(made), Limits()).page
     dog, bus, cat, hostile = page["held_out"]["rows"]
     first, last = dog["answers"]
-    assert (first["step"], first["text"], last["step"], last["text"]) == (0, CAPTIONS[0][0], 6, "A dog.")
+    assert (first["when"], first["text"]) == ("step 0", CAPTIONS[0][0])
+    assert (last["when"], last["text"]) == ("step 6", "A dog.")
     assert [(first["text"][start:end], right) for start, end, right in first["marks"]] == [
         ("cat", False),
         ("dog", True),
