@@ -111,11 +111,10 @@ const reasons = shownChoice && shownChoice.querySelector("select");
 function filters() {
   const gap = el("input", { id: "gap", type: "number", min: "0", step: "any", placeholder: "any", input: () => set({ gap: gap.value }) });
   const hasGaps = [...PAGE.rows, ...PAGE.left_out].some((row) => row.gap !== null);
-  return el("div", { class: "filters", role: "search" }, search,
+  return el("div", { class: "filters", role: "search" }, search, shownChoice,
     PAGE.directories.length > 1 ? choice("From", [["all", "all"], ...PAGE.directories.map((directory, at) => [String(at), directory.label])], (directory) => set({ directory })) : null,
     hasGaps ? el("label", null, el("span", null, "Least gap"), gap) : null,
-    hasGaps ? choice("Order", [["shards", "as in the shards"], ["widest", "widest gap first"], ["narrowest", "narrowest gap first"]], (order) => set({ order })) : null,
-    shownChoice);
+    hasGaps ? choice("Order", [["shards", "as in the shards"], ["widest", "widest gap first"], ["narrowest", "narrowest gap first"]], (order) => set({ order })) : null);
 }
 
 function sampleSection() {
@@ -123,10 +122,10 @@ function sampleSection() {
   if (!PAGE.rows.length && !LEFT_OUT.length) return section("samples", title, el("p", { class: "note" }, "There are none to look at."));
   const judged = [...PAGE.rows, ...PAGE.left_out].some((row) => row.answers.some((answer) => answer.claims.length));
   const key = (text) => el("kbd", null, text);
-  return section("samples", title, filters(),
+  return section("samples", title, filters(), meaning,
     judged ? el("p", { class: "caption verdicts" }, "Claims by the labeler's verdict: ", el("mark", { class: "yes" }, "accepted"), el("span", { class: "badge yes" }, "✓ 0.98"), " ", el("mark", { class: "no" }, "rejected"), el("span", { class: "badge no" }, "✗ 0.03"), " with P(yes).") : null,
     el("p", { class: "caption keys" }, key("j"), key("k"), " or arrows step, ", key("n"), key("p"), " turn pages, ", key("/"), " searches"),
-    meaning, status, list, pager);
+    status, list, pager);
 }
 
 function start() {

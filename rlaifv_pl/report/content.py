@@ -95,6 +95,8 @@ class Content:
             {"label": label, "samples": len(shards), **_origin(shards.manifests[0])}
         )
         self.page["dropped"] += dropped_rows(directory, number)
+        # Few as they are, their images come first, lest those of the pairs leave no room.
+        self._take_left_out(directory, number, Asked(shards, prompts))
         turns = _corrections(corrections)
         for index in range(len(shards)):
             sample = shards[index]
@@ -102,15 +104,14 @@ class Content:
             if len(self.page["rows"]) < self.limits.pairs:
                 self.page["rows"] += rows([sample], number, self.thumbnails, turns)
         self.samples += len(shards)
-        self._take_left_out(directory, number, Asked(shards, prompts))
 
     def _take_left_out(self, directory: str | Path, number: int, asked: Asked) -> None:
         found = list(left_out_rows(directory, number, asked, self.thumbnails))[: self.limits.pairs]
         self.page["left_out"] += found
         if many := sum(NOT_AT_HAND in row["images"] for row in found):
             self.note(
-                f"{many} of the examples of what was left out have no image: the shards of the prompts are not where "
-                "they were when it began, or no longer what they were."
+                f"{many} examples of what {self.page['directories'][number]['label']} left out have no image here: the "
+                "shards of their prompts are not known, not where they were, or no longer what they were."
             )
 
     def finish(self) -> None:

@@ -1,6 +1,7 @@
 // Held-out figures over steps, and what was answered at the first measurement and at the last, side by side.
 
 const HELD_OUT = PAGE.held_out || { benchmarks: [], rows: [] };
+const HELD_NAMES = [...new Set([...HELD_OUT.rows.map((row) => row.benchmark), ...HELD_OUT.benchmarks.map((each) => each.name)])];
 const held = { text: "", benchmark: "all", only: "all", page: 0 };
 const heldList = el("div", { id: "held-out-list", "aria-label": "held-out answers" });
 const heldStatus = el("p", { class: "status", id: "held-out-status", role: "status", "aria-live": "polite" });
@@ -47,7 +48,7 @@ function heldCard(row) {
   return el("article", { class: "card", "aria-label": `held-out item ${row.key}` },
     row.images.length ? el("div", { class: "pictures" }, pictures(row.images, "held-out image")) : null,
     el("div", { class: "body" },
-      el("div", { class: "meta" }, el("code", null, row.key), el("span", null, row.benchmark), el("span", null, row.changed ? "changed" : "the same")),
+      el("div", { class: "meta" }, el("code", null, row.key), HELD_NAMES.length > 1 ? el("span", null, row.benchmark) : null, el("span", null, row.changed ? "changed" : "the same")),
       el("p", { class: "prompt", dir: "auto" }, row.prompt),
       el("div", { class: "answers" }, row.answers.map(heldAnswer))));
 }
@@ -67,11 +68,10 @@ function heldOutSection() {
   if (!HELD_OUT.benchmarks.length && !HELD_OUT.rows.length) return null;
   const search = el("input", { type: "search", id: "held-out-search", placeholder: "Search prompts, answers, keys", "aria-label": "Search held-out prompts, answers, keys", input: () => showHeld({ text: search.value }) });
   const measuredOnes = HELD_OUT.benchmarks.length ? [el("div", { class: "charts" }, measured()), heldTable()] : [];
-  const names = [...new Set([...HELD_OUT.rows.map((row) => row.benchmark), ...HELD_OUT.benchmarks.map((each) => each.name)])].map((name) => [name, name]);
   const marked = HELD_OUT.rows.some((row) => row.answers.some((answer) => answer.marks.length));
   const browser = HELD_OUT.rows.length ? [
     el("div", { class: "filters", role: "search" }, search,
-      names.length > 1 ? choice("Benchmark", [["all", "all"], ...names], (benchmark) => showHeld({ benchmark })) : null,
+      HELD_NAMES.length > 1 ? choice("Benchmark", [["all", "all"], ...HELD_NAMES.map((name) => [name, name])], (benchmark) => showHeld({ benchmark })) : null,
       choice("Answers", [["all", "all"], ["changed", "changed only"]], (only) => showHeld({ only }))),
     marked ? el("p", { class: "caption verdicts" }, "What an answer mentions: ", el("mark", { class: "yes" }, "in the image"), ", ", el("mark", { class: "no" }, "hallucinated"), ".") : null,
     heldStatus, heldList, heldPager] : [];

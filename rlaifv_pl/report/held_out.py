@@ -81,7 +81,7 @@ def round_rows(rounds: Path, numbers: Sequence[int], thumbnails: Thumbnails) -> 
         try:
             for row, images in read_answers(rounds, number):
                 asked[row["key"]] = row["prompt"], images
-                when = f"after round {number}" if number else "start"
+                when = f"after round {number}" if number else "at the start"
                 said.setdefault(row["key"], []).append(_answer(when, row["completion"], row["mentions"]))
         except (ValueError, OSError) as error:
             raise ReportError(f"{answers_path(rounds, number)}: {error}") from error
