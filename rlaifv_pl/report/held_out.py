@@ -85,8 +85,8 @@ def round_rows(rounds: Path, numbers: Sequence[int], thumbnails: Thumbnails) -> 
                 said.setdefault(row["key"], []).append(_answer(when, row["completion"], row["mentions"]))
         except (ValueError, OSError) as error:
             raise ReportError(f"{answers_path(rounds, number)}: {error}") from error
-    for key, (prompt, images) in asked.items():
-        yield _row(PROBE, key, prompt, said[key]) | _shown(key, images, thumbnails)
+    for key, (prompt, pictures) in asked.items():
+        yield _row(PROBE, key, prompt, said[key]) | _shown(key, pictures, thumbnails)
 
 
 def _answer(when: str, text: str, marks: Sequence[Sequence[Any]]) -> dict[str, Any]:
