@@ -10,6 +10,7 @@ import pytest
 
 from rlaifv_pl.data.manifest import ManifestError, read_manifest
 from rlaifv_pl.data.shards import load_shards
+from rlaifv_pl.data.verbs import verify
 from rlaifv_pl.feedback import pair as pair_module
 from rlaifv_pl.feedback.left_out import LEFT_OUT_NAME, LeftOutRow, write_left_out
 from rlaifv_pl.records import Candidate, Claim, Sample, Verdict
@@ -185,6 +186,8 @@ def test_a_person_filters_what_was_left_out_by_reason_round_and_gap(made, tmp_pa
         browser.close()
 
 
-def test_shards_show_writes_them_too(made, tmp_path):
+def test_shards_with_examples_are_verified_and_shown_as_others(made, tmp_path):
+    verify([str(made / "rounds" / "1")])
+    assert len(load_shards(made / "rounds" / "1")) == 2
     show([str(made / "rounds" / "1")], out=str(tmp_path / "sheet.png"), html=str(tmp_path / "page.html"))
     assert '"reason":"pair/small_gap"' in (tmp_path / "page.html").read_text()
