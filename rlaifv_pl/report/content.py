@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rlaifv_pl.report.curves import curves, round_starts
 from rlaifv_pl.report.distributions import Spread, distributions
 from rlaifv_pl.report.dropped import dropped_rows
 from rlaifv_pl.report.held_out import answer_rows, figures_of, round_rows
-from rlaifv_pl.report.left_out import MEANINGS, NOT_AT_HAND, Asked, left_out_rows, open_prompts
+from rlaifv_pl.report.left_out import MEANINGS, NOT_AT_HAND, PromptImages, left_out_rows, open_prompts
 from rlaifv_pl.report.pairs import rows
 from rlaifv_pl.report.run_files import ROUNDS, ReportError, RunFiles
 from rlaifv_pl.report.thumbnails import Thumbnails
@@ -96,7 +97,7 @@ class Content:
         )
         self.page["dropped"] += dropped_rows(directory, number)
         # Few as they are, their images come first, lest those of the pairs leave no room.
-        self._take_left_out(directory, number, Asked(shards, prompts))
+        self._take_left_out(directory, number, PromptImages(shards, prompts))
         turns = _corrections(corrections)
         for index in range(len(shards)):
             sample = shards[index]
@@ -105,8 +106,9 @@ class Content:
                 self.page["rows"] += rows([sample], number, self.thumbnails, turns)
         self.samples += len(shards)
 
-    def _take_left_out(self, directory: str | Path, number: int, asked: Asked) -> None:
-        found = list(left_out_rows(directory, number, asked, self.thumbnails))[: self.limits.pairs]
+    def _take_left_out(self, directory: str | Path, number: int, prompt_images: PromptImages) -> None:
+        examples = left_out_rows(directory, number, prompt_images, self.thumbnails)
+        found = list(islice(examples, self.limits.pairs))
         self.page["left_out"] += found
         if many := sum(NOT_AT_HAND in row["images"] for row in found):
             self.note(

@@ -17,8 +17,8 @@ from rlaifv_pl.run.held_out import HeldOutBenchmark, responses_path
 
 CURVES = 5
 """Figures of a benchmark that are drawn; a table has them all."""
-PROBE = "probe"
-"""What the prompts of a run's probe go by, where those of benchmarks have names."""
+PROBE = "probe of the rounds"
+"""Stands where those of benchmarks have their names."""
 
 
 def figures_of(entries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -60,7 +60,8 @@ def answer_rows(
         raise ReportError(f"{name}: {error}") from error
     for item in asked:
         said = [by_key[item.key] for by_key in answers if item.key in by_key]
-        yield _row(name, item.key, item.prompt, said) | _shown(item.key, item.sample.images, thumbnails)
+        images = [thumbnails.add(data, item.key) for data in item.sample.images]
+        yield _row(name, item.key, item.prompt, images, said)
 
 
 def round_rows(rounds: Path, numbers: Sequence[int], thumbnails: Thumbnails) -> Iterator[dict[str, Any]]:
@@ -86,20 +87,24 @@ def round_rows(rounds: Path, numbers: Sequence[int], thumbnails: Thumbnails) -> 
         except (ValueError, OSError) as error:
             raise ReportError(f"{answers_path(rounds, number)}: {error}") from error
     for key, (prompt, pictures) in asked.items():
-        yield _row(PROBE, key, prompt, said[key]) | _shown(key, pictures, thumbnails)
+        yield _row(PROBE, key, prompt, [thumbnails.add(data, key) for data in pictures], said[key])
 
 
 def _answer(when: str, text: str, marks: Sequence[Sequence[Any]]) -> dict[str, Any]:
     return {"when": when, "text": text, "right": None, "expected": None, "marks": list(map(list, marks))}
 
 
-def _row(name: str, key: str, prompt: str, said: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    changed = len({each["text"] for each in said}) > 1
-    return {"benchmark": name, "key": key, "prompt": prompt, "answers": said, "changed": changed}
-
-
-def _shown(key: str, images: Sequence[bytes], thumbnails: Thumbnails) -> dict[str, Any]:
-    return {"images": [thumbnails.add(data, key) for data in images]}
+def _row(
+    name: str, key: str, prompt: str, images: list[int | str], said: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "benchmark": name,
+        "key": key,
+        "prompt": prompt,
+        "images": images,
+        "answers": said,
+        "changed": len({each["text"] for each in said}) > 1,
+    }
 
 
 def _answers(benchmark: Benchmark, path: Path, step: int) -> dict[str, dict[str, Any]]:

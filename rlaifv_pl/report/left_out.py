@@ -31,7 +31,7 @@ MEANINGS = {
 """What a reason of feedback means, with the setting behind it."""
 
 
-class Asked:
+class PromptImages:
     """Looks for the images of prompts: where feedback took them from, and else in the pairs that it made of them.
 
     Args:
@@ -68,7 +68,7 @@ def open_prompts(paths: Sequence[str]) -> ShardSet | None:
 
 
 def left_out_rows(
-    directory: str | Path, number: int, asked: Asked, thumbnails: Thumbnails
+    directory: str | Path, number: int, prompt_images: PromptImages, thumbnails: Thumbnails
 ) -> Iterator[dict[str, Any]]:
     """Rows of the page, laid out as those of pairs, with their reason; nothing of shards behind a URL.
 
@@ -81,7 +81,7 @@ def left_out_rows(
         BadSample: a prompt cannot be read.
     """
     for row in () if is_url(str(directory)) else read_left_out(Path(directory)):
-        images, scores = asked.images(row), [one.score for one in row.candidates]
+        images, scores = prompt_images.images(row), [one.score for one in row.candidates]
         is_pair = len(scores) == 2 and None not in scores
         yield {
             "reason": row.reason,

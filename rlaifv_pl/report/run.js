@@ -55,7 +55,7 @@ function figures() {
 }
 
 const RECALL = ["recall"];
-const answersKept = () => PAGE.held_out && PAGE.held_out.rows.some((row) => row.benchmark === "probe");
+const answersKept = () => PAGE.held_out && PAGE.held_out.rows.some((row) => row.benchmark === "probe of the rounds");
 
 function seconds() {
   const stages = (PAGE.stages || []).filter((stage) => PAGE.rounds.some((entry) => (entry.seconds || {})[stage] !== undefined));
