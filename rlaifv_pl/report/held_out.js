@@ -2,6 +2,8 @@
 
 const HELD_OUT = PAGE.held_out || { benchmarks: [], rows: [] };
 const HELD_NAMES = [...new Set([...HELD_OUT.rows.map((row) => row.benchmark), ...HELD_OUT.benchmarks.map((each) => each.name)])];
+const isWrong = (answer) => answer.right === false || answer.marks.some((mark) => !mark[2]);
+const ONLY = { all: () => true, changed: (row) => row.changed, wrong: (row) => row.answers.some(isWrong) };
 const held = { text: "", benchmark: "all", only: "all", page: 0 };
 const heldList = el("div", { id: "held-out-list", "aria-label": "held-out answers" });
 const heldStatus = el("p", { class: "status", id: "held-out-status", role: "status", "aria-live": "polite" });
@@ -56,7 +58,7 @@ function heldCard(row) {
 function showHeld(change) {
   Object.assign(held, { page: 0 }, change);
   const text = held.text.trim().toLowerCase();
-  const fits = (row) => (held.benchmark === "all" || row.benchmark === held.benchmark) && (held.only === "all" || row.changed)
+  const fits = (row) => (held.benchmark === "all" || row.benchmark === held.benchmark) && ONLY[held.only](row)
     && (!text || [row.key, row.prompt, ...row.answers.map((each) => each.text)].join("\n").toLowerCase().includes(text));
   const found = HELD_OUT.rows.filter(fits), first = held.page * PER_PAGE, some = found.slice(first, first + PER_PAGE);
   heldList.replaceChildren(...some.map(heldCard));
@@ -72,7 +74,7 @@ function heldOutSection() {
   const browser = HELD_OUT.rows.length ? [
     el("div", { class: "filters", role: "search" }, search,
       HELD_NAMES.length > 1 ? choice("Benchmark", [["all", "all"], ...HELD_NAMES.map((name) => [name, name])], (benchmark) => showHeld({ benchmark })) : null,
-      choice("Answers", [["all", "all"], ["changed", "changed only"]], (only) => showHeld({ only }))),
+      choice("Answers", [["all", "all"], ["changed", "changed only"], ["wrong", "something was wrong"]], (only) => showHeld({ only }))),
     marked ? el("p", { class: "caption verdicts" }, "What an answer mentions: ", el("mark", { class: "yes" }, "in the image"), ", ", el("mark", { class: "no" }, "hallucinated"), ".") : null,
     heldStatus, heldList, heldPager] : [];
   if (browser.length) showHeld({});

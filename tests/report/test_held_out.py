@@ -206,6 +206,12 @@ def test_answers_are_searched_filtered_and_marked(made, tmp_path):
         assert (
             browser.run("document.getElementById('held-out-status').textContent") == "1 to 2 of 2, out of 4"
         )
+        pick("Answers", "wrong")
+        assert browser.run(f"{cards}.map((card) => card.getAttribute('aria-label'))") == [
+            "held-out item 1",
+            "held-out item 1",
+        ]
+        pick("Answers", "changed")
         pick("Benchmark", "pope")
         assert browser.run(f"{cards}.map((card) => card.querySelector('h3 small').textContent)") == [
             "wrong, expected no"
