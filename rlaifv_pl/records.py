@@ -103,3 +103,13 @@ class Sample:
     """`{source, round, generator, labeler, seed, ...}`: where the sample came from."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Keys of the JSON that the schema does not know, kept as they are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a policy completes a held-out prompt with, where somebody knows what of it is true."""
+
+    prompt: Sample
+    text: str
+    mentions: tuple[tuple[int, int, bool], ...] = ()
+    """First character, one past the last, and whether it is true, of each thing said; in order, none over another."""

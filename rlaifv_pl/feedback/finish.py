@@ -9,7 +9,8 @@ from typing import Any
 from rlaifv_pl.data.manifest import MANIFEST_NAME, ManifestError, hash_json, read_manifest
 from rlaifv_pl.feedback.balance import balance_lengths
 from rlaifv_pl.feedback.conquer import low_mass
-from rlaifv_pl.feedback.pair import pair
+from rlaifv_pl.feedback.left_out import Examples
+from rlaifv_pl.feedback.pair import LeftOut, pair
 from rlaifv_pl.feedback.rows import evidence
 from rlaifv_pl.feedback.settings import Feedback
 from rlaifv_pl.records import Candidate, Pair, Sample
@@ -24,6 +25,8 @@ class Outcome:
     """With the place of its prompt, in the order of the prompts."""
     drops: Counter[str] = field(default_factory=Counter)
     """Prompts, candidates and pairs that were left out, by reason."""
+    examples: Examples = field(default_factory=Examples)
+    """The first few of them, of each reason."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Figures for the manifest."""
 
@@ -44,7 +47,11 @@ def find_pairs(judged: Iterable[tuple[str, Sequence[Candidate]]], feedback: Feed
         found = pair(candidates, feedback.pair, derive(seed, "pair", key))
         outcome.pairs += [(place, one) for one in found.pairs]
         outcome.drops += found.drops
-        outcome.drops["prompt/no_pair"] += not found.pairs
+        for one in found.left_out:
+            outcome.examples.add(place, one)
+        if not found.pairs:
+            outcome.drops["prompt/no_pair"] += 1
+            outcome.examples.add(place, LeftOut("prompt/no_pair", _furthest(candidates)))
         low, verdicts = low_mass(candidates)
         masses.update(low=low, all=verdicts)
         counts.update(prompts=1, candidates=len(candidates), claims=verdicts)
@@ -56,8 +63,17 @@ def find_pairs(judged: Iterable[tuple[str, Sequence[Candidate]]], feedback: Feed
     return outcome
 
 
+def _furthest(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The highest and the lowest score; where fewer than two were judged, the first two."""
+    judged = sorted((one for one in candidates if one.score is not None), key=lambda one: -one.score)
+    return (judged[0], judged[-1]) if len(judged) > 1 else tuple(candidates[:2])
+
+
 def _balance(outcome: Outcome) -> None:
     threshold, kept = balance_lengths([one for _, one in outcome.pairs])
+    for (place, one), keep in zip(outcome.pairs, kept, strict=True):
+        if not keep:
+            outcome.examples.add(place, LeftOut("pair/length_balance", (one.chosen, one.rejected)))
     outcome.pairs = [found for found, keep in zip(outcome.pairs, kept, strict=True) if keep]
     outcome.drops["pair/length_balance"] = len(kept) - sum(kept)
     outcome.notes["length_threshold"] = threshold

@@ -43,12 +43,24 @@ class PairRule:
             )
 
 
+class LeftOut(NamedTuple):
+    """A candidate, or two that would have been a pair, and what kept them out."""
+
+    reason: str
+    candidates: tuple[Candidate, ...]
+    """Of two, the higher score first."""
+
+
 class Paired(NamedTuple):
     """The pairs of one prompt, and what did not become one."""
 
     pairs: list[Pair]
-    drops: Counter[str]
-    """Candidates and pairs by the reason that left them out."""
+    left_out: list[LeftOut]
+
+    @property
+    def drops(self) -> Counter[str]:
+        """Candidates and pairs by the reason that left them out."""
+        return Counter(one.reason for one in self.left_out)
 
 
 def pair(candidates: Sequence[Candidate], rule: PairRule, seed: int) -> Paired:
@@ -56,25 +68,31 @@ def pair(candidates: Sequence[Candidate], rule: PairRule, seed: int) -> Paired:
 
     Candidates without a score were not judged. Equal texts count as one candidate.
     """
-    drops: Counter[str] = Counter()
-    usable = list({candidate.text: candidate for candidate in candidates}.values())
-    drops["candidate/equal_text"] = len(candidates) - len(usable)
-    judged = [candidate for candidate in usable if _note(drops, "candidate", _unusable(candidate, rule))]
+    last = {candidate.text: place for place, candidate in enumerate(candidates)}
+    left_out = [
+        LeftOut("candidate/equal_text", (one,))
+        for place, one in enumerate(candidates)
+        if last[one.text] != place
+    ]
+    usable = [candidates[place] for place in last.values()]
+    judged = [one for one in usable if _fits(left_out, "candidate", _unusable(one, rule), one)]
     ordered = [
         Pair(chosen=max(two, key=_score), rejected=min(two, key=_score))
         for two in itertools.combinations(judged, 2)
     ]
-    found = [two for two in ordered if _note(drops, "pair", _unfit(two, rule))]
+    found = [two for two in ordered if _fits(left_out, "pair", _unfit(two, rule), two.chosen, two.rejected)]
     kept = random.Random(seed).sample(found, min(rule.max_pairs, len(found)))
-    drops["pair/over_max_pairs"] = len(found) - len(kept)
-    return Paired(kept, +drops)
+    left_out += [
+        LeftOut("pair/over_max_pairs", (two.chosen, two.rejected)) for two in found if two not in kept
+    ]
+    return Paired(kept, left_out)
 
 
-def _note(drops: Counter[str], kind: str, reasons: Iterator[str]) -> bool:
-    """Whether there is no reason against it; the first one is counted."""
+def _fits(left_out: list[LeftOut], kind: str, reasons: Iterator[str], *candidates: Candidate) -> bool:
+    """Whether there is no reason against them; with the first one they are left out."""
     reason = next(reasons, None)
     if reason is not None:
-        drops[f"{kind}/{reason}"] += 1
+        left_out.append(LeftOut(f"{kind}/{reason}", candidates))
     return reason is None
 
 

@@ -23,6 +23,7 @@ from rlaifv_pl.feedback.engine import Engine
 from rlaifv_pl.feedback.finish import find_pairs, is_made, samples, scored
 from rlaifv_pl.feedback.gate import Known
 from rlaifv_pl.feedback.generate import generate
+from rlaifv_pl.feedback.left_out import left_out_rows, write_left_out
 from rlaifv_pl.feedback.parts import PATIENCE_SECONDS, Makers, Parts, Share, wait_for
 from rlaifv_pl.feedback.rows import decode_candidates, encode_candidates
 from rlaifv_pl.feedback.settings import Feedback, Prompts
@@ -172,6 +173,7 @@ class FeedbackRun:
                 writer.drop(reason, count)
             for name, value in outcome.notes.items():
                 writer.note(name, value)
+            write_left_out(self.out, left_out_rows(outcome.examples, self.prompts))
 
     def _prompt(self, place: int) -> Sample:
         (sample,) = self.prompts.read(range(place, place + 1))

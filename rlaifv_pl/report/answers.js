@@ -30,7 +30,7 @@ function marked(answer) {
 function answerBlock(answer) {
   const loose = answer.claims.filter((claim) => !claim.span);
   const score = answer.score === null ? "" : `score ${number(answer.score)}, `;
-  const sign = { chosen: "▲", rejected: "▼", completion: "●" }[answer.side];
+  const sign = { chosen: "▲", rejected: "▼", completion: "●", candidate: "●" }[answer.side];
   const listed = answer.claims.length ? el("details", null,
     el("summary", null, `${answer.claims.length} ${answer.claims.length === 1 ? "claim" : "claims"}, ${answer.claims.filter((claim) => claim.rejected).length} rejected`),
     el("ol", null, answer.claims.map((claim) => el("li", null, claim.question || claim.text, badge(claim))))) : null;
@@ -45,14 +45,16 @@ function pictures(places, name) {
   return places.map((place, at) => picture(place, places.length > 1 ? `${name} ${at + 1}` : name));
 }
 
+const reasonText = (reason) => reason.replace(/_/g, " ").replace("/", ": ");
+
 const labelled = (row) => (PAGE.directories.length > 1 ? el("span", null, PAGE.directories[row.directory].label) : null);
 
 function sampleCard(row, place, all) {
   const images = [...pictures(row.images, "image of the prompt"), ...pictures(row.rejected_images, "image of the rejected side")];
-  return el("article", { class: "card", tabindex: "-1", "aria-posinset": place, "aria-setsize": all, "aria-label": `sample ${row.key}` },
+  return el("article", { class: "card", tabindex: "-1", "aria-posinset": place, "aria-setsize": all, "aria-label": `${row.reason ? "left out" : "sample"} ${row.key}` },
     images.length ? el("div", { class: "pictures" }, images) : null,
     el("div", { class: "body" },
-      el("div", { class: "meta" }, el("code", null, row.key), labelled(row), row.gap === null ? null : el("span", { class: "gap" }, `gap ${number(row.gap)}`)),
+      el("div", { class: "meta" }, el("code", null, row.key), labelled(row), row.reason ? el("span", { class: "reason" }, reasonText(row.reason)) : null, row.gap === null ? null : el("span", { class: "gap" }, `gap ${number(row.gap)}`)),
       el("p", { class: "prompt", dir: "auto" }, row.prompt),
       el("div", { class: "answers" }, row.answers.map(answerBlock)),
       row.corrections.length ? el("details", { class: "turns" }, el("summary", null, `${row.corrections.length} corrections`), el("ol", null, row.corrections.map(([question, answer]) => el("li", null, el("b", null, question), " ", answer)))) : null));

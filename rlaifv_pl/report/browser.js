@@ -6,6 +6,8 @@ const list = el("div", { id: "list", role: "feed", "aria-label": "samples" });
 const status = el("p", { class: "status", id: "status", role: "status", "aria-live": "polite" });
 const pager = el("nav", { class: "pager", "aria-label": "pages of samples" });
 const search = el("input", { id: "search", type: "search", placeholder: "Search prompts, answers, keys", "aria-label": "Search prompts, answers, keys", input: () => set({ text: search.value }) });
+const LEFT_OUT = [...PAGE.left_out, ...PAGE.dropped];
+const meaning = el("p", { class: "caption", id: "meaning" });
 const haystacks = new Map();
 
 function haystack(row) {
@@ -16,12 +18,14 @@ function haystack(row) {
   return haystacks.get(row);
 }
 
+const isFrom = (number) => state.directory === "all" || number === Number(state.directory);
+const pool = (show) => (show === KEPT ? PAGE.rows : LEFT_OUT.filter((row) => row.reason === show));
+
 function find() {
   const text = state.text.trim().toLowerCase(), least = state.gap === "" ? null : Number(state.gap);
-  const pool = state.show === KEPT ? PAGE.rows : PAGE.dropped.filter((row) => row.reason === state.show);
-  const fits = (row) => (state.directory === "all" || row.directory === Number(state.directory))
+  const fits = (row) => isFrom(row.directory)
     && (least === null || !row.answers || (row.gap !== null && row.gap >= least)) && (!text || haystack(row).includes(text));
-  const found = pool.filter(fits);
+  const found = pool(state.show).filter(fits);
   const sign = { widest: -1, narrowest: 1 }[state.order];
   const value = (row) => (row.gap === null || row.gap === undefined ? Infinity * sign : row.gap);
   // Samples without a gap come last either way.
@@ -31,7 +35,22 @@ function find() {
 function set(change) {
   Object.assign(state, { page: 0 }, change);
   state.found = find();
+  [...(reasons ? reasons.options : [])].forEach((option) => { option.textContent = counted(option.value); });
+  meaning.textContent = PAGE.reasons[state.show] || "";
   show();
+}
+
+// How many can be looked at, and of how many, in the directories that are chosen.
+function counted(reason) {
+  const here = pool(reason).filter((row) => isFrom(row.directory)).length;
+  const many = (directory) => (reason === KEPT ? directory.samples : directory.drops[reason] || 0);
+  const all = PAGE.directories.reduce((sum, directory, at) => sum + (isFrom(at) ? many(directory) : 0), 0);
+  return `${reason === KEPT ? KEPT : `left out: ${reasonText(reason)}`} (${number(here)}${all > here ? ` of ${number(all)}` : ""})`;
+}
+
+function showReason(reason) {
+  reasons.value = reason;
+  set({ show: reason });
 }
 
 function turn(page, at) {
@@ -44,11 +63,9 @@ const pages = () => pageCount(state.found.length);
 
 function show() {
   const first = state.page * PER_PAGE, some = state.found.slice(first, first + PER_PAGE), all = state.found.length;
-  const card = state.show === KEPT ? sampleCard : droppedCard;
-  list.replaceChildren(...some.map((row, at) => card(row, first + at + 1, all)));
+  list.replaceChildren(...some.map((row, at) => (row.answers ? sampleCard : droppedCard)(row, first + at + 1, all)));
   if (list.firstChild) list.firstChild.tabIndex = 0;
-  const total = state.show === KEPT ? PAGE.rows.length : PAGE.dropped.filter((row) => row.reason === state.show).length;
-  status.textContent = rangeText(first, some.length, all, total);
+  status.textContent = rangeText(first, some.length, all, pool(state.show).length);
   pager.replaceChildren(...pagerParts(state.page, all, (page) => turn(page, 0)));
 }
 
@@ -87,24 +104,25 @@ document.addEventListener("keydown", (event) => {
   if (act) { act(); event.preventDefault(); }
 });
 
+const NAMES = [...new Set(LEFT_OUT.map((row) => row.reason))].sort();
+const shownChoice = NAMES.length ? choice("Show", [KEPT, ...NAMES].map((name) => [name, counted(name)]), (chosen) => set({ show: chosen })) : null;
+const reasons = shownChoice && shownChoice.querySelector("select");
+
 function filters() {
-  const reasons = [...new Set(PAGE.dropped.map((row) => row.reason))].sort();
-  const many = (reason) => PAGE.dropped.filter((row) => row.reason === reason).length;
   const gap = el("input", { id: "gap", type: "number", min: "0", step: "any", placeholder: "any", input: () => set({ gap: gap.value }) });
-  const hasGaps = PAGE.rows.some((row) => row.gap !== null);
-  return el("div", { class: "filters", role: "search" }, search,
+  const hasGaps = [...PAGE.rows, ...PAGE.left_out].some((row) => row.gap !== null);
+  return el("div", { class: "filters", role: "search" }, search, shownChoice,
     PAGE.directories.length > 1 ? choice("From", [["all", "all"], ...PAGE.directories.map((directory, at) => [String(at), directory.label])], (directory) => set({ directory })) : null,
     hasGaps ? el("label", null, el("span", null, "Least gap"), gap) : null,
-    hasGaps ? choice("Order", [["shards", "as in the shards"], ["widest", "widest gap first"], ["narrowest", "narrowest gap first"]], (order) => set({ order })) : null,
-    reasons.length ? choice("Show", [[KEPT, "kept"], ...reasons.map((reason) => [reason, `left out: ${reason.replace(/_/g, " ")} (${many(reason)})`])], (chosen) => set({ show: chosen })) : null);
+    hasGaps ? choice("Order", [["shards", "as in the shards"], ["widest", "widest gap first"], ["narrowest", "narrowest gap first"]], (order) => set({ order })) : null);
 }
 
 function sampleSection() {
   const title = PAGE.kind === "run" && PAGE.rounds.length ? "Pairs" : "Samples";
-  if (!PAGE.rows.length && !PAGE.dropped.length) return section("samples", title, el("p", { class: "note" }, "There are none to look at."));
-  const judged = PAGE.rows.some((row) => row.answers.some((answer) => answer.claims.length));
+  if (!PAGE.rows.length && !LEFT_OUT.length) return section("samples", title, el("p", { class: "note" }, "There are none to look at."));
+  const judged = [...PAGE.rows, ...PAGE.left_out].some((row) => row.answers.some((answer) => answer.claims.length));
   const key = (text) => el("kbd", null, text);
-  return section("samples", title, filters(),
+  return section("samples", title, filters(), meaning,
     judged ? el("p", { class: "caption verdicts" }, "Claims by the labeler's verdict: ", el("mark", { class: "yes" }, "accepted"), el("span", { class: "badge yes" }, "✓ 0.98"), " ", el("mark", { class: "no" }, "rejected"), el("span", { class: "badge no" }, "✗ 0.03"), " with P(yes).") : null,
     el("p", { class: "caption keys" }, key("j"), key("k"), " or arrows step, ", key("n"), key("p"), " turn pages, ", key("/"), " searches"),
     status, list, pager);

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from rlaifv_pl.records import Correction
 from rlaifv_pl.report.curves import curves, round_starts
 from rlaifv_pl.report.distributions import Spread, distributions
 from rlaifv_pl.report.dropped import dropped_rows
-from rlaifv_pl.report.held_out import answer_rows, figures_of
+from rlaifv_pl.report.held_out import answer_rows, figures_of, round_rows
+from rlaifv_pl.report.left_out import MEANINGS, NOT_AT_HAND, PromptImages, left_out_rows, open_prompts
 from rlaifv_pl.report.pairs import rows
-from rlaifv_pl.report.run_files import ReportError, RunFiles
+from rlaifv_pl.report.run_files import ROUNDS, ReportError, RunFiles
 from rlaifv_pl.report.thumbnails import Thumbnails
 from rlaifv_pl.rounds.summary import STAGES
 from rlaifv_pl.run.held_out_figures import FOLDER
@@ -52,7 +54,14 @@ class Content:
 
     limits: Limits
     page: dict[str, Any] = field(
-        default_factory=lambda: {"notes": [], "directories": [], "rows": [], "dropped": []}
+        default_factory=lambda: {
+            "notes": [],
+            "directories": [],
+            "rows": [],
+            "left_out": [],
+            "dropped": [],
+            "reasons": MEANINGS,
+        }
     )
     spreads: list[Spread] = field(default_factory=list)
     samples: int = 0
@@ -64,8 +73,18 @@ class Content:
         """Say on the page what a reader would miss."""
         self.page["notes"].append(text)
 
-    def take(self, label: str, directory: str | Path, corrections: Path | None = None) -> None:
+    def take(
+        self,
+        label: str,
+        directory: str | Path,
+        corrections: Path | None = None,
+        prompts: ShardSet | None = None,
+    ) -> None:
         """Take up the shards of a directory under a label.
+
+        Args:
+            corrections: where those of its samples lie apart from them.
+            prompts: shards that feedback made these of, if they are known.
 
         Raises:
             ManifestError, BadSample: as `load_shards`, and as it reads.
@@ -77,6 +96,8 @@ class Content:
             {"label": label, "samples": len(shards), **_origin(shards.manifests[0])}
         )
         self.page["dropped"] += dropped_rows(directory, number)
+        # Few as they are, their images come first, lest those of the pairs leave no room.
+        self._take_left_out(directory, number, PromptImages(shards, prompts))
         turns = _corrections(corrections)
         for index in range(len(shards)):
             sample = shards[index]
@@ -84,6 +105,16 @@ class Content:
             if len(self.page["rows"]) < self.limits.pairs:
                 self.page["rows"] += rows([sample], number, self.thumbnails, turns)
         self.samples += len(shards)
+
+    def _take_left_out(self, directory: str | Path, number: int, prompt_images: PromptImages) -> None:
+        examples = left_out_rows(directory, number, prompt_images, self.thumbnails)
+        found = list(islice(examples, self.limits.pairs))
+        self.page["left_out"] += found
+        if many := sum(NOT_AT_HAND in row["images"] for row in found):
+            self.note(
+                f"{many} examples of what {self.page['directories'][number]['label']} left out have no image here: the "
+                "shards of their prompts are not known, not where they were, or no longer what they were."
+            )
 
     def finish(self) -> None:
         """Add what is known once all shards are taken."""
@@ -126,7 +157,7 @@ def of_run(run: RunFiles, limits: Limits) -> Content:
     }
     if not run.metrics:
         content.note("There is no metrics.csv, or no row in it yet: no step has been logged.")
-    if run.held_out:
+    if run.held_out or run.measured:
         _take_held_out(content, run)
     if run.ledger or epochs:
         _take_rounds(content, run)
@@ -138,9 +169,13 @@ def of_run(run: RunFiles, limits: Limits) -> Content:
 
 def _take_held_out(content: Content, run: RunFiles) -> None:
     taken: list[dict[str, Any]] = []
-    for name, entry in run.held_out.items():
+    found = [
+        answer_rows(run.path / FOLDER, name, entry, content.thumbnails)
+        for name, entry in run.held_out.items()
+    ]
+    for rows_of_one in (round_rows(run.path / ROUNDS, run.measured, content.thumbnails), *found):
         try:
-            taken += answer_rows(run.path / FOLDER, name, entry, content.thumbnails)
+            taken += rows_of_one
         except ReportError as error:
             content.note(f"Answers to held-out items cannot be shown. {error}")
     if len(taken) > content.limits.pairs:
@@ -162,11 +197,12 @@ def _take_rounds(content: Content, run: RunFiles) -> None:
     numbers = [number for number in run.ledger if number]
     if not numbers:
         content.note("No round has begun yet.")
+    prompts = open_prompts(run.prompts())
     for number in numbers:
         if (directory := run.shards(number)) is None:
             content.note(f"Round {number} is in the making, or was broken off: it has no finished pairs yet.")
         else:
-            content.take(f"round {number}", directory, run.corrections(number))
+            content.take(f"round {number}", directory, run.corrections(number), prompts)
     if not run.summary:
         content.note("The run has not ended: there is no summary.json. The page shows what is there so far.")
 

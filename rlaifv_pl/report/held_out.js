@@ -1,6 +1,9 @@
 // Held-out figures over steps, and what was answered at the first measurement and at the last, side by side.
 
 const HELD_OUT = PAGE.held_out || { benchmarks: [], rows: [] };
+const HELD_NAMES = [...new Set([...HELD_OUT.rows.map((row) => row.benchmark), ...HELD_OUT.benchmarks.map((each) => each.name)])];
+const isWrong = (answer) => answer.right === false || answer.marks.some((mark) => !mark[2]);
+const ONLY = { all: () => true, changed: (row) => row.changed, wrong: (row) => row.answers.some(isWrong) };
 const held = { text: "", benchmark: "all", only: "all", page: 0 };
 const heldList = el("div", { id: "held-out-list", "aria-label": "held-out answers" });
 const heldStatus = el("p", { class: "status", id: "held-out-status", role: "status", "aria-live": "polite" });
@@ -39,7 +42,7 @@ function heldAnswer(answer, at, all) {
   const name = all.length > 1 ? ["first", "last"][at] : "only";
   const badge = answer.right === null ? null : el("span", { class: `badge ${answer.right ? "yes" : "no"}` }, answer.right ? "✓" : "✗");
   return el("div", { class: `answer tone-${at}` },
-    el("h3", null, `${name}, step ${number(answer.step)}`, badge, el("small", null, judgement(answer))),
+    el("h3", null, `${name}, ${answer.when}`, badge, el("small", null, judgement(answer))),
     el("p", { class: "text", dir: "auto" }, withMentions(answer)));
 }
 
@@ -47,7 +50,7 @@ function heldCard(row) {
   return el("article", { class: "card", "aria-label": `held-out item ${row.key}` },
     row.images.length ? el("div", { class: "pictures" }, pictures(row.images, "held-out image")) : null,
     el("div", { class: "body" },
-      el("div", { class: "meta" }, el("code", null, row.key), el("span", null, row.benchmark), el("span", null, row.changed ? "changed" : "the same")),
+      el("div", { class: "meta" }, el("code", null, row.key), HELD_NAMES.length > 1 ? el("span", null, row.benchmark) : null, el("span", null, row.changed ? "changed" : "the same")),
       el("p", { class: "prompt", dir: "auto" }, row.prompt),
       el("div", { class: "answers" }, row.answers.map(heldAnswer))));
 }
@@ -55,7 +58,7 @@ function heldCard(row) {
 function showHeld(change) {
   Object.assign(held, { page: 0 }, change);
   const text = held.text.trim().toLowerCase();
-  const fits = (row) => (held.benchmark === "all" || row.benchmark === held.benchmark) && (held.only === "all" || row.changed)
+  const fits = (row) => (held.benchmark === "all" || row.benchmark === held.benchmark) && ONLY[held.only](row)
     && (!text || [row.key, row.prompt, ...row.answers.map((each) => each.text)].join("\n").toLowerCase().includes(text));
   const found = HELD_OUT.rows.filter(fits), first = held.page * PER_PAGE, some = found.slice(first, first + PER_PAGE);
   heldList.replaceChildren(...some.map(heldCard));
@@ -64,16 +67,16 @@ function showHeld(change) {
 }
 
 function heldOutSection() {
-  if (!HELD_OUT.benchmarks.length) return null;
+  if (!HELD_OUT.benchmarks.length && !HELD_OUT.rows.length) return null;
   const search = el("input", { type: "search", id: "held-out-search", placeholder: "Search prompts, answers, keys", "aria-label": "Search held-out prompts, answers, keys", input: () => showHeld({ text: search.value }) });
-  const names = HELD_OUT.benchmarks.map((each) => [each.name, each.name]);
+  const measuredOnes = HELD_OUT.benchmarks.length ? [el("div", { class: "charts" }, measured()), heldTable()] : [];
   const marked = HELD_OUT.rows.some((row) => row.answers.some((answer) => answer.marks.length));
   const browser = HELD_OUT.rows.length ? [
     el("div", { class: "filters", role: "search" }, search,
-      names.length > 1 ? choice("Benchmark", [["all", "all"], ...names], (benchmark) => showHeld({ benchmark })) : null,
-      choice("Answers", [["all", "all"], ["changed", "changed only"]], (only) => showHeld({ only }))),
-    marked ? el("p", { class: "caption verdicts" }, "Objects that an answer mentions: ", el("mark", { class: "yes" }, "in the image"), ", ", el("mark", { class: "no" }, "hallucinated"), ".") : null,
+      HELD_NAMES.length > 1 ? choice("Benchmark", [["all", "all"], ...HELD_NAMES.map((name) => [name, name])], (benchmark) => showHeld({ benchmark })) : null,
+      choice("Answers", [["all", "all"], ["changed", "changed only"], ["wrong", "something was wrong"]], (only) => showHeld({ only }))),
+    marked ? el("p", { class: "caption verdicts" }, "What an answer mentions: ", el("mark", { class: "yes" }, "in the image"), ", ", el("mark", { class: "no" }, "hallucinated"), ".") : null,
     heldStatus, heldList, heldPager] : [];
   if (browser.length) showHeld({});
-  return section("held-out", "Held-out", el("div", { class: "charts" }, measured()), heldTable(), ...browser);
+  return section("held-out", HELD_OUT.benchmarks.length ? "Held-out" : "Before and after", ...measuredOnes, ...browser);
 }

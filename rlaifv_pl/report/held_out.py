@@ -8,14 +8,17 @@ from typing import Any
 from rlaifv_pl.metrics.benchmark import Benchmark
 from rlaifv_pl.metrics.files import BenchmarkError
 from rlaifv_pl.metrics.opening import records
-from rlaifv_pl.metrics.respond import Asked, ask
+from rlaifv_pl.metrics.respond import ask
 from rlaifv_pl.metrics.table import better
 from rlaifv_pl.report.run_files import ReportError
 from rlaifv_pl.report.thumbnails import Thumbnails
+from rlaifv_pl.rounds.answers import answers_path, read_answers
 from rlaifv_pl.run.held_out import HeldOutBenchmark, responses_path
 
 CURVES = 5
 """Figures of a benchmark that are drawn; a table has them all."""
+PROBE = "probe of the rounds"
+"""Stands where those of benchmarks have their names."""
 
 
 def figures_of(entries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -57,15 +60,48 @@ def answer_rows(
         raise ReportError(f"{name}: {error}") from error
     for item in asked:
         said = [by_key[item.key] for by_key in answers if item.key in by_key]
-        yield _row(name, item, said, thumbnails)
+        images = [thumbnails.add(data, item.key) for data in item.sample.images]
+        yield _row(name, item.key, item.prompt, images, said)
 
 
-def _row(name: str, item: Asked, said: Sequence[dict[str, Any]], thumbnails: Thumbnails) -> dict[str, Any]:
+def round_rows(rounds: Path, numbers: Sequence[int], thumbnails: Thumbnails) -> Iterator[dict[str, Any]]:
+    """Held-out prompts of a run's probe with what was answered at the first measurement and at the last.
+
+    Args:
+        rounds: directory of the run's rounds.
+        numbers: of the rounds after which was measured, in order.
+        thumbnails: takes up the images.
+
+    Raises:
+        ReportError: a file of answers is damaged, or an image is missing.
+    """
+    kept = [number for number in numbers if answers_path(rounds, number).is_file()]
+    said: dict[str, list[dict[str, Any]]] = {}
+    asked: dict[str, tuple[str, Sequence[bytes]]] = {}
+    for number in sorted({*kept[:1], *kept[-1:]}):
+        try:
+            for row, images in read_answers(rounds, number):
+                asked[row["key"]] = row["prompt"], images
+                when = f"after round {number}" if number else "at the start"
+                said.setdefault(row["key"], []).append(_answer(when, row["completion"], row["mentions"]))
+        except (ValueError, OSError) as error:
+            raise ReportError(f"{answers_path(rounds, number)}: {error}") from error
+    for key, (prompt, pictures) in asked.items():
+        yield _row(PROBE, key, prompt, [thumbnails.add(data, key) for data in pictures], said[key])
+
+
+def _answer(when: str, text: str, marks: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    return {"when": when, "text": text, "right": None, "expected": None, "marks": list(map(list, marks))}
+
+
+def _row(
+    name: str, key: str, prompt: str, images: list[int | str], said: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     return {
         "benchmark": name,
-        "key": item.key,
-        "prompt": item.prompt,
-        "images": [thumbnails.add(data, item.key) for data in item.sample.images],
+        "key": key,
+        "prompt": prompt,
+        "images": images,
         "answers": said,
         "changed": len({each["text"] for each in said}) > 1,
     }
@@ -75,7 +111,7 @@ def _answers(benchmark: Benchmark, path: Path, step: int) -> dict[str, dict[str,
     """Answers of a step by their item's key."""
     return {
         record["key"]: {
-            "step": step,
+            "when": f"step {step:,}",
             "text": record["completion"],
             "right": record.get("right"),
             "expected": record.get("expected"),

@@ -33,7 +33,11 @@ def rows(
             "prompt": prompt_text(sample),
             "images": [thumbnails.add(data, sample.key) for data in sample.images],
             "rejected_images": [thumbnails.add(data, sample.key) for data in sample.rejected_images],
-            "answers": [_answer(sample, side) for side in SIDES if getattr(sample, side) is not None],
+            "answers": [
+                answer_row(side, text, _evidence(sample, side))
+                for side in SIDES
+                if (text := getattr(sample, side)) is not None
+            ],
             "gap": gap(sample),
             "corrections": [[turn.question, turn.answer] for turn in turns],
         }
@@ -41,7 +45,7 @@ def rows(
 
 def gap(sample: Sample) -> float | None:
     """Difference of the scores of a sample's sides; None where they are not known."""
-    scores = [_score(sample, side) for side in ("chosen", "rejected")]
+    scores = [_score(_evidence(sample, side)) for side in ("chosen", "rejected")]
     return None if None in scores else scores[0] - scores[1]
 
 
@@ -50,15 +54,20 @@ def words(text: str) -> int:
     return len(text.split())
 
 
-def _answer(sample: Sample, side: str) -> dict[str, Any]:
-    text = getattr(sample, side)
-    claims = _evidence(sample, side).get("claims")
+def answer_row(side: str, text: str, evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer with its claims.
+
+    Args:
+        side: what it is called on the page.
+        evidence: as of one side of a sample.
+    """
+    claims = evidence.get("claims")
     listed = claims if isinstance(claims, list) else []
     return {
         "side": side,
         "text": text,
         "words": words(text),
-        "score": _score(sample, side),
+        "score": _score(evidence),
         "claims": [_claim(claim, len(text)) for claim in listed if isinstance(claim, dict)],
     }
 
@@ -85,8 +94,8 @@ def _evidence(sample: Sample, side: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _score(sample: Sample, side: str) -> float | None:
-    return _finite(_evidence(sample, side).get("score"))
+def _score(evidence: Mapping[str, Any]) -> float | None:
+    return _finite(evidence.get("score"))
 
 
 def _finite(value: Any) -> float | None:

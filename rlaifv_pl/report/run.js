@@ -50,11 +50,12 @@ function figures() {
   return section("rounds", "Rounds",
     el("div", { class: "charts" }, over("Hallucination by round", HALLUCINATION), over("Recall by round", RECALL)),
     table("Held-out images, before and after each round", ["", ...names.map(heading), "pairs made", "labeler right"], rows),
-    el("p", { class: "caption" }, "The run keeps these figures of its held-out images, and not the answers themselves. What it kept word by word are the pairs below."),
+    el("p", { class: "caption" }, answersKept() ? "What was answered to the first of these images, before the first round and after the last, is below." : "The run keeps these figures of its held-out images, and not the answers themselves. What it kept word by word are the pairs below."),
     seconds());
 }
 
 const RECALL = ["recall"];
+const answersKept = () => PAGE.held_out && PAGE.held_out.rows.some((row) => row.benchmark === "probe of the rounds");
 
 function seconds() {
   const stages = (PAGE.stages || []).filter((stage) => PAGE.rounds.some((entry) => (entry.seconds || {})[stage] !== undefined));
@@ -121,10 +122,13 @@ function dropSection() {
   const directories = PAGE.directories, names = [...new Set(directories.flatMap((directory) => Object.keys(directory.drops)))].sort();
   if (!names.length) return null;
   const most = Math.max(...directories.flatMap((directory) => Object.values(directory.drops)));
-  const rows = names.map((name) => [name.replace(/_/g, " ").replace("/", ": "), ...directories.map((directory) => (directory.drops[name] === undefined ? "–" : bar(directory.drops[name], most, number(directory.drops[name]))))]);
-  const where = PAGE.dropped.length ? "Rows that an import left out can be read below, under Show." : "";
-  const kept = PAGE.rounds.length ? "Feedback keeps their number; all candidates with their verdicts are in rounds/*/stages of the run." : where;
-  return section("left-out", "Left out", kept ? el("p", { class: "caption" }, kept) : null, table("What was left out, by reason", ["reason", ...directories.map((directory) => directory.label)], rows));
+  const shownHere = new Set([...PAGE.left_out, ...PAGE.dropped].map((row) => row.reason));
+  const named = (name) => (shownHere.has(name) ? el("a", { href: "#samples", title: "look at some of them", click: () => showReason(name) }, reasonText(name)) : reasonText(name));
+  const rows = names.map((name) => [named(name), ...directories.map((directory) => (directory.drops[name] === undefined ? "–" : bar(directory.drops[name], most, number(directory.drops[name]))))]);
+  const examples = shownHere.size ? "Of reasons that are links, some can be read below, under Show." : "";
+  const kept = PAGE.rounds.length ? "All candidates with their verdicts are in rounds/*/stages of the run." : "";
+  const caption = [examples, kept].filter(Boolean).join(" ");
+  return section("left-out", "Left out", caption ? el("p", { class: "caption" }, caption) : null, table("What was left out, by reason", ["reason", ...directories.map((directory) => directory.label)], rows));
 }
 
 function madeSection() {

@@ -45,14 +45,29 @@ class RunFiles:
         return _held_out(self.path / FOLDER / FIGURES_NAME)
 
     @property
+    def rounds(self) -> Mapping[str, Any]:
+        """Settings of the rounds, in their own group or among the trainer's callbacks; empty in a run without."""
+        callbacks = (self.config.get("trainer") or {}).get("callbacks") or ()
+        listed = [one for one in callbacks if isinstance(one, dict)]
+        named = [
+            one.get("init_args") or {} for one in listed if str(one.get("class_path")).endswith(".Rounds")
+        ]
+        return next((one for one in (self.config.get("rounds") or {}, *named) if one.get("prompts")), {})
+
+    @property
     def epochs_per_round(self) -> int | None:
         """None in a run without rounds."""
-        for callback in (self.config.get("trainer") or {}).get("callbacks") or ():
-            named = callback if isinstance(callback, dict) else {}
-            options = named.get("init_args") or {}
-            if str(named.get("class_path")).endswith(".Rounds") and options.get("prompts"):
-                return int(options.get("epochs", 1))
-        return None
+        return int(self.rounds.get("epochs", 1)) if self.rounds else None
+
+    @property
+    def measured(self) -> list[int]:
+        """Rounds after which the probe has measured; 0 is before the first."""
+        return [number for number, entry in self.ledger.items() if "figures" in entry]
+
+    def prompts(self) -> list[str]:
+        """Where the shards of the rounds' prompts lay when the run began."""
+        prompts = self.rounds.get("prompts", [])
+        return [prompts] if isinstance(prompts, str) else [str(path) for path in prompts]
 
     def shards(self, number: int) -> Path | None:
         """Directory of a round's pairs, if they are finished."""
@@ -125,7 +140,8 @@ def _sections(path: Path, value: Mapping[str, Any]) -> list[Any]:
     if path.name == LEDGER_NAME:
         parts = ("seconds", "drops", "notes", "figures")
         return [*value.values(), *(each.get(part, {}) for each in value.values() for part in parts)]
-    return [value.get(part) or {} for part in ("trainer", "data", "model")] if path.name == CONFIG else []
+    groups = ("trainer", "data", "model", "rounds") if path.name == CONFIG else ()
+    return [value.get(part) or {} for part in groups]
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

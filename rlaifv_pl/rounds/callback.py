@@ -28,6 +28,7 @@ from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.fsdp import gathered
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.records import Candidate, Sample
+from rlaifv_pl.rounds.answers import keep_answers
 from rlaifv_pl.rounds.check import check_rounds
 from rlaifv_pl.rounds.ledger import Ledger
 from rlaifv_pl.rounds.probe import Probe
@@ -242,7 +243,9 @@ class Rounds(Checkpoint):
         """Figures of the policy after that many rounds."""
         if self.probe and self.ledger.writes and "figures" not in self.ledger.read().get(number, {}):
             started = time.monotonic()
-            self.ledger.note(number, figures=self.probe.figures(self._engine()))
+            figures, answers = self.probe.measure(self._engine())
+            keep_answers(self.directory, number, answers)
+            self.ledger.note(number, figures=figures)
             self.ledger.spend(number, "measure", time.monotonic() - started)
 
     def _note(self, number: int, manifest: Manifest, run: FeedbackRun) -> None:

@@ -4,14 +4,18 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from rlaifv_pl.feedback.engine import Engine
-from rlaifv_pl.records import Candidate, Sample
+from rlaifv_pl.records import Answer, Candidate, Sample
 
 
 class Probe(Protocol):
     """Measures the policy and the labeler between rounds."""
 
-    def figures(self, policy: Engine) -> dict[str, float | None]:
-        """Figures by name, `instance`, `sentence`, `recall` and `length` among them."""
+    def measure(self, policy: Engine) -> tuple[dict[str, float | None], Sequence[Answer]]:
+        """Figures by name, `instance`, `sentence`, `recall` and `length` among them, and what they were counted on.
+
+        The answers are of the same prompts in the same order each time. The first of them are kept to be read;
+        none need be given.
+        """
 
     def agreement(self, judged: Iterable[tuple[Sample, Sequence[Candidate]]]) -> float | None:
         """Share of the labeler's verdicts that are true."""

@@ -20,18 +20,26 @@ _COUNT = re.compile(rf"\bthere are ({'|'.join(NUMBERS)}) objects\b")
 TRUE, FALSE = Verdict(yes=1.0, no=0.0), Verdict(yes=0.0, no=1.0)
 
 
+def mentions(text: str) -> list[Claim]:
+    """Every claim of a description as often as it is made, in its order."""
+    found = [
+        Claim(text=match[0], question=ask(*match.groups()), start=match.start(), end=match.end())
+        for pattern, ask in ((_THING, ask_thing), (_COUNT, ask_count))
+        for match in pattern.finditer(text)
+    ]
+    return sorted(found, key=lambda claim: claim.start)
+
+
 def divide(text: str) -> list[Claim]:
     """Every claim of a description, in its order; an object named twice is claimed once.
 
     >>> [claim.question for claim in divide("there is a red cup and a blue ring. there are two objects.")]
     ['is there a red cup?', 'is there a blue ring?', 'are there two objects?']
     """
-    found = {}
-    for pattern, ask in ((_THING, ask_thing), (_COUNT, ask_count)):
-        for match in pattern.finditer(text):
-            claim = Claim(text=match[0], question=ask(*match.groups()), start=match.start(), end=match.end())
-            found.setdefault(claim.question, claim)
-    return sorted(found.values(), key=lambda claim: claim.start)
+    first = {}
+    for claim in mentions(text):
+        first.setdefault(claim.question, claim)
+    return list(first.values())
 
 
 def named_things(text: str) -> list[tuple[str, str]]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.engine import Engine, Sampling
 from rlaifv_pl.feedback.generate import generate
-from rlaifv_pl.records import Candidate, Sample
-from rlaifv_pl.world.claims import scene_of, truth
+from rlaifv_pl.records import Answer, Candidate, Sample
+from rlaifv_pl.world.claims import is_true, mentions, scene_of, truth
 from rlaifv_pl.world.evaluate import WorldFigures, world_figures
 
 GREEDY = Sampling(n=1, temperature=0.0, max_new_tokens=80)
@@ -34,12 +34,15 @@ class WorldProbe:
 
     scenes: str
 
-    def figures(self, policy: Engine) -> dict[str, float | None]:
-        """Of greedy descriptions; of descriptions sampled at temperature 1 under `sampled_<name>`."""
+    def measure(self, policy: Engine) -> tuple[dict[str, float | None], Sequence[Answer]]:
+        """Of greedy descriptions, which are the answers; of those sampled at temperature 1 under `sampled_<name>`."""
         stored = load_shards(self.scenes)
         prompts = [stored[index] for index in range(len(stored))]
         sampled = measure(policy, prompts, SAMPLED).to_json()
-        return measure(policy, prompts).to_json() | {f"sampled_{name}": sampled[name] for name in sampled}
+        texts = describe(policy, prompts)
+        greedy = world_figures(texts, [scene_of(prompt) for prompt in prompts]).to_json()
+        figures = greedy | {f"sampled_{name}": sampled[name] for name in sampled}
+        return figures, [_answer(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
 
     def agreement(self, judged: Iterable[tuple[Sample, Sequence[Candidate]]]) -> float | None:
         """Share of the verdicts that the scenes bear out, of those on the world's own questions."""
@@ -51,3 +54,9 @@ class WorldProbe:
         ]
         right = [verdict.rejected != true for true, verdict in judged_truths if true is not None]
         return sum(right) / len(right) if right else None
+
+
+def _answer(prompt: Sample, text: str) -> Answer:
+    scene = scene_of(prompt)
+    found = ((one.start, one.end, is_true(scene, one.question)) for one in mentions(text))
+    return Answer(prompt=prompt, text=text, mentions=tuple(found))

@@ -442,7 +442,7 @@ def test_two_processes_leave_what_one_leaves(by_models, prompts, known, tmp_path
     assert [process.wait(timeout=240) for process in both] == [0, 0]
     one, two = files(by_models, "*"), files(tmp_path, "*")
     assert one.keys() == two.keys() and [name for name in one if one[name] != two[name]] == []
-    assert sum(name.endswith(".jsonl") for name in one) == 3 * PROMPTS // 2 + 1
+    assert sum(name.endswith(".jsonl") for name in one) == 3 * PROMPTS // 2 + 2  # The gate's, and examples.
 
 
 def test_a_process_waits_as_long_as_another_makes_parts_of_any_stage(prompts, tmp_path, monkeypatch):

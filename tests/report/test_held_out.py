@@ -4,9 +4,12 @@ import json
 
 import pytest
 
+from rlaifv_pl.records import Answer, Sample
 from rlaifv_pl.report.content import Limits, of_run
 from rlaifv_pl.report.run_files import ReportError, read_run
 from rlaifv_pl.report.verbs import report
+from rlaifv_pl.rounds.answers import keep_answers
+from rlaifv_pl.rounds.ledger import Ledger
 from tests.report.browser import Browser, find_browser
 from tests.report.made import HOSTILE, image, metrics, write_metrics
 
@@ -61,7 +64,8 @@ def test_first_and_last_answers_stand_side_by_side(made):
     page = of_run(read_run(made), Limits()).page
     dog, bus, cat, hostile = page["held_out"]["rows"]
     first, last = dog["answers"]
-    assert (first["step"], first["text"], last["step"], last["text"]) == (0, CAPTIONS[0][0], 6, "A dog.")
+    assert (first["when"], first["text"]) == ("step 0", CAPTIONS[0][0])
+    assert (last["when"], last["text"]) == ("step 6", "A dog.")
     assert [(first["text"][start:end], right) for start, end, right in first["marks"]] == [
         ("cat", False),
         ("dog", True),
@@ -95,6 +99,76 @@ def test_answers_are_bounded_and_missing_files_are_said(made, tmp_path):
         aside.rename(questions)
     assert len(page["held_out"]["rows"]) == 2 and len(page["held_out"]["benchmarks"]) == 2
     assert any("cannot be shown. pope:" in note and "questions.jsonl" in note for note in page["notes"])
+
+
+@pytest.fixture
+def probed(tmp_path):
+    """A run of two rounds with a probe of two images: at first, the policy makes up a dog on the first one."""
+    write_metrics(tmp_path, metrics())
+    ledger = Ledger(tmp_path / "rounds")
+    for number, said in enumerate(("a cat and a dog.", "a cat and a cup.", "a cat.")):
+        first = Answer(
+            prompt=Sample(key="a", prompt=HOSTILE, images=(image(1),)),
+            text=said,
+            mentions=((0, 5, True), *([(10, 15, False)] if number < 2 else [])),
+        )
+        second = Answer(prompt=Sample(key="b", prompt="what is there?", images=(image(2),)), text=HOSTILE)
+        keep_answers(tmp_path / "rounds", number, [first, second])
+        ledger.note(number, figures={"instance": 0.1 / (number + 1)}, pairs=0)
+    return tmp_path
+
+
+def test_answers_to_a_probe_stand_side_by_side_as_well(probed):
+    content = of_run(read_run(probed), Limits())
+    made_up, same = content.page["held_out"]["rows"]
+    assert content.page["held_out"]["benchmarks"] == []
+    assert [(each["when"], each["text"], each["marks"]) for each in made_up["answers"]] == [
+        ("at the start", "a cat and a dog.", [[0, 5, True], [10, 15, False]]),
+        ("after round 2", "a cat.", [[0, 5, True]]),
+    ]
+    assert (made_up["changed"], same["changed"]) == (True, False) and made_up["prompt"] == HOSTILE
+    assert made_up["images"] == [content.thumbnails.add(image(1), "")] != same["images"]
+
+
+def test_answers_of_rounds_that_were_not_measured_are_not_shown(probed):
+    """Round 2 was begun anew, as the ledger says; what lies there is of a run before it."""
+    ledger = probed / "rounds" / "ledger.json"
+    entries = json.loads(ledger.read_text())
+    ledger.write_text(json.dumps({number: entries[number] for number in "01"}))
+    made_up, _ = of_run(read_run(probed), Limits()).page["held_out"]["rows"]
+    assert [each["when"] for each in made_up["answers"]] == ["at the start", "after round 1"]
+    (probed / "rounds" / "answers" / "0.jsonl").write_text("[]\n")
+    page = of_run(read_run(probed), Limits()).page
+    assert page["held_out"]["rows"] == [] and any("0.jsonl" in note for note in page["notes"])
+
+
+@pytest.mark.skipif(
+    find_browser() is None, reason="no Chromium here: apt-get install chromium-headless-shell"
+)
+def test_answers_to_a_probe_are_marked_and_filtered(probed):
+    report(str(probed))
+    browser = Browser(find_browser(), probed / "profile")
+    cards = "[...document.querySelectorAll('#held-out-list article')]"
+    try:
+        browser.open(probed / "report.html", width=400)
+        assert browser.run("document.querySelector('#held-out h2').textContent") == "Before and after"
+        assert "below" in browser.run("document.querySelector('#rounds > .caption').textContent")
+        marks = f"[...{cards}[0].querySelectorAll('mark')].map((each) => [each.textContent, each.className])"
+        assert browser.run(marks) == [["a cat", "yes"], ["a dog", "no"], ["a cat", "yes"]]
+        titles = f"[...{cards}[0].querySelectorAll('h3')].map((each) => each.textContent)"
+        assert browser.run(titles) == [
+            "first, at the start1 of 2 mentions hallucinated",
+            "last, after round 20 of 1 mentions hallucinated",
+        ]
+        browser.run("window.picked = document.querySelector('#held-out select')")
+        browser.run("picked.value = 'changed'; picked.dispatchEvent(new Event('change'))")
+        assert (
+            browser.run("document.getElementById('held-out-status').textContent") == "1 to 1 of 1, out of 2"
+        )
+        assert browser.run("document.documentElement.scrollWidth") <= 400
+        assert browser.errors == [] and browser.run("typeof window.ran") == "undefined"
+    finally:
+        browser.close()
 
 
 @pytest.mark.parametrize("text", ['{"a": []}', '{"a": {"metric": "pope", "steps": [3]}}', "{"])
@@ -132,6 +206,12 @@ def test_answers_are_searched_filtered_and_marked(made, tmp_path):
         assert (
             browser.run("document.getElementById('held-out-status').textContent") == "1 to 2 of 2, out of 4"
         )
+        pick("Answers", "wrong")
+        assert browser.run(f"{cards}.map((card) => card.getAttribute('aria-label'))") == [
+            "held-out item 1",
+            "held-out item 1",
+        ]
+        pick("Answers", "changed")
         pick("Benchmark", "pope")
         assert browser.run(f"{cards}.map((card) => card.querySelector('h3 small').textContent)") == [
             "wrong, expected no"

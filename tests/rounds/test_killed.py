@@ -9,10 +9,12 @@ from tests.rounds.test_rounds import nsft
 from tests.rounds.world_run import config, outcome, write
 
 MOMENTS = (
+    "after:rounds/answers/0.jsonl",
     "before:rounds/1/stages/gate",
     "after:rounds/1/stages/generate-[0-9a-f]*/part-000001",
     "before:rounds/1/stages/divide-[0-9a-f]*/part-000000",
     "before:rounds/1/stages/conquer-[0-9a-f]*/part-000002",
+    "before:rounds/1/left_out.jsonl",
     "before:rounds/1/manifest.json",
     "step:1",
     "step:4",

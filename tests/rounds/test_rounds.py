@@ -23,6 +23,9 @@ from rlaifv_pl.models.policy import PolicyError, PolicySpec, load_model
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.records import Sample, Verdict
+from rlaifv_pl.report.content import Limits, of_run
+from rlaifv_pl.report.run_files import read_run
+from rlaifv_pl.rounds.answers import read_answers
 from rlaifv_pl.world import shipped
 from rlaifv_pl.world.claims import TRUE, ExactLabeler
 from tests.rounds.world_run import config, outcome, write
@@ -317,6 +320,35 @@ def test_the_ledger_and_the_summary_tell_of_every_round(previous):
         )  # fmt: skip
         assert {"generate", "divide", "conquer", "pair", "train", "measure"} <= set(row["seconds"])
     assert summary["rounds"][0]["pairs"] == 0 and summary["rounds"][0]["agreement"] is None
+
+
+def test_the_answers_that_were_measured_can_be_read(previous):
+    """All 8 held-out scenes are kept; of the objects ("a red cup", unlike counts) as many are false as was noted."""
+    ledger = json.loads((previous.shards(1).parent / "ledger.json").read_text())
+    for number in (0, 1, 2):
+        rows = [row for row, _ in read_answers(previous.directory / "rounds", number)]
+        objects = [
+            right
+            for row in rows
+            for start, end, right in row["mentions"]
+            if row["completion"][start:end].startswith("a ")
+        ]
+        assert len(rows) == 8
+        assert objects.count(False) / len(objects) == pytest.approx(
+            ledger[str(number)]["figures"]["instance"]
+        )
+
+
+def test_the_page_of_a_run_has_its_answers_and_what_it_left_out_with_their_images(previous):
+    page = of_run(read_run(previous.directory), Limits()).page
+    assert [start["round"] for start in page["round_starts"]] == [1, 2]
+    assert [[each["when"] for each in row["answers"]] for row in page["held_out"]["rows"]] == 8 * [
+        ["at the start", "after round 2"]
+    ]
+    counted = {name for directory in page["directories"] for name in directory["drops"]}
+    assert {row["reason"] for row in page["left_out"]} == counted <= set(page["reasons"])
+    assert all(isinstance(place, int) for row in page["left_out"] for place in row["images"])
+    assert all(row["images"] for row in (*page["left_out"], *page["held_out"]["rows"]))
 
 
 def test_the_curve_is_a_picture(previous):

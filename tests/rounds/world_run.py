@@ -8,6 +8,9 @@ PROMPTS, PART = 24, 4
 OUTCOME = (
     "rounds/**/shard-*.tar",
     "rounds/*/manifest.json",
+    "rounds/*/left_out.jsonl",
+    "rounds/answers/*.jsonl",
+    "rounds/answers/images/*",
     "metrics.csv",
     "export/model.safetensors",
     "rounds/*/reference.safetensors",

@@ -138,13 +138,20 @@ def test_a_probe_measures_greedy_and_sampled_descriptions_and_the_labeler(tmp_pa
             ring = " and a blue ring" if sampling.temperature == 0 else ""
             return [[f"there is a red cup{ring}."] for _ in samples]
 
-    figures = probe.figures(Liar())
+    figures, answers = probe.measure(Liar())
     stored = load_shards(scenes)
     contents = [scene_of(stored[index]).contents for index in range(6)]
     lies = sum(("red", "cup") not in there for there in contents)
     rings = sum(("blue", "ring") not in there for there in contents)
     assert figures["instance"] == (lies + rings) / 12 and figures["sampled_instance"] == lies / 6
     assert figures["length"] == 9 and figures["sampled_length"] == 5
+    for index, answer in enumerate(answers):
+        assert answer.prompt == stored[index] and answer.text == "there is a red cup and a blue ring."
+        assert answer.mentions == (
+            (9, 18, ("red", "cup") in contents[index]),
+            (23, 34, ("blue", "ring") in contents[index]),
+        )
+    assert len(answers) == 6
 
     claims = tuple(divide("there is a red cup and a blue ring."))
     verdicts = (Verdict(yes=1.0, no=0.0),) * 2

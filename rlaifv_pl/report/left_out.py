@@ -1,0 +1,98 @@
+"""Examples of what feedback left out, as rows of the page: candidates with their claims and verdicts, by reason."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rlaifv_pl.data.contact_sheet import prompt_text
+from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.manifest import ManifestError
+from rlaifv_pl.data.shards import ShardSet, load_shards
+from rlaifv_pl.data.urls import is_url
+from rlaifv_pl.feedback.left_out import LeftOutRow, read_left_out
+from rlaifv_pl.feedback.rows import evidence
+from rlaifv_pl.report.pairs import answer_row
+from rlaifv_pl.report.thumbnails import Thumbnails
+
+NOT_AT_HAND = "not at hand"
+MEANINGS = {
+    "candidate/equal_text": "The policy said the same once more for this prompt.",
+    "candidate/no_claims": "It claims nothing that could be judged.",
+    "candidate/repeated_claim": "It makes one claim twice (distinct_claims).",
+    "pair/small_gap": "The scores are too close to tell which is better (min_gap).",
+    "pair/unequal_claims": "One makes more claims than the other (equal_claims).",
+    "pair/fewer_accepted": "The better one says less that was accepted (no_fewer_accepted).",
+    "pair/small_margin": "The labeler is not sure enough of the difference (min_margin).",
+    "pair/over_max_pairs": "A good pair, but others of the same prompt were drawn (max_pairs).",
+    "pair/length_balance": "A good pair, left out so that chosen and rejected are equally long on average (balance).",
+    "prompt/no_pair": "No two candidates of this prompt made a pair; the highest and the lowest score are shown.",
+}
+"""What a reason of feedback means, with the setting behind it."""
+
+
+class PromptImages:
+    """Looks for the images of prompts: where feedback took them from, and else in the pairs that it made of them.
+
+    Args:
+        made: the pairs.
+        prompts: shards that may be those of the prompts.
+    """
+
+    def __init__(self, made: ShardSet, prompts: ShardSet | None) -> None:
+        self.made = made
+        parents = made.manifests[0].parents
+        is_known = prompts is not None and tuple(one.hash for one in prompts.manifests) == parents
+        self.prompts = prompts if is_known else None
+
+    def images(self, row: LeftOutRow) -> tuple[bytes, ...] | None:
+        """None where they are not at hand."""
+        if self.prompts is not None and row.number in range(len(self.prompts)):
+            return self.prompts[row.number].images
+        place = self._pairs.get(row.prompt.key)
+        return None if place is None else self.made[place].images
+
+    @cached_property
+    def _pairs(self) -> dict[str, int]:
+        return {key.rpartition("_p")[0]: place for place, key in enumerate(self.made.keys())}
+
+
+def open_prompts(paths: Sequence[str]) -> ShardSet | None:
+    """Shards of prompts, if they lie on this machine and can be read."""
+    if not paths or any(map(is_url, paths)):
+        return None
+    try:
+        return load_shards(paths)
+    except (ManifestError, BadSample, OSError):
+        return None
+
+
+def left_out_rows(
+    directory: str | Path, number: int, prompt_images: PromptImages, thumbnails: Thumbnails
+) -> Iterator[dict[str, Any]]:
+    """Rows of the page, laid out as those of pairs, with their reason; nothing of shards behind a URL.
+
+    Args:
+        number: of the directory of shards, on the page.
+        thumbnails: takes up their images.
+
+    Raises:
+        ManifestError: the file of examples is damaged.
+        BadSample: a prompt cannot be read.
+    """
+    for row in () if is_url(str(directory)) else read_left_out(Path(directory)):
+        images, scores = prompt_images.images(row), [one.score for one in row.candidates]
+        is_pair = len(scores) == 2 and None not in scores
+        yield {
+            "reason": row.reason,
+            "key": row.prompt.key,
+            "directory": number,
+            "prompt": prompt_text(row.prompt),
+            "images": [NOT_AT_HAND]
+            if images is None
+            else [thumbnails.add(data, row.prompt.key) for data in images],
+            "rejected_images": [],
+            "answers": [answer_row("candidate", one.text, evidence(one)) for one in row.candidates],
+            "gap": scores[0] - scores[1] if is_pair else None,
+            "corrections": [],
+        }
