@@ -68,7 +68,9 @@ def write(out: Path, count: int, size: tuple[int, int], per_shard: int, vocabula
     pictures = [photo(rng, *size) for _ in range(min(count, DRAWN))]
     texts = [words(ANSWER_TOKENS, seed, vocabulary) for seed in range(DRAWN)]
     prompt = words(PROMPT_TOKENS, DRAWN, vocabulary)
-    with ShardWriter(out, recipe={"count": count, "size": size}, samples_per_shard=per_shard) as writer:
+    # Few pictures stand for many: each sample has its own, as photos would.
+    recipe = {"count": count, "size": size}
+    with ShardWriter(out, recipe=recipe, samples_per_shard=per_shard, share_images=False) as writer:
         for number in range(count):
             # A prompt of its own: samples of one image and one prompt would share a tree.
             own = f"{prompt} w{len(SPECIALS) + number % (vocabulary - len(SPECIALS))}"
