@@ -37,7 +37,9 @@ def why_not(family: str) -> str | None:
 
 def build(family: str, path: Path, seed: int = 0) -> Path:
     """Saves a model with weights drawn from `seed`, and its processor, under `path`; returns `path`."""
-    model, processor = getattr(family_models, family)()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # Of what the model draws for itself, which vectors keep.
+        model, processor = getattr(family_models, family)()
     _draw(model, seed)
     model.save_pretrained(path)
     processor.save_pretrained(path)

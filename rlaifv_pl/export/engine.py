@@ -1,22 +1,21 @@
 """The policy of a run's checkpoint answers, without being exported first."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from rlaifv_pl.export.checkpoint import checkpoint_path, load_trained
-from rlaifv_pl.feedback.engine import EngineError, Form, Request, Sampling
+from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.feedback.engines.live import LiveEngine
+from rlaifv_pl.feedback.engines.loaded import LoadedEngine
 from rlaifv_pl.feedback.engines.transformers import own_device
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.policy import load_processor
 from rlaifv_pl.models.vlm import VLM
-from rlaifv_pl.records import Sample
 
 
 @dataclass(kw_only=True)
-class CheckpointEngine:
+class CheckpointEngine(LoadedEngine):
     """The policy of a checkpoint: the base with what the run has trained of it, LoRA or weights, whole or in slices.
 
     Args:
@@ -39,32 +38,18 @@ class CheckpointEngine:
     @cached_property
     def identity(self) -> str:
         """Hash of the weights as they were read, the chat template and the image processing."""
-        return self._live.identity
-
-    def sample(
-        self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> list[list[str]]:
-        """As `Engine.sample`."""
-        return self._live.sample(samples, seeds, sampling)
-
-    def choose(self, requests: Sequence[Request], words: Sequence[str]) -> list[list[float]]:
-        """As `Engine.choose`."""
-        return self._live.choose(requests, words)
-
-    def fill(self, requests: Sequence[Request], form: type[Form]) -> list[Form | None]:
-        """As `Engine.fill`."""
-        return self._live.fill(requests, form)
-
-    def release(self) -> None:
-        """Drop the weights; they are read again when needed."""
-        self.__dict__.pop("_live", None)
+        return self.live.identity
 
     @cached_property
     def _path(self) -> Path:
         return checkpoint_path(self.run, self.checkpoint)
 
-    @cached_property
-    def _live(self) -> LiveEngine:
+    def load(self) -> LiveEngine:
+        """The base with what the run has trained of it.
+
+        Raises:
+            EngineError: the checkpoint changed since it was first read.
+        """
         found = load_trained(self.run, self._path.stem)
         device = self.device or own_device()
         model = VLM(found.model, found.spec.attention).requires_grad_(False).eval().to(device)

@@ -99,7 +99,8 @@ class _Look:
         """Find all that can be found out."""
         spec = self.module.policy_spec
         # On the meta device: what cannot be loaded or shared is said now, in fit's words.
-        self.layout = VLM(load_model(spec, empty=True), spec.attention).layout
+        model = VLM(load_model(spec, empty=True), spec.attention)
+        self.layout, self.weights = model.layout, sum(each.nbytes for each in model.parameters())
         self._make_sources()
         rounds = self.planned.rounds
         if rounds is None:
@@ -235,6 +236,9 @@ class _Look:
         is_whole = self.found.spread.together == 1
         is_here = self.options.memory_gb is None
         if not (self.options.trial and is_here and is_whole) or self.found.problems:
+            return None
+        if self.weights > self.found.room:
+            self.found.notes.append(f"no trial: the weights alone are {decimal(self.weights)}")
             return None
         place = self.folder / "trial"
         place.mkdir()

@@ -67,7 +67,7 @@ class RunCheckpoint(ModelCheckpoint):
             train_time_interval=train_time_interval,
         )
         self.best = Best(monitor, mode)
-        self._linked_best = ""
+        self._linked_best, self._is_taken_up = "", False
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """Lightning asks for `last` here. A kill may fall between saving and linking, or tear what was not yet on
@@ -106,8 +106,20 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        if trainer.ckpt_path is not None:
+        self._take_up(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._is_taken_up:  # Killed when all was trained: nothing was left to start.
+            self._take_up(trainer)
+
+    def _take_up(self, trainer: Trainer) -> None:
+        """Bring files and links to where the checkpoint is that the run goes on from."""
+        self._is_taken_up = True
+        if (path := trainer.ckpt_path) is not None:
             self._take_stock(trainer)
+            if Path(path).absolute().parent == Path(self.dirpath).absolute():
+                last = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+                self._link_checkpoint(trainer, str(path), str(last))
         if self.best.figure is not None:
             self._take_best(trainer)
 

@@ -76,7 +76,7 @@ def test_models_in_an_actor_leave_what_one_process_leaves(ray, tmp_path):
     policy = world_policy()
     real_run(tmp_path / "ray", prompts, policy, feedback, makers=SeesWhatTestsSee(gpus_per_actor=0)).make()
     assert files(tmp_path / "ray") == files(tmp_path / "one")
-    assert "_live" not in vars(policy), "the driver loaded a model"
+    assert "live" not in vars(policy), "the driver loaded a model"
 
 
 @pytest.mark.slow

@@ -164,7 +164,7 @@ def test_yes_and_no_are_told_apart_in_every_family(family, family_dir):
 
 def test_the_first_tokens_probabilities_are_those_of_a_plain_forward(labeler, prompts):
     """One question by hand: full softmax at the last position, summed over the tokens."""
-    live = labeler._live
+    live = labeler.live
     (shares,) = labeler.choose([Request("is there a red cup?", prompts[0].images)], ("yes", "no"))
     chat, model = live.chat, live.model.model
     from rlaifv_pl.data.images import open_image
@@ -195,7 +195,7 @@ class Colour(BaseModel):
 
 
 def test_a_form_is_filled_or_honestly_left_empty(base, monkeypatch):
-    live = base._live
+    live = base.live
     said = iter(['Sure! {"colour": "green"}', 'so: {"colour": "red"} done', "no", "nothing", "at all"])
     monkeypatch.setattr(live, "sample", lambda *_: [[next(said)]])
     first, second = live.fill([Request("a"), Request("b")], Colour)
@@ -209,8 +209,8 @@ def test_a_form_that_is_drawn_again_is_drawn_by_its_requests_seed(base, monkeypa
         drawn.append((seeds[0][0], sampling.temperature))
         return [["no"]]
 
-    monkeypatch.setattr(base._live, "sample", sample)
-    base._live.fill([Request("a"), Request("a", seed=9)], Colour)
+    monkeypatch.setattr(base.live, "sample", sample)
+    base.live.fill([Request("a"), Request("a", seed=9)], Colour)
     assert [temperature for _, temperature in drawn] == [0, 0.7, 0.7] * 2
     assert len({seed for seed, _ in drawn}) == 6
 

@@ -9,6 +9,7 @@ from rlaifv_pl.cli import main as train
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.objectives.schedule import steps_of
+from rlaifv_pl.preflight.found import Found
 from rlaifv_pl.verbs import main
 from tests.run.tiny import dpo_config, write_config, write_pairs
 
@@ -146,3 +147,37 @@ def test_a_trial_trains_steps_and_leaves_nothing(settings, tmp_path):
     assert "trial" in found["time"]["how"], found["notes"]
     assert 0 < found["time"]["seconds a step"] < 30
     assert files(tmp_path) - before == {"config.yaml", "found.json"}
+
+
+@pytest.fixture
+def quickstart(tmp_path):
+    """The quickstart on few scenes: 2 rounds of 16 prompts, 2 epochs each."""
+    config = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+    text = config.read_text().replace("count: 600", "count: 32").replace("count: 500", "count: 4")
+    (tmp_path / "few.yaml").write_text(text)
+    return ["preflight", "--config", str(tmp_path / "few.yaml"), "--out", str(tmp_path / "found.json"),
+            "--trainer.default_root_dir", str(tmp_path / "run")]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_rounds_are_tried_on_a_few_prompts(quickstart, tmp_path):
+    before = files(tmp_path)
+    main([*quickstart, "--trial", "2"])
+    found = json.loads((tmp_path / "found.json").read_text())
+    time, (note,) = found["time"], [note for note in found["notes"] if note.startswith("a round of")]
+    assert note.startswith("a round of 16 prompts makes") and "answered here" in note
+    assert time["seconds in all"] == pytest.approx(
+        2 * (time["seconds of feedback a round"] + time["seconds of training a round"])
+    )
+    assert time["seconds of feedback a round"] == pytest.approx(
+        16 * sum(each for name, each in time.items() if name.endswith("a prompt"))
+    )
+    assert files(tmp_path) - before == {"found.json"}
+
+
+def test_a_model_whose_weights_do_not_fit_is_not_tried(quickstart, tmp_path, monkeypatch):
+    monkeypatch.setattr(Found, "room", 1_000_000)
+    with pytest.raises(SystemExit):
+        main([*quickstart, "--trial", "2"])
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert "no trial: the weights alone are 4.7 MB" in found["notes"] and found["problems"]

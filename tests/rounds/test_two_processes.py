@@ -42,7 +42,7 @@ def test_two_processes_make_the_shards_of_one(runs, two):
     one = runs["one"]
     names = [path.relative_to(one) for path in one.glob("rounds/1/**/*") if path.is_file()]
     assert sum(path.suffix == ".tar" for path in names) == 1
-    assert sum(path.suffix == ".jsonl" for path in names) == 6
+    assert sum(path.suffix == ".jsonl" for path in names) == 7
     for name in names:
         assert (two / name).read_bytes() == (one / name).read_bytes(), name
     for directory in (one, two):

@@ -143,6 +143,8 @@ def test_a_run_that_goes_on_knows_the_best_one(fit, tmp_path):
         "--held_out.every_n_steps=1",
         "--checkpoint.monitor=held_out/chair/words",
         "--checkpoint.mode=max",
+        "--model.schedule=constant",  # The first run is shorter than what it becomes.
+        "--model.warmup=0",
     ]
     fit(tmp_path / "whole", *more)
     fit(tmp_path / "run", *more, "--trainer.max_epochs=1")

@@ -1,26 +1,23 @@
 """A model on disk, loaded into this process when it is first asked."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from rlaifv_pl.data.manifest import hash_json
-from rlaifv_pl.feedback.engine import Form, Request, Sampling
 from rlaifv_pl.feedback.engines.live import LiveEngine
+from rlaifv_pl.feedback.engines.loaded import LoadedEngine
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.identity import directory_fingerprint
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
 from rlaifv_pl.models.vlm import VLM
-from rlaifv_pl.records import Sample
 
 
 @dataclass(kw_only=True)
-class TransformersEngine:
+class TransformersEngine(LoadedEngine):
     """A vision-language model on disk, loaded when it is first asked.
 
     Args:
@@ -53,31 +50,8 @@ class TransformersEngine:
         template = self.chat_template and Path(self.chat_template).read_text()
         return hash_json([directory_fingerprint(self.path), self.revision, self.dtype, template])
 
-    def sample(
-        self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> list[list[str]]:
-        """As `Engine.sample`."""
-        return self._live.sample(samples, seeds, sampling)
-
-    def choose(self, requests: Sequence[Request], words: Sequence[str]) -> list[list[float]]:
-        """As `Engine.choose`."""
-        return self._live.choose(requests, words)
-
-    def fill(self, requests: Sequence[Request], form: type[Form]) -> list[Form | None]:
-        """As `Engine.fill`."""
-        return self._live.fill(requests, form)
-
-    @property
-    def live(self) -> LiveEngine:
-        """The model in memory; it is loaded if it is not there."""
-        return self._live
-
-    def release(self) -> None:
-        """Drop the weights; they are loaded again when needed."""
-        self.__dict__.pop("_live", None)
-
-    @cached_property
-    def _live(self) -> LiveEngine:
+    def load(self) -> LiveEngine:
+        """The model and its processor, from disk or the hub."""
         spec = PolicySpec(
             path=self.path,
             revision=self.revision,
