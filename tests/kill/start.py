@@ -18,6 +18,8 @@ from tests.run.tiny import REPOSITORY, environment
 KILLED = -signal.SIGKILL
 PATIENCE_SECONDS = 300.0
 """A start that has not ended by then hangs."""
+TAIL = 20_000
+"""Characters of a failed start that are shown: of several processes the first to fail may have said it long before."""
 VERB = "import sys; from rlaifv_pl.verbs import main; main(sys.argv[1:])"
 
 
@@ -145,10 +147,10 @@ class Cold:
             _kill(process.pid)
             _, said = process.communicate()
             if when is None:
-                raise Failed(f"{command} hung:\n{said[-3000:]}") from None
+                raise Failed(f"{command} hung:\n{said[-TAIL:]}") from None
             return False
         if process.returncode:
-            raise Failed(f"{command} ended with exit code {process.returncode}:\n{said[-3000:]}")
+            raise Failed(f"{command} ended with exit code {process.returncode}:\n{said[-TAIL:]}")
         return True
 
 
@@ -158,4 +160,4 @@ def _kill(group: int) -> None:
 
 
 def _end_of(log: Path) -> str:
-    return log.read_text(errors="replace")[-3000:] if log.is_file() else ""
+    return log.read_text(errors="replace")[-TAIL:] if log.is_file() else ""
