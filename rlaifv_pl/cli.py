@@ -108,6 +108,7 @@ class CLI(LightningCLI):
     """Puts objective, data and trainer together from stacked configs and command-line options."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The top-level keys of a config beside model, data and trainer; callbacks run in this order."""
         parser.add_argument(
             "--threads", type=int | None, default=None,
             help="Threads of a CPU operation. One is fastest for tiny models, and gives equal bits on any machine.",

@@ -44,6 +44,7 @@ def export_adapter(
     model = model.eval()
 
     def write(aside: Path) -> None:
+        """The adapter, loaded again on top of its base and compared."""
         from peft import PeftModel
 
         _write(model, spec, aside)

@@ -26,6 +26,11 @@ class ExportPolicy(Checkpoint):  # Lightning calls these last: its card tells of
         self.at_end = at_end
 
     def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
+        """Write it; of a model in slices all processes give theirs, and the first one writes.
+
+        Raises:
+            ExportError, WriteError: as `export_policy`.
+        """
         if not self.at_end or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         model = pl_module.policy.model

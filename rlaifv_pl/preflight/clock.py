@@ -29,6 +29,7 @@ class Clock(Callback):
         self._mark = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Take the time of an update; after the last one write all of them and end the process."""
         if trainer.fit_loop.epoch_loop._should_accumulate():
             return
         if torch.cuda.is_available():
