@@ -120,6 +120,13 @@ class Browser:
             assert time.monotonic() < deadline, f"waited {SECONDS} s for {script}"
             time.sleep(0.02)
 
+    def pick(self, place: str, label: str, value: str) -> None:
+        """Choose an option of the select under a label; it is `window.picked` from then on."""
+        labels = f"[...document.querySelectorAll('{place} label')]"
+        found = f"{labels}.find((each) => each.textContent.startsWith('{label}'))"
+        self.run(f"window.picked = {found}.querySelector('select')")
+        self.run(f"picked.value = '{value}'; picked.dispatchEvent(new Event('change'))")
+
     def click(self, selector: str) -> None:
         """Press the mouse in the middle of an element."""
         self.run(

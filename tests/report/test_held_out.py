@@ -1,6 +1,7 @@
 """Held-out figures and answers on the page of a run that was measured by hand."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -188,12 +189,7 @@ def test_answers_are_searched_filtered_and_marked(made, tmp_path):
     browser = Browser(find_browser(), tmp_path / "profile")
     cards = "[...document.querySelectorAll('#held-out-list article')]"
 
-    def pick(label: str, value: str) -> None:
-        labels = "[...document.querySelectorAll('#held-out label')]"
-        found = f"{labels}.find((each) => each.textContent.startsWith('{label}'))"
-        browser.run(f"window.picked = {found}.querySelector('select')")
-        browser.run(f"picked.value = '{value}'; picked.dispatchEvent(new Event('change'))")
-
+    pick = partial(browser.pick, "#held-out")
     try:
         browser.open(tmp_path / "page.html")
         assert browser.run("document.getElementById('held-out-status').textContent") == "1 to 4 of 4"

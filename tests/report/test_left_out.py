@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -139,12 +140,7 @@ def test_a_person_filters_what_was_left_out_by_reason_round_and_gap(made, tmp_pa
     status = "document.getElementById('status').textContent"
     keys = "[...document.querySelectorAll('#list article')].map((card) => card.getAttribute('aria-label'))"
 
-    def choose(label: str, value: str) -> None:
-        labels = "[...document.querySelectorAll('#samples label')]"
-        found = f"{labels}.find((each) => each.textContent.startsWith('{label}'))"
-        browser.run(f"window.picked = {found}.querySelector('select')")
-        browser.run(f"picked.value = '{value}'; picked.dispatchEvent(new Event('change'))")
-
+    choose = partial(browser.pick, "#samples")
     try:
         browser.open(tmp_path / "page.html")
         choose("Show", SMALL_GAP)
