@@ -70,7 +70,7 @@ def write(out: Path, count: int, size: tuple[int, int], per_shard: int, vocabula
     prompt = words(PROMPT_TOKENS, DRAWN, vocabulary)
     # Few pictures stand for many: each sample has its own, as photos would.
     recipe = {"count": count, "size": size}
-    with ShardWriter(out, recipe=recipe, samples_per_shard=per_shard, share_images=False) as writer:
+    with ShardWriter(out, recipe=recipe, samples_per_shard=per_shard) as writer:
         for number in range(count):
             # A prompt of its own: samples of one image and one prompt would share a tree.
             own = f"{prompt} w{len(SPECIALS) + number % (vocabulary - len(SPECIALS))}"

@@ -29,7 +29,7 @@ class Reason(StrEnum):
     FOREIGN_MEMBER = "foreign_member", "Write shards with `ShardWriter`: shards/README.md lists the members."
     BAD_LINK = (
         "bad_link",
-        "Link images only to an earlier image of the same tar, or write the shards again with `share_images` false.",
+        "Link images only to an earlier image of the same tar, or write the shards without `link_duplicate_images`.",
     )
     DUPLICATE_MEMBER = "duplicate_member", "Keep one member of each name and write the shard again."
 
@@ -44,9 +44,14 @@ class Reason(StrEnum):
 
     MISSING_IMAGE = (
         "missing_image",
-        "Check the path and `images_root`; for what lies behind a URL, set `fetch`.",
+        "Check the path and `--images_root`; for what lies behind a URL, give `--fetch true`.",
     )
-    UNDECODABLE_IMAGE = "undecodable_image", "Store the image again as JPEG, PNG or WebP."
+    UNDECODABLE_IMAGE = (
+        "undecodable_image",
+        "Download or copy the image again, or convert it to JPEG, PNG or WebP.",
+    )
+    UNKNOWN_RANGE = "unknown_range", "Scale the image's values to 0 to 255 and store it as an 8-bit PNG."
+    UNFIT_IMAGE = "unfit_image", "Resize or pad the image to a shape that the model's processor takes."
     HUGE_IMAGE = "huge_image", "Scale the image down before you store it."
     HUGE_SAMPLE = "huge_sample", "Scale its images down, or shorten its texts, before you store them."
     IMAGE_COUNT = "image_count", "Give as many images as the prompt has image blocks (or no blocks at all)."

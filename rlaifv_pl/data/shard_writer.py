@@ -52,8 +52,8 @@ class ShardWriter:
             tars that no `ShardWriter` wrote, is refused.
         recipe: the settings that determine the samples, as plain JSON.
         samples_per_shard: size of every shard but the last.
-        share_images: whether an image that a shard holds already becomes a link to it (a hard link of the tar).
-            `webdataset` skips links: turn it off for shards that it is to read.
+        link_duplicate_images: whether an image that a shard holds already becomes a link to it (a hard link of the
+            tar). That saves its bytes; but `webdataset` skips links, and yields such a sample without its image.
         round: round of the loop that the samples belong to.
         parents: hashes of the manifests that the samples were made from.
         overwrite: replace whatever shards are there.
@@ -67,7 +67,7 @@ class ShardWriter:
     _: KW_ONLY
     recipe: Mapping[str, Any]
     samples_per_shard: int = 1000
-    share_images: bool = True
+    link_duplicate_images: bool = False
     round: int | None = None
     parents: Sequence[str] = ()
     overwrite: bool = False
@@ -108,7 +108,7 @@ class ShardWriter:
             raise BadSample(Reason.DUPLICATE_KEY, where, detail)
         if self._growing is None:
             path = self.directory / _shard_name(f"{len(self._shards):06d}")
-            self._growing = _GrowingShard(path, self.share_images)
+            self._growing = _GrowingShard(path, self.link_duplicate_images)
         self._growing.write(sample.key, members)
         self._keys.add(sample.key)
         self._kinds.update(map(str, kinds(sample)))
@@ -183,8 +183,8 @@ class ShardWriter:
 class _GrowingShard:
     """One tar while it is written; it has a temporary name until it is finished."""
 
-    def __init__(self, path: Path, share_images: bool) -> None:
-        self.path, self.share_images, self.samples = path, share_images, 0
+    def __init__(self, path: Path, link_duplicate_images: bool) -> None:
+        self.path, self.link_duplicate_images, self.samples = path, link_duplicate_images, 0
         self.shared: Counter[str] = Counter()
         """Images that became links, and the bytes that they would have taken."""
         self._stored: dict[bytes, str] = {}
@@ -206,7 +206,7 @@ class _GrowingShard:
 
     def _earlier(self, name: str, data: bytes) -> str:
         """Name of the first member with this image, which may be this one."""
-        if not self.share_images:
+        if not self.link_duplicate_images:
             return name
         return self._stored.setdefault(hashlib.sha256(data).digest(), name)
 

@@ -13,7 +13,13 @@ from rich.table import Table
 from rlaifv_pl.data.contact_sheet import draw_contact_sheet
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_images
-from rlaifv_pl.data.importers.run import SHARED_NOTE, ImportOptions, import_shards
+from rlaifv_pl.data.importers.run import (
+    IMAGE_NOTES,
+    SHARED_NOTE,
+    WITH_IMAGES_NOTE,
+    ImportOptions,
+    import_shards,
+)
 from rlaifv_pl.data.manifest import Manifest, ShardInfo, hash_file, read_manifest
 from rlaifv_pl.data.remote import local
 from rlaifv_pl.data.schema import Kind, check_sample, kinds
@@ -23,6 +29,13 @@ from rlaifv_pl.data.urls import redact
 from rlaifv_pl.records import Sample
 
 MAX_PRINTED_FAULTS = 20
+
+_SAID = {
+    IMAGE_NOTES["transparent"]: "transparent images, shown on white",
+    IMAGE_NOTES["scaled"]: "images scaled to 8 bits",
+    IMAGE_NOTES["first_frame"]: "images of several frames, the first shown",
+}
+"""Notes on images as the table of an import words them."""
 
 
 def import_(sources: list[str] | str, out: str, **options: Any) -> None:
@@ -45,8 +58,12 @@ def import_(sources: list[str] | str, out: str, **options: Any) -> None:
 
 
 def _checks(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Rows on what an import noted: images that several samples share, and which side of the pairs is longer."""
+    """Rows on what an import noted: images, and which side of the pairs is longer."""
     notes = manifest.notes
+    yield "samples with images", f"{notes[WITH_IMAGES_NOTE]} of {manifest.samples}"
+    for name in IMAGE_NOTES.values():
+        if name in notes:
+            yield _SAID[name], str(notes[name])
     if shared := notes.get(SHARED_NOTE):
         yield "images shared", f"{shared['images']}, {shared['bytes'] / 1e6:.1f} MB saved"
     if longer := notes.get("longer_side"):
@@ -86,12 +103,12 @@ def verify(paths: list[str] | str) -> None:
         raise SystemExit(f"faults in {', '.join(map(redact, paths))}: {counts}")
 
 
-def show(paths: list[str] | str, *, out: str = "contact_sheet.png", count: int = 12, seed: int = 0) -> None:
-    """Print what shards hold, and draw some of their samples on a contact sheet.
+def show(paths: list[str] | str, *, out: str | None = None, count: int = 12, seed: int = 0) -> None:
+    """Print what shards hold, and draw some of their samples on a contact sheet if one is asked for.
 
     Args:
         paths: one directory of shards or a list of them; a URL is copied to the cache first (RLAIFV_PL_CACHE).
-        out: the PNG to write.
+        out: the PNG to write; none unless given.
         count: samples on the sheet.
         seed: picks the samples.
     """
@@ -105,6 +122,8 @@ def show(paths: list[str] | str, *, out: str = "contact_sheet.png", count: int =
         _add_counts(table, manifest.drops, prefix="dropped: ")
     console = Console()
     console.print(table)
+    if out is None:
+        return
     drawn = np.random.default_rng(seed).choice(len(shards), min(count, len(shards)), replace=False)
     draw_contact_sheet([shards[index] for index in sorted(drawn.tolist())], Path(out))
     console.print(f"contact sheet: {out}")

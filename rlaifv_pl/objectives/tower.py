@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rlaifv_pl.data.features import FIRST, Pixels, SamplePixels, Shown, name_of, pixels
 from rlaifv_pl.data.fill import Task, fill
+from rlaifv_pl.data.images import OPENING
 from rlaifv_pl.data.known import Known
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.data.shards import ShardSet
@@ -35,7 +36,7 @@ PROBES = ((320, 240), (200, 300))
 
 def seen_as(processor: Any, spec: PolicySpec, trainer: Trainer) -> dict[str, str]:
     """What decides, beside weights, what a model makes of images: how they are prepared, and the precision."""
-    images = hash_json(processor.image_processor.to_json_string())
+    images = hash_json([processor.image_processor.to_json_string(), OPENING])
     compute = getattr(trainer.strategy, "compute", None) or trainer.precision
     return {"images": images, "precision": f"{spec.dtype}, {compute}"}
 

@@ -43,17 +43,17 @@ def report(
 def show(
     paths: list[str] | str,
     *,
-    out: str = "contact_sheet.png",
+    out: str | None = None,
     count: int = 12,
     seed: int = 0,
     html: str | None = None,
     images: int | Literal["all", "none"] = 2000,
 ) -> None:
-    """Print what shards hold, draw some of their samples on a contact sheet, and make a page of all of them.
+    """Print what shards hold; if asked to, draw some samples on a contact sheet, and make a page of all of them.
 
     Args:
         paths: one directory of shards or a list of them; a URL is copied to the cache first (RLAIFV_PL_CACHE).
-        out: the PNG to write.
+        out: the contact sheet to write, a PNG; none unless given.
         count: samples on the sheet.
         seed: picks the samples.
         html: a page to write, in which the samples can be searched, filtered and looked through.

@@ -12,6 +12,7 @@ from datasets import Dataset, Image
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.importers.columns import Columns
 from rlaifv_pl.data.importers.formats import FORMATS, FormatName, matching
+from rlaifv_pl.data.importers.pictures import PictureLoader
 from rlaifv_pl.data.importers.rows import Row
 from rlaifv_pl.data.importers.run import import_shards
 from rlaifv_pl.data.importers.sources import Source, SourceError
@@ -285,7 +286,7 @@ def test_a_row_of_each_format_becomes_its_sample(tmp_path, golden, is_told):
     options = golden.options | ({} if is_told else {"format": golden.name})
     (sample,) = imported(tmp_path, golden.rows, on_bad="raise", **options)
     columns = Columns.parse(golden.options.get("keys"), golden.options.get("prompt"))
-    renamed = columns.renamed(Row(golden.rows[0], Source(tmp_path, "x"), 0, tmp_path)).columns
+    renamed = columns.renamed(Row(golden.rows[0], Source(tmp_path, "x"), 0, PictureLoader(tmp_path))).columns
     assert matching(renamed) == {golden.name}
     names = ("chosen", "rejected", "completion")
     answers = {name: text for name in names if (text := getattr(sample, name)) is not None}
@@ -342,13 +343,20 @@ def test_the_command_line_takes_the_options(tmp_path, capsys):
     main(["shards", "import", str(tmp_path / "rows.json"), str(tmp_path / "out"), *options])
     recipe = load_shards(tmp_path / "out").manifests[0].recipe
     assert (recipe["format"], recipe["fetch"], recipe["on_bad"]) == ("neighbours", True, "raise")
-    assert (recipe["keys"], recipe["prompt"], recipe["share_images"]) == (None, None, True)
-    options = ["--keys", "chosen=best,rejected=worst", "--prompt", "What: this?", "--share_images", "false"]
+    assert (recipe["keys"], recipe["prompt"], recipe["link_duplicate_images"]) == (None, None, False)
+    options = [
+        "--keys",
+        "chosen=best,rejected=worst",
+        "--prompt",
+        "What: this?",
+        "--link_duplicate_images",
+        "true",
+    ]
     (tmp_path / "named.json").write_text('[{"best": "A", "worst": "B", "image_id": "1.jpg"}]')
     main(["shards", "import", str(tmp_path / "named.json"), str(tmp_path / "named"), *options])
     shards = load_shards(tmp_path / "named")
     assert (shards[0].prompt, shards[0].chosen) == ("What: this?", "A")
-    assert shards.manifests[0].recipe["share_images"] is False
+    assert shards.manifests[0].recipe["link_duplicate_images"] is True
     (tmp_path / "odd.json").write_text('[{"zz": 1}]')
     with pytest.raises(
         SystemExit, match=r"error: .*odd\.json, rows 0 to 0: no known format has the columns \['zz'\]"

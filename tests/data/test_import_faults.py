@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.importers.formats import FORMATS, gather
+from rlaifv_pl.data.importers.pictures import PictureLoader
 from rlaifv_pl.data.importers.rows import Row
 from rlaifv_pl.data.importers.run import import_shards
 from rlaifv_pl.data.importers.sources import Source, SourceError
@@ -162,7 +163,7 @@ def test_a_row_is_a_sample_or_a_named_fault_whatever_it_holds(tmp_path, name):
     ]
     for number in range(1000):
         cells = {column: odd_value(rng) for column in columns if rng.random() < 0.8}
-        row = Row(cells, Source(Path("rows.jsonl"), "rows"), number, tmp_path)
+        row = Row(cells, Source(Path("rows.jsonl"), "rows"), number, PictureLoader(tmp_path))
         try:
             (read,) = gather([row], FORMATS[name])
             for sample in FORMATS[name].read(read):

@@ -8,7 +8,7 @@ from PIL import Image as Pillow
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.importers import web
-from rlaifv_pl.data.importers.pictures import load_pictures
+from rlaifv_pl.data.importers.pictures import PictureLoader
 from rlaifv_pl.data.urls import Patience
 from tests.data.file_server import FileServer, status
 from tests.data.samples import picture
@@ -35,14 +35,14 @@ def encoded(data):
 )
 def test_images_are_kept_byte_by_byte_however_they_come(tmp_path, data, wrap):
     (tmp_path / "1.img").write_bytes(data)
-    assert load_pictures(wrap(data), tmp_path, "here") == (data,)
+    assert PictureLoader(tmp_path).load(wrap(data), "here") == (data,)
 
 
 @pytest.mark.parametrize(
     "value", [Pillow.new("RGB", (3, 2)), picture("GIF"), picture("BMP"), picture("TIFF")]
 )
 def test_other_images_become_png(tmp_path, value):
-    (stored,) = load_pictures(value, tmp_path, "here")
+    (stored,) = PictureLoader(tmp_path).load(value, "here")
     assert stored.startswith(b"\x89PNG")
 
 
@@ -58,7 +58,7 @@ def test_other_images_become_png(tmp_path, value):
 def test_images_without_an_end_are_not_read(tmp_path, make, words):
     make(tmp_path / "1.jpg")
     with pytest.raises(BadSample, match=words) as raised:
-        load_pictures("1.jpg", tmp_path, "here")
+        PictureLoader(tmp_path).load("1.jpg", "here")
     assert raised.value.reason is Reason.MISSING_IMAGE
 
 
@@ -82,13 +82,13 @@ def test_images_that_are_not_there_are_named(tmp_path, value, reason):
     root.mkdir()
     (tmp_path / "secret.jpg").write_bytes(JPEG)
     with pytest.raises(BadSample) as raised:
-        load_pictures(value, root, "here")
+        PictureLoader(root).load(value, "here")
     assert raised.value.reason is reason
 
 
 def test_a_long_path_makes_a_short_message(tmp_path):
     with pytest.raises(BadSample, match=r"cannot read image 'xxx.*File name too long") as raised:
-        load_pictures("x" * 5000, tmp_path, "here")
+        PictureLoader(tmp_path).load("x" * 5000, "here")
     assert len(str(raised.value)) < 300
 
 
@@ -104,14 +104,17 @@ def server(tmp_path, monkeypatch):
 def test_a_picture_behind_a_url_is_the_same_picture(tmp_path, server):
     server.on("1.jpg", status(503), None)
     url = server.url("there/1.jpg?token=secret")
-    assert load_pictures([url, {"bytes": None, "path": url}], tmp_path, "here", fetch=True) == (JPEG, JPEG)
+    assert PictureLoader(tmp_path, fetch=True).load([url, {"bytes": None, "path": url}], "here") == (
+        JPEG,
+        JPEG,
+    )
     assert {path for path, _ in server.requests} == {"/there/1.jpg?token=secret"}
     assert len(server.requests) == 3
 
 
 def test_nothing_is_fetched_unless_it_is_asked_for(tmp_path, server):
-    with pytest.raises(BadSample, match=r"is a URL, and nothing is fetched unless `fetch` is set") as raised:
-        load_pictures(server.url("there/1.jpg?token=secret"), tmp_path, "here")
+    with pytest.raises(BadSample, match=r"is a URL, and nothing is fetched unless `--fetch true`") as raised:
+        PictureLoader(tmp_path).load(server.url("there/1.jpg?token=secret"), "here")
     assert raised.value.reason is Reason.MISSING_IMAGE
     assert "secret" not in str(raised.value)
     assert server.requests == []
@@ -119,9 +122,9 @@ def test_nothing_is_fetched_unless_it_is_asked_for(tmp_path, server):
 
 def test_a_url_is_fetched_within_limits(tmp_path, server, monkeypatch):
     with pytest.raises(BadSample, match=r"there/2.jpg\?\*\*\*: there is no such file") as raised:
-        load_pictures(server.url("there/2.jpg?token=secret"), tmp_path, "here", fetch=True)
+        PictureLoader(tmp_path, fetch=True).load(server.url("there/2.jpg?token=secret"), "here")
     assert raised.value.reason is Reason.MISSING_IMAGE
     monkeypatch.setattr(web, "MAX_BYTES", len(JPEG) - 1)
     with pytest.raises(BadSample, match=r"1.jpg has more than \d+ bytes") as raised:
-        load_pictures(server.url("there/1.jpg"), tmp_path, "here", fetch=True)
+        PictureLoader(tmp_path, fetch=True).load(server.url("there/1.jpg"), "here")
     assert raised.value.reason is Reason.HUGE_IMAGE

@@ -56,7 +56,7 @@ def test_directories_follow_each_other_as_given(tmp_path):
 
 def test_webdataset_reads_our_shards(tmp_path):
     samples = [pair("one"), pair("two", images=(picture(), picture("PNG")))]
-    write(tmp_path, samples, share_images=False)
+    write(tmp_path, samples)
     read = list(webdataset.WebDataset(str(tmp_path / FIRST), shardshuffle=False))
     assert [sample["__key__"] for sample in read] == ["one", "two"]
     assert read[0]["jpg"] == samples[0].images[0]
@@ -75,8 +75,8 @@ def sharing():
 
 def test_an_image_is_stored_once_a_shard(tmp_path):
     samples = sharing()
-    write(tmp_path / "shared", samples, samples_per_shard=4)
-    write(tmp_path / "whole", samples, samples_per_shard=4, share_images=False)
+    write(tmp_path / "shared", samples, samples_per_shard=4, link_duplicate_images=True)
+    write(tmp_path / "whole", samples, samples_per_shard=4)
     with tarfile.open(tmp_path / "shared" / FIRST) as tar:
         links = {info.name: info.linkname for info in tar if info.islnk()}
         tar.extractall(tmp_path / "out", filter="data")
@@ -94,15 +94,18 @@ def test_an_image_is_stored_once_a_shard(tmp_path):
         assert list(load_shards(tmp_path / directory)) == samples
 
 
-def test_webdataset_passes_over_what_is_shared(tmp_path):
-    """Which is why there is an option: the page on shards says so."""
-    write(tmp_path, [pair("one"), pair("two")])
-    read = list(webdataset.WebDataset(str(tmp_path / FIRST), shardshuffle=False))
-    assert ["jpg" in sample for sample in read] == [True, False]
+def test_webdataset_yields_every_image_unless_links_were_asked_for(tmp_path):
+    """Two samples of one image: links are skipped by webdataset, which is why they are an option."""
+    seen = {}
+    for linked in (False, True):
+        write(tmp_path / str(linked), [pair("one"), pair("two")], link_duplicate_images=linked)
+        tar = str(tmp_path / str(linked) / FIRST)
+        seen[linked] = [sample.get("jpg") for sample in webdataset.WebDataset(tar, shardshuffle=False)]
+    assert seen == {False: [picture(), picture()], True: [picture(), None]}
 
 
 def test_a_refused_sample_leaves_no_image_to_link_to(tmp_path):
-    with ShardWriter(tmp_path, recipe={}) as writer:
+    with ShardWriter(tmp_path, recipe={}, link_duplicate_images=True) as writer:
         with pytest.raises(BadSample):
             writer.write(pair("a", chosen=""))
         writer.write(pair("b"))

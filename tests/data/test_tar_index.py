@@ -62,7 +62,9 @@ def test_a_link_to_anything_but_an_earlier_image_is_refused(tmp_path, link, to, 
     members = [("a.jpg", b"A"), (_link("a.1.jpg", to="a.jpg"), b""), ("a.json", b"{}")]
     members += [(_link(link, to=to), b""), ("b.rejected.0.jpg", b"B"), ("c.jpg", b"C")]
     path = write_tar(tmp_path / "x.tar", members, format)
-    with pytest.raises(BadSample, match=rf"{link}' links to '{to}', but .*{why}.*share_images") as raised:
+    with pytest.raises(
+        BadSample, match=rf"{link}' links to '{to}', but .*{why}.*link_duplicate_images"
+    ) as raised:
         index_tar(path)
     assert (raised.value.reason, raised.value.where) == (Reason.BAD_LINK, str(path))
 

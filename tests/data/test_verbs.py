@@ -86,24 +86,24 @@ def test_an_import_tells_what_is_shared_and_which_side_is_longer(tmp_path, capsy
     rows = [{"prompt": "What?", "chosen": good, "rejected": bad, "image": "1.jpg"} for good, bad in texts]
     rows.append({"prompt": "What?", "chosen": "a", "rejected": "a", "image": "1.jpg"})
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    import_([str(tmp_path / "rows.json")], str(tmp_path / "out"))
+    import_([str(tmp_path / "rows.json")], str(tmp_path / "out"), link_duplicate_images=True)
     printed = capsys.readouterr().out
     assert table_value(printed, "images shared") == "2, 0.0 MB saved"
     assert table_value(printed, "longer side") == "chosen 33%, equal 33%, rejected 33%"
     assert table_value(printed, "words") == "chosen 2.0, rejected 2.0"
     assert table_value(printed, "dropped: equal_answers") == "1"
-    import_([str(tmp_path / "rows.json")], str(tmp_path / "whole"), share_images=False)
+    import_([str(tmp_path / "rows.json")], str(tmp_path / "whole"))
     assert "shared" not in capsys.readouterr().out
 
 
 def test_verify_tells_what_is_shared(tmp_path, capsys):
     """Four samples of one image in shards of three: two links, and a copy in the second shard."""
     samples = [pair(f"k{number}") for number in range(4)]
-    verify([write(tmp_path / "shards", samples, samples_per_shard=3)])
+    verify([write(tmp_path / "shards", samples, samples_per_shard=3, link_duplicate_images=True)])
     printed = capsys.readouterr().out
     assert table_value(printed, "images shared") == "2"
     assert table_value(printed, "bytes saved by it") == str(2 * len(picture()))
-    verify([write(tmp_path / "whole", samples, share_images=False)])
+    verify([write(tmp_path / "whole", samples)])
     assert "shared" not in capsys.readouterr().out
 
 

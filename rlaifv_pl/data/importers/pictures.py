@@ -1,123 +1,249 @@
 """Images of a row, in whatever form it carries them, as encoded files."""
 
-import base64
-import binascii
-import io
+import ast
+import hashlib
+import json
 import os
+import re
+import shlex
 import stat
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from PIL import Image
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
-from rlaifv_pl.data.images import STORED_FORMATS, image_extension, open_image
+from rlaifv_pl.data.images import STORED_FORMATS, check_size, encode_png, image_extension, inspect_image
+from rlaifv_pl.data.importers.encoded import decode_text, is_encoded, is_nothing
+from rlaifv_pl.data.importers.picture_columns import INNER_KEYS
 from rlaifv_pl.data.importers.web import fetch_picture
+from rlaifv_pl.data.rgb import paint
 from rlaifv_pl.data.schema import MAX_SAMPLE_BYTES
 from rlaifv_pl.data.urls import redact
 
 SOURCE_FORMATS = (*STORED_FORMATS, "GIF", "BMP", "TIFF", "PPM")
 """What an importer decodes, by Pillow's names."""
 
-_BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD")
-"""How JPEG, PNG, WebP and GIF files begin in base64. They could begin a path too, but never do."""
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_MOST_INTS = 2**26
 
 
-def load_pictures(value: Any, root: Path, where: str, fetch: bool = False) -> tuple[bytes, ...]:
-    """Load the image or images of a cell, and decode each once, so that no broken one gets further.
+@dataclass
+class PictureFindings:
+    """What was found out about the images of an import, over all of its sources."""
+
+    outside: Path | None = None
+    """The deepest folder above all files that were refused since they lie outside of a loader's root."""
+    roots: set[Path] = field(default_factory=set)
+    """Folders that paths were read from."""
+    unread: dict[str, str] = field(default_factory=dict)
+    """Columns that look like images and were not read, each with an example."""
+    _traits: dict[bytes, tuple[str, ...]] = field(default_factory=dict)
+    """Of unusual images, by the hash of the stored file."""
+
+    def counts(self, images: Iterable[bytes]) -> Counter[str]:
+        """Number of these stored images that are `transparent`, `scaled`, or the first of several frames."""
+        if not self._traits:
+            return Counter()
+        return Counter(trait for data in images for trait in self._traits.get(_digest(data), ()))
+
+    def note(self, data: bytes, **traits: bool) -> None:
+        """Keep which traits a stored image has."""
+        if held := tuple(name for name, holds in traits.items() if holds):
+            self._traits[_digest(data)] = held
+
+    def refuse(self, path: Path) -> None:
+        """Keep that a file lies outside of its root."""
+        folder = path.parent
+        self.outside = folder if self.outside is None else Path(os.path.commonpath([self.outside, folder]))
+
+
+def image_warnings(
+    findings: PictureFindings, samples: int, with_images: int, command: Callable[..., str]
+) -> Iterator[str]:
+    """Sentences on what an import may have missed of the images, each with the option that mends it.
 
     Args:
-        value: a path below `root`, a URL, a data URI, base64, bytes, `{bytes, path}` (as `datasets` stores
-            images), a PIL image, a list of these, or None.
-        root: the folder that paths start from and must not leave: a row could name any file.
-        where: file and row, named in errors.
-        fetch: whether an http or https URL is asked for its image, or is a fault.
-
-    Returns:
-        JPEG, PNG and WebP files byte by byte as they came; any other image as PNG.
-
-    Raises:
-        BadSample: `missing_image`, `undecodable_image`, `huge_image` or `wrong_type`.
+        samples: number that was kept.
+        with_images: number of these that have an image.
+        command: writes the command line of the import with options changed.
     """
-    if value is None:
-        return ()
-    if isinstance(value, list | tuple):
-        return tuple(picture for item in value for picture in load_pictures(item, root, where, fetch))
-    if isinstance(value, Image.Image):
-        return (_encode_png(value.convert("RGB")),)
-    return _checked(_file_bytes(value, root, where, fetch), where)
-
-
-def is_picture(text: str) -> bool:
-    """Whether a text is an encoded image itself: a data URI or base64.
-
-    >>> is_picture("/9j/4AAQ"), is_picture("photos/1.jpg")
-    (True, False)
-    """
-    return text.startswith(("data:", *_BASE64_STARTS))
-
-
-def _checked(data: bytes, where: str) -> tuple[bytes, ...]:
-    image = open_image(data, where, formats=SOURCE_FORMATS)
-    return (data if image_extension(data) else _encode_png(image),)
-
-
-def _encode_png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _file_bytes(value: Any, root: Path, where: str, fetch: bool) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return _from_text(value, root, where, fetch)
-    if isinstance(value, Mapping) and value.keys() & {"bytes", "path"}:
-        inner = value.get("bytes") or value.get("path")
-        if isinstance(inner, bytes | str):
-            return _file_bytes(inner, root, where, fetch)
-        raise BadSample(Reason.MISSING_IMAGE, where, "the image has neither bytes nor a path")
-    detail = f"expected an image as path, bytes, {{bytes, path}}, base64 or data URI, got {shorten(value)}"
-    raise BadSample(Reason.WRONG_TYPE, where, detail)
-
-
-def _from_text(text: str, root: Path, where: str, fetch: bool) -> bytes:
-    if text.startswith("data:"):
-        return _from_base64(text.partition(",")[2], where)
-    if text.startswith(("http://", "https://")):
-        if fetch:
-            return fetch_picture(text, where)
-        detail = f"{shorten(redact(text))} is a URL, and nothing is fetched unless `fetch` is set"
-        raise BadSample(Reason.MISSING_IMAGE, where, detail)
-    if text.startswith(_BASE64_STARTS):
-        return _from_base64(text, where)
-    return _from_path(text, root, where)
-
-
-def _from_base64(text: str, where: str) -> bytes:
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        detail = f"cannot decode {shorten(text)} as base64: {error}"
-        raise BadSample(Reason.UNDECODABLE_IMAGE, where, detail) from None
-
-
-def _from_path(text: str, root: Path, where: str) -> bytes:
-    # Lexically, not through symbolic links: a link below the root was put there by its owner.
-    path = Path(os.path.abspath(root / text))
-    if not path.is_relative_to(os.path.abspath(root)):
-        raise BadSample(
-            Reason.MISSING_IMAGE, where, f"image {text!r} lies outside of images_root {str(root)!r}"
+    if findings.unread:
+        name, example = next(iter(findings.unread.items()))
+        listed = ", ".join(map(repr, findings.unread))
+        yield (
+            f"the columns {listed} look like images ({name}: {example}) and were not read; `--keys image={name}` reads "
+            "one as the image"
         )
-    try:
-        return _read_file(path)
-    except (OSError, ValueError) as error:
-        # The system's errors repeat the path, however long.
-        why = getattr(error, "strerror", None) or error
-        raise BadSample(Reason.MISSING_IMAGE, where, f"cannot read image {shorten(text)}: {why}") from None
+    if samples and with_images < samples:
+        missing = f"{samples - with_images} of the {samples} samples have no image"
+        yield missing if with_images else f"none of the {samples} samples has an image"
+    if findings.outside is not None:
+        folder = os.path.commonpath([findings.outside, *findings.roots])
+        yield (
+            f"images outside of images_root were refused; if these rows may read all files of {folder!r}, the command "
+            f"is\n  {command(images_root=folder)}"
+        )
+
+
+@dataclass(frozen=True)
+class PictureLoader:
+    """Loads images of cells, and decodes each once, so that no broken one gets further.
+
+    Args:
+        root: the folder that paths start from and must not leave: a row could name any file.
+        base: the folder of the source, which relative paths start from if `root` does not hold them; it opens no file
+            outside of `root` either.
+        fetch: whether an http or https URL is asked for its image, or is a fault.
+        findings: takes up what is worth telling about the images.
+    """
+
+    root: Path
+    base: Path | None = None
+    fetch: bool = False
+    findings: PictureFindings = field(default_factory=PictureFindings)
+
+    def load(self, value: Any, where: str) -> tuple[bytes, ...]:
+        """Load the image or images of a cell.
+
+        Args:
+            value: a path, a `file://` URI, a URL, a data URI, base64, bytes, `{bytes, path}` (as `datasets` stores
+                images), a PIL image, or a list of these; None, NaN and empty texts are no image.
+            where: file and row, named in errors.
+
+        Returns:
+            JPEG, PNG and WebP files byte by byte as they came; any other image as PNG.
+
+        Raises:
+            BadSample: `missing_image`, `undecodable_image`, `unknown_range`, `huge_image` or `wrong_type`.
+        """
+        if isinstance(value, list | tuple) and not _is_bytes(value):
+            return tuple(picture for item in value for picture in self.load(item, where))
+        if isinstance(value, Image.Image):
+            check_size(value.size, where)
+            painted = paint(value, where)
+            return self._noted(encode_png(painted.image), painted.is_transparent, painted.is_scaled)
+        if isinstance(value, str) and (spelled_out := _spelled_out(value)) is not None:
+            return self.load(spelled_out, where)
+        if is_nothing(value):
+            return ()
+        data = self._file(value, where)
+        opened = inspect_image(data, where, formats=SOURCE_FORMATS)
+        stored = data if image_extension(data) else encode_png(opened.image)
+        return self._noted(stored, opened.is_transparent, opened.is_scaled, opened.is_first_frame)
+
+    def _noted(self, data: bytes, transparent: bool, scaled: bool, frame: bool = False) -> tuple[bytes]:
+        self.findings.note(data, transparent=transparent, scaled=scaled, first_frame=frame)
+        return (data,)
+
+    def _file(self, value: Any, where: str) -> bytes:
+        if isinstance(value, list | tuple) and _is_bytes(value):
+            return bytes(value)
+        if isinstance(value, bytes | bytearray):
+            text = bytes(value[:400]).decode("ascii", errors="replace")
+            return decode_text(bytes(value).decode("ascii"), where) if is_encoded(text) else bytes(value)
+        if isinstance(value, str):
+            return self._from_text(value, where)
+        if isinstance(value, Mapping) and value.keys() & set(INNER_KEYS):
+            held = [(key, value[key]) for key in INNER_KEYS if not is_nothing(value.get(key))]
+            if not held:
+                raise BadSample(Reason.MISSING_IMAGE, where, "the image has neither bytes nor a path")
+            key, inner = held[0]
+            is_text = isinstance(inner, str) and key in ("bytes", "base64", "b64")
+            return decode_text(inner, where) if is_text else self._file(inner, where)
+        detail = (
+            f"expected an image as path, bytes, {{bytes, path}}, base64 or data URI, got {shorten(value)}"
+        )
+        raise BadSample(Reason.WRONG_TYPE, where, detail)
+
+    def _from_text(self, text: str, where: str) -> bytes:
+        if is_encoded(text):
+            return decode_text(text, where)
+        scheme = _SCHEME.match(text.strip())
+        if scheme is None or scheme[0].lower() == "file://":
+            return self._from_path(text, where)
+        url = text.strip()
+        if scheme[0].lower() not in ("http://", "https://"):
+            detail = (
+                f"{shorten(redact(url))} is a URL of another kind than http: copy its file to this machine"
+            )
+            raise BadSample(Reason.MISSING_IMAGE, where, detail)
+        if self.fetch:
+            return fetch_picture(url, where)
+        detail = f"{shorten(redact(url))} is a URL, and nothing is fetched unless `--fetch true` is given"
+        raise BadSample(Reason.MISSING_IMAGE, where, detail)
+
+    def _from_path(self, text: str, where: str) -> bytes:
+        root = os.path.abspath(self.root)
+        starts = [root] if self.base is None else [root, os.path.abspath(self.base)]
+        inside: list[Path] = []
+        for name in _spellings(text):
+            # Lexically, not through symbolic links: a link below the root was put there by its owner.
+            paths = [Path(os.path.abspath(Path(start, name))) for start in starts]
+            allowed = [path for path in paths if path.is_relative_to(root)]
+            if not allowed:
+                raise self._refused(text, paths[-1], where)
+            inside += allowed
+            if any(map(os.path.lexists, allowed)):
+                break
+        path = next(filter(os.path.lexists, inside), inside[0])
+        try:
+            data = _read_file(path)
+        except (OSError, ValueError) as error:
+            # The system's errors repeat the path, however long.
+            why = getattr(error, "strerror", None) or error
+            detail = f"cannot read image {shorten(text)} below {shorten(root, length=200)}: {why}"
+            raise BadSample(Reason.MISSING_IMAGE, where, detail) from None
+        self.findings.roots.add(Path(next(start for start in reversed(starts) if path.is_relative_to(start))))
+        return data
+
+    def _refused(self, text: str, path: Path, where: str) -> BadSample:
+        self.findings.refuse(path)
+        detail = (
+            f"image {shorten(text)} lies outside of images_root {str(self.root)!r}. If these rows may read files of "
+            f"{str(path.parent)!r}, give `--images_root {shlex.quote(str(path.parent))}`"
+        )
+        return BadSample(Reason.MISSING_IMAGE, where, detail)
+
+
+def _spellings(text: str) -> Iterator[str]:
+    """What a text may mean as a path, the most literal first: URIs, blanks around it, Windows' separators, `~`."""
+    if text.strip().lower().startswith("file:"):
+        rest = unquote(text.strip()[len("file:") :]).removeprefix("//")
+        yield rest.removeprefix("localhost") if rest.startswith("localhost/") else rest
+        return
+    yield text
+    stripped = text.strip()
+    home = os.path.expanduser(stripped) if stripped.startswith("~") else stripped
+    slashed = home.replace("\\", "/")
+    yield from dict.fromkeys(name for name in (home, slashed, unquote(slashed)) if name != text)
+
+
+def _spelled_out(text: str) -> Any:
+    """The list, object or bytes that a cell of a table spells out, as JSON or as Python prints it; None for others."""
+    if not text.startswith(("[", "{", "b'", 'b"')):
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value if isinstance(value, list | Mapping | bytes) else None
+    return None
+
+
+def _is_bytes(value: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether a list is the bytes of a file, one by one."""
+    return 8 < len(value) < _MOST_INTS and all(type(item) is int and 0 <= item < 256 for item in value)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _read_file(path: Path) -> bytes:

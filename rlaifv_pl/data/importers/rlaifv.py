@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.importers.picture_columns import likely_columns, sure_columns
 from rlaifv_pl.data.importers.rows import Row
 from rlaifv_pl.data.importers.samples import (
     ANSWERS,
@@ -32,7 +33,8 @@ def recognises(columns: Mapping[str, Any]) -> bool:
         return False
     if holds(columns, "chosen", "rejected"):
         return not are_lists(columns)
-    return holds_any(columns, *_OF_PROMPTS) and not holds_any(columns, *ANSWERS, "conversations", "messages")
+    is_shown = holds_any(columns, *_OF_PROMPTS) or sure_columns(columns) or likely_columns(columns)
+    return bool(is_shown) and not holds_any(columns, *ANSWERS, "conversations", "messages")
 
 
 def recognises_rlhfv(columns: Mapping[str, Any]) -> bool:

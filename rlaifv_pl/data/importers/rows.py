@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
-from rlaifv_pl.data.importers.pictures import is_picture, load_pictures
+from rlaifv_pl.data.importers.encoded import is_encoded
+from rlaifv_pl.data.importers.pictures import PictureLoader
 from rlaifv_pl.data.importers.sources import Source, read_cells
 from rlaifv_pl.data.urls import redact
 
@@ -25,9 +25,8 @@ class Row:
     source: Source
     number: int
     """Counted from 0; in JSON lines, the line."""
-    images_root: Path
-    fetch: bool = False
-    """Whether images behind URLs are fetched."""
+    loader: PictureLoader
+    """Of its images."""
 
     @property
     def key(self) -> str:
@@ -75,18 +74,18 @@ class Row:
         return value
 
     def load(self, pictures: Any) -> tuple[bytes, ...]:
-        """Images in any form that `load_pictures` takes.
+        """Images in any form that `PictureLoader` takes.
 
         Raises:
-            BadSample: as `load_pictures`.
+            BadSample: as `PictureLoader.load`.
         """
-        return load_pictures(pictures, self.images_root, self.where, self.fetch)
+        return self.loader.load(pictures, self.where)
 
     def pictures(self, *columns: str) -> tuple[bytes, ...]:
         """The images of the first of these columns that holds any.
 
         Raises:
-            BadSample: as `load_pictures`.
+            BadSample: as `PictureLoader.load`.
         """
         return next(filter(None, (self.load(self.parsed().get(column)) for column in columns)), ())
 
@@ -97,20 +96,23 @@ class Row:
         return {"source": self.source.path.name, "row": self.number, **told}
 
 
-def read_rows(source: Source, images_root: Path, fetch: bool = False) -> Iterator[Row]:
+def read_rows(source: Source, loader: PictureLoader) -> Iterator[Row]:
     """Read a source lazily, in its own order.
+
+    Args:
+        loader: of the rows' images.
 
     Raises:
         SourceError: the source is damaged as a whole; single bad lines become rows that do not parse.
     """
     for number, columns in read_cells(source):
-        yield Row(columns, source, number, images_root, fetch)
+        yield Row(columns, source, number, loader)
 
 
 def _note(value: Any) -> Any:
     """A cell as it may stand in a shard's JSON; None for an image, or anything else that is long."""
     if isinstance(value, str):
-        value = None if is_picture(value) else redact(value)
+        value = None if is_encoded(value) else redact(value)
     try:
         text = json.dumps(value)
         return json.loads(redact(text)) if len(text) <= _LONGEST_NOTE else None

@@ -1,6 +1,8 @@
 """Import: sources of any known format to one directory of shards, with an account of what was left out."""
 
+import functools
 import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,6 +17,7 @@ from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.importers.columns import Columns
 from rlaifv_pl.data.importers.formats import FIRST_ROWS, FORMATS, FormatName, detect_format, gather
+from rlaifv_pl.data.importers.pictures import PictureFindings, PictureLoader, image_warnings
 from rlaifv_pl.data.importers.rows import Row, read_rows
 from rlaifv_pl.data.importers.sources import Source, SourceError, find_sources, fingerprint
 from rlaifv_pl.data.importers.turns import simplify
@@ -25,6 +28,13 @@ from rlaifv_pl.records import Sample
 
 SHARED_NOTE = "shared_images"
 """Name of the manifest's note on images that are links: how many, and the bytes that they would have taken."""
+WITH_IMAGES_NOTE = "samples_with_images"
+IMAGE_NOTES = {
+    "transparent": "transparent_images",
+    "scaled": "scaled_images",
+    "first_frame": "images_of_several_frames",
+}
+"""Names of the manifest's notes on unusual images, by what is unusual about them."""
 DROPPED_NAME = "dropped.jsonl"
 MAX_PRINTED_DROPS = 20
 
@@ -39,11 +49,13 @@ class ImportOptions:
         format: of the sources; `auto` tells it for each source by the columns of its first rows.
         keys: columns under other names, as `prompt=query,chosen=good`: ours, and that of the source.
         prompt: question of rows that have none, such as HA-DPO's descriptions.
-        images_root: folder that image paths start from and must not leave; by default that of the source.
+        images_root: folder that image paths start from and must not leave; by default that of the source. Relative
+            paths may start from the source's folder, too, as long as they stay below `images_root`.
         fetch: whether images behind URLs are fetched. A row could name any address that this machine reaches.
         on_bad: whether a bad row is skipped and listed in `<out>/dropped.jsonl`, or ends the import.
         samples_per_shard: size of every shard but the last.
-        share_images: whether an image that a shard holds already is stored as a link to it, which `webdataset` skips.
+        link_duplicate_images: whether an image that a shard holds already is stored as a link to it. That saves its
+            bytes, and costs other readers the image: `webdataset` and whatever streams tars skip links.
     """
 
     format: FormatName = "auto"
@@ -53,7 +65,7 @@ class ImportOptions:
     fetch: bool = False
     on_bad: OnBad = "skip"
     samples_per_shard: int = 1000
-    share_images: bool = True
+    link_duplicate_images: bool = False
 
 
 def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any) -> Manifest:
@@ -84,13 +96,19 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         "images_root": settings.images_root and str(settings.images_root),
     }
     with ShardWriter(
-        out, recipe=recipe, samples_per_shard=settings.samples_per_shard, share_images=settings.share_images
+        out,
+        recipe=recipe,
+        samples_per_shard=settings.samples_per_shard,
+        link_duplicate_images=settings.link_duplicate_images,
     ) as writer:
         with atomic_file(writer.directory / DROPPED_NAME) as file:
             account = _Account(writer, file, settings.on_bad)
             for source in found:
                 _import_source(source, settings, columns, account)
         account.note()
+        command = functools.partial(_command, sources, out, settings)
+        for warning in image_warnings(account.findings, account.kept, account.with_images, command):
+            account.console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         if not account.kept:
             listed = writer.directory / DROPPED_NAME
             raise SourceError(f"not one of the {account.dropped} rows makes a sample: see {listed}.")
@@ -98,9 +116,21 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
     return writer.manifest
 
 
+def _command(sources: Sequence[str | Path], out: str | Path, settings: ImportOptions, **changed: str) -> str:
+    """The command line of an import with some options changed, to be copied into a shell."""
+    named = [str(source) for source in sources]
+    default = asdict(ImportOptions())
+    options = {name: value for name, value in asdict(settings).items() if value != default[name]} | changed
+    words = [named[0] if len(named) == 1 else f"[{','.join(named)}]", str(out)]
+    for name, value in options.items():
+        words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+    return shlex.join(["rlaifv", "shards", "import", *words])
+
+
 def _import_source(source: Source, settings: ImportOptions, columns: Columns, account: "_Account") -> None:
-    root = source.path.parent if settings.images_root is None else Path(settings.images_root)
-    rows = read_rows(source, root, settings.fetch)
+    base = source.path.parent
+    root = base if settings.images_root is None else Path(settings.images_root)
+    rows = read_rows(source, PictureLoader(root, base, settings.fetch, account.findings))
     first = list(islice(rows, FIRST_ROWS))
     if not first:
         return
@@ -140,6 +170,10 @@ class _Account:
     words: Counter[str] = field(default_factory=Counter)
     longer: Counter[str] = field(default_factory=Counter)
     """Pairs by which side has more words: a bias here is learned before anything else is."""
+    with_images: int = 0
+    unusual: Counter[str] = field(default_factory=Counter)
+    """Stored images by what is unusual about them."""
+    findings: PictureFindings = field(default_factory=PictureFindings)
 
     def take(self, row: Row, sample: Sample) -> None:
         """Write a sample of a row, or count what is wrong with it."""
@@ -148,12 +182,17 @@ class _Account:
             turns: Any = sample.prompt  # As the readers make them, never text.
             self.writer.write(replace(sample, prompt=simplify(turns)))
             self.kept += 1
+            self.with_images += bool(sample.images)
+            self.unusual += self.findings.counts((*sample.images, *sample.rejected_images))
             self._measure(sample)
         except (BadSample, RecursionError) as error:
             self.drop(row, error)
 
     def note(self) -> None:
         """Put what was measured into the manifest."""
+        self.writer.note(WITH_IMAGES_NOTE, self.with_images)
+        for trait, count in sorted(self.unusual.items()):
+            self.writer.note(IMAGE_NOTES[trait], count)
         if shared := self.writer.shared:
             self.writer.note(SHARED_NOTE, shared)
         if pairs := self.longer.total():

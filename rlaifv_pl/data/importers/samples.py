@@ -5,8 +5,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.fields import shorten
+from rlaifv_pl.data.importers.picture_columns import likely_columns, sure_columns, unread_columns
 from rlaifv_pl.data.importers.rows import Row
 from rlaifv_pl.data.importers.turns import messages_of, pictures_in, read_turn, text_of
+from rlaifv_pl.data.urls import redact
 from rlaifv_pl.records import Sample
 
 PROMPTS = ("prompt", "question", "query", "instruction", "input", "problem")
@@ -16,7 +19,7 @@ ANSWERS = (
     "chosen_response", "rejected_response", "response_1", "response_2",
 )  # fmt: skip
 
-_IMAGES = ("images", "image", "image_path")
+_TEXTS = ("messages", "conversations", "text", "system", "context", "raw_question")
 _MOVING = ("video", "videos", "audio", "audios")
 _ORIGIN = (
     "id", "idx", "ds_name", "origin_dataset", "origin_split", "image", "image_path", "image_id", "question_id",
@@ -51,7 +54,7 @@ def is_asked(message: Any) -> bool:
 def named_picture(row: Row) -> list[str]:
     """The file that `image_id` names, where no column holds the image: HA-DPO's number of a JPEG, SeVa's file name."""
     name = row.parsed().get("image_id")
-    if holds_any(row.parsed(), *_IMAGES) or not isinstance(name, str | int) or isinstance(name, bool):
+    if sure_columns(row.parsed()) or not isinstance(name, str | int) or isinstance(name, bool):
         return []
     return [str(name) if PurePosixPath(str(name)).suffix else f"{name}.jpg"]
 
@@ -66,8 +69,8 @@ def make_sample(
 ) -> Sample:
     """A sample of a row.
 
-    Images are those of the row's columns; without such, `pictures`; without these, what the prompt's
-    blocks hold.
+    Images are those of the row's columns that can hold nothing else; without such, `pictures`; without these, what
+    the prompt's blocks hold, or a column such as `file_name`.
 
     Args:
         row: gives images, origin and the system's turn, if there is a column of it.
@@ -77,7 +80,7 @@ def make_sample(
         pictures: images in any form.
 
     Raises:
-        BadSample: `wrong_type` and `wrong_turns`, naming the column; as `load_pictures`.
+        BadSample: `wrong_type` and `wrong_turns`, naming the column; as `PictureLoader.load`.
     """
     _refuse_moving(row)
     messages = messages_of(prompt, "prompt", row.where)
@@ -88,11 +91,29 @@ def make_sample(
     return Sample(
         key=row.key if number is None else f"{row.key}-{number}",
         prompt=turns,
-        images=row.pictures(*_IMAGES) or row.load([*pictures]) or row.load(pictures_in(messages)),
+        images=_images(row, [*pictures], pictures_in(messages)),
         rejected_images=row.pictures("rejected_images"),
         provenance=row.provenance(*_ORIGIN),
         **_texts(answers, row),
     )
+
+
+def _images(row: Row, named: list[Any], in_blocks: list[Any]) -> tuple[bytes, ...]:
+    columns = row.parsed()
+    images, read = _of_columns(row, sure_columns(columns))
+    if not images:
+        images, read = row.load(named) or row.load(in_blocks), "image_id" if named else None
+    if not images:
+        images, read = _of_columns(row, likely_columns(columns))
+    for name in unread_columns(columns, read, (*PROMPTS, *ANSWERS, *_TEXTS)):
+        row.loader.findings.unread.setdefault(name, redact(shorten(columns[name])))
+    return images
+
+
+def _of_columns(row: Row, names: Sequence[str]) -> tuple[tuple[bytes, ...], str | None]:
+    """The images of the first of these columns that holds any, and its name."""
+    found = ((row.load(row.parsed()[name]), name) for name in names)
+    return next((one for one in found if one[0]), ((), None))
 
 
 def _texts(answers: Mapping[str, Any], row: Row) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def read_turn(message: Any, where: str) -> Turn:
 
 
 def pictures_in(messages: Iterable[Any]) -> list[Any]:
-    """What the blocks of messages hold of images themselves, in their order, as `load_pictures` takes it.
+    """What the blocks of messages hold of images themselves, in their order, as `PictureLoader` takes it.
 
     >>> pictures_in([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "1.jpg"}}]}])
     ['1.jpg']
