@@ -156,7 +156,7 @@ class ShardWriter:
         (self.directory / UNFINISHED_NAME).unlink()
 
     def _refuse_foreign_shards(self) -> None:
-        remedy = "Write to another directory, delete this one, or pass overwrite=True."
+        remedy = "Write to another directory, delete this one, or give `--overwrite true` where the command has it."
         if (self.directory / MANIFEST_NAME).exists():
             if _finished_recipe(self.directory) != self.recipe_hash:
                 raise FileExistsError(f"{self.directory} holds finished shards of another recipe. {remedy}")

@@ -165,7 +165,12 @@ class FeedbackRun:
             )
         provenance = {"round": self.round, "feedback": hash_json(recipe), "seed": self.seed}
         with ShardWriter(
-            self.out, recipe=recipe, round=self.round, parents=self.prompts.parents(), overwrite=True
+            self.out,
+            recipe=recipe,
+            round=self.round,
+            parents=self.prompts.parents(),
+            link_duplicate_images=self.feedback.link_duplicate_images,
+            overwrite=True,
         ) as writer:
             for sample in samples(outcome.pairs, self._prompt, provenance):
                 writer.write(sample)

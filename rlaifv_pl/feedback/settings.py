@@ -28,6 +28,8 @@ class Feedback:
         balance: leave out pairs until both sides are equally long on average.
         gate: known questions that the labeler must be able to answer; none is asked unless given.
         prompts_per_part: prompts between two files; a kill loses at most one stage's work on so many.
+        link_duplicate_images: store the image of several pairs of a shard once. That saves its bytes, and costs other
+            readers the image: `webdataset` skips the links that stand for it.
     """
 
     divide: Splitter
@@ -38,11 +40,13 @@ class Feedback:
     balance: bool = True
     gate: Gate | None = None
     prompts_per_part: int = 32
+    link_duplicate_images: bool = False
 
     def pairing(self) -> dict[str, Any]:
         """The settings after the models' work, as JSON."""
         combine = f"{self.combine.__module__}.{self.combine.__qualname__}"
-        return {"combine": combine, "pair": asdict(self.pair), "balance": self.balance}
+        linked = {"link_duplicate_images": True} if self.link_duplicate_images else {}
+        return {"combine": combine, "pair": asdict(self.pair), "balance": self.balance, **linked}
 
 
 class Prompts(NamedTuple):

@@ -19,7 +19,7 @@ from rlaifv_pl.data.attached import datamodule_of
 from rlaifv_pl.data.datamodule import Shards
 from rlaifv_pl.data.manifest import MANIFEST_NAME, Manifest, ManifestError, hash_json, read_manifest
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.feedback.correct.run import Corrector, correct_shards
+from rlaifv_pl.feedback.correct.run import Corrector, Writing, correct_shards
 from rlaifv_pl.feedback.engines.live import LiveEngine
 from rlaifv_pl.feedback.parts import Share, wait_for
 from rlaifv_pl.feedback.run import FeedbackRun
@@ -234,7 +234,9 @@ class Rounds(Checkpoint):
         if self._trainer.is_global_zero:
             started = time.monotonic()
             seed = derive(run_seed(), "correct", number)
-            correct_shards([str(self._pairs(number))], out, self.correct, seed, overwrite=True)
+            linked = self.feedback.link_duplicate_images
+            pairs, how = str(self._pairs(number)), Writing(overwrite=True, link_duplicate_images=linked)
+            correct_shards(pairs, out, self.correct, seed, **how)
             self.ledger.spend(number, "correct", time.monotonic() - started)
         parents = (read_manifest(self._pairs(number)).hash,)
         wait_for(lambda: _parents(out) == parents, f"the corrections in {out}")

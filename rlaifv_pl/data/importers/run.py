@@ -66,6 +66,7 @@ class ImportOptions:
     on_bad: OnBad = "skip"
     samples_per_shard: int = 1000
     link_duplicate_images: bool = False
+    overwrite: bool = False
 
 
 def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any) -> Manifest:
@@ -95,11 +96,13 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         **asdict(settings),
         "images_root": settings.images_root and str(settings.images_root),
     }
+    del recipe["overwrite"]  # It decides no sample.
     with ShardWriter(
         out,
         recipe=recipe,
         samples_per_shard=settings.samples_per_shard,
         link_duplicate_images=settings.link_duplicate_images,
+        overwrite=settings.overwrite,
     ) as writer:
         with atomic_file(writer.directory / DROPPED_NAME) as file:
             account = _Account(writer, file, settings.on_bad)
@@ -120,7 +123,8 @@ def _command(sources: Sequence[str | Path], out: str | Path, settings: ImportOpt
     """The command line of an import with some options changed, to be copied into a shell."""
     named = [str(source) for source in sources]
     default = asdict(ImportOptions())
-    options = {name: value for name, value in asdict(settings).items() if value != default[name]} | changed
+    options = asdict(settings) | changed | {"overwrite": True}  # By now there are shards in `out`.
+    options = {name: value for name, value in options.items() if value != default[name]}
     words = [named[0] if len(named) == 1 else f"[{','.join(named)}]", str(out)]
     for name, value in options.items():
         words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 from rich.console import Console
 from rich.progress import track
@@ -44,13 +44,25 @@ class Corrector(Protocol):
         """
 
 
+class Writing(TypedDict, total=False):
+    """Options of `ShardWriter`.
+
+    Args:
+        overwrite: replace shards of another recipe.
+        link_duplicate_images: store equal images of a shard once, as links that `webdataset` skips.
+    """
+
+    overwrite: bool
+    link_duplicate_images: bool
+
+
 def correct_shards(
     shards: str | Path | Sequence[str | Path],
     out: Path,
     corrector: Corrector,
     seed: int = 0,
     samples_per_shard: int = 1000,
-    overwrite: bool = False,
+    **writing: Unpack[Writing],
 ) -> Manifest:
     """Write corrections to preference samples; what is made already is not made again.
 
@@ -65,7 +77,7 @@ def correct_shards(
         corrector: writes the corrections.
         seed: decides all draws, together with the samples' keys.
         samples_per_shard: size of every shard but the last.
-        overwrite: replace shards of another recipe.
+        writing: how shards are written.
 
     Raises:
         BadSample: a sample is no preference sample, or lacks what the corrector reads.
@@ -74,14 +86,22 @@ def correct_shards(
     source = load_shards(shards)
     parents = [manifest.hash for manifest in source.manifests]
     asked: dict[str, Any] = {"correct": corrector.recipe(), "seed": seed, "shards": parents}
-    recipe = {**asked, "samples_per_shard": samples_per_shard}
+    linked = writing.get("link_duplicate_images", False)
+    recipe = {**asked, "samples_per_shard": samples_per_shard} | (
+        {"link_duplicate_images": True} if linked else {}
+    )
     if is_made(out, recipe):
         return read_manifest(out)
     parts = Parts(out / "stages", "correct", asked, len(source), SAMPLES_PER_PART)
     # What lies there beside parts of this very recipe is an earlier attempt's.
-    overwrite = overwrite or parts.directory.is_dir()
+    overwrite = writing.get("overwrite", False) or parts.directory.is_dir()
     with ShardWriter(
-        out, recipe=recipe, samples_per_shard=samples_per_shard, parents=parents, overwrite=overwrite
+        out,
+        recipe=recipe,
+        samples_per_shard=samples_per_shard,
+        parents=parents,
+        link_duplicate_images=linked,
+        overwrite=overwrite,
     ) as writer:
         made = _corrected(parts, source, partial(_rows, source, corrector, seed))
         steps = track(made, "correct", len(source), console=Console(stderr=True))

@@ -24,6 +24,7 @@ def correct(
     corrector: Corrector = BY_RULE,
     seed: int = 0,
     samples_per_shard: int = 1000,
+    link_duplicate_images: bool = False,
 ) -> None:
     """Write a corrective dialogue to each preference sample: shards for nSFT.
 
@@ -34,8 +35,12 @@ def correct(
         corrector: writes the dialogues: by rule from the verdicts on the answers' claims, or a model.
         seed: decides which turns are taken, and their order.
         samples_per_shard: size of every shard but the last.
+        link_duplicate_images: store equal images of a shard once. That saves their bytes, and costs other readers the
+            images: `webdataset` skips links.
     """
-    manifest = correct_shards(shards, Path(out), corrector, seed, samples_per_shard)
+    manifest = correct_shards(
+        shards, Path(out), corrector, seed, samples_per_shard, link_duplicate_images=link_duplicate_images
+    )
     table = Table("what", "number", title=f"corrected to {out}")
     for name, value in _rows(manifest):
         table.add_row(name, value)
