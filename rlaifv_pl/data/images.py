@@ -27,6 +27,9 @@ MAX_ASPECT = 200
 STORED_FORMATS = ("JPEG", "PNG", "WEBP")
 """What a shard may hold, by Pillow's names."""
 
+SOURCE_FORMATS = (*STORED_FORMATS, "GIF", "BMP", "TIFF", "PPM")
+"""What a user's own files may be, by Pillow's names."""
+
 OPENING = 2
 """Raised when the same file is opened to other pixels than before, so that what was computed of them is stale."""
 
@@ -120,6 +123,15 @@ def _portable(data: bytes) -> bytes:
     except Exception:
         is_portable = False
     return data if is_portable else encode_png(open_image(data, ""))
+
+
+def storable_image(data: bytes, where: str) -> bytes:
+    """Return a user's file as a sample holds it: itself if a shard may hold it, else a PNG of it.
+
+    Raises:
+        BadSample: as `open_image`.
+    """
+    return data if image_extension(data) else encode_png(open_image(data, where, SOURCE_FORMATS))
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rlaifv_pl.data.images import storable_image
 from rlaifv_pl.export.engine import CheckpointEngine
 from rlaifv_pl.feedback.engine import Engine, EngineError, Sampling
 from rlaifv_pl.feedback.engines.best_of import BestOfN, Rated
@@ -61,6 +62,7 @@ def answer(
     Raises:
         EngineError: the model cannot be asked like this.
         FileNotFoundError: there is no such picture.
+        BadSample: it cannot be opened.
     """
     asked = Sample(key="asked", prompt=question, images=_pictures(image))
     tokens, is_run = how.get("max_new_tokens", 512), (Path(model) / "checkpoints").is_dir()
@@ -122,7 +124,7 @@ def _pictures(image: list[str] | str | None) -> tuple[bytes, ...]:
     paths = [Path(name) for name in ([image] if isinstance(image, str) else image or [])]
     if missing := [path for path in paths if not path.is_file()]:
         raise FileNotFoundError(f"{missing[0]} is no file: expected a picture")
-    return tuple(path.read_bytes() for path in paths)
+    return tuple(storable_image(path.read_bytes(), str(path)) for path in paths)
 
 
 def _table(rated: Sequence[Rated]) -> Table:

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from rlaifv_pl.data.images import storable_image
 from rlaifv_pl.data.manifest import hash_file
 from rlaifv_pl.feedback.engine import Engine, Sampling
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
@@ -94,8 +95,12 @@ class Asked:
 
     @property
     def sample(self) -> Sample:
-        """What an engine takes."""
-        images = (self.path.read_bytes(),) if self.path else ()
+        """What an engine takes.
+
+        Raises:
+            BadSample: the image cannot be opened.
+        """
+        images = (storable_image(self.path.read_bytes(), str(self.path)),) if self.path else ()
         return Sample(key=self.key, prompt=self.prompt, images=images)
 
 

@@ -15,7 +15,7 @@ from rlaifv_pl.report.curves import curves, round_starts
 from rlaifv_pl.report.distributions import Spread, distributions
 from rlaifv_pl.report.dropped import dropped_rows
 from rlaifv_pl.report.held_out import answer_rows, figures_of, round_rows
-from rlaifv_pl.report.left_out import MEANINGS, NOT_AT_HAND, PromptImages, left_out_rows, open_prompts
+from rlaifv_pl.report.left_out import MEANINGS, NOT_AT_HAND, PromptImages, find_prompts, left_out_rows
 from rlaifv_pl.report.pairs import rows
 from rlaifv_pl.report.run_files import ROUNDS, ReportError, RunFiles
 from rlaifv_pl.report.thumbnails import Thumbnails
@@ -78,13 +78,13 @@ class Content:
         label: str,
         directory: str | Path,
         corrections: Path | None = None,
-        prompts: ShardSet | None = None,
+        prompts: Sequence[str] = (),
     ) -> None:
         """Take up the shards of a directory under a label.
 
         Args:
             corrections: where those of its samples lie apart from them.
-            prompts: shards that feedback made these of, if they are known.
+            prompts: where the shards of prompts are that feedback made these of; looked for beside these unless given.
 
         Raises:
             ManifestError, BadSample: as `load_shards`, and as it reads.
@@ -97,7 +97,8 @@ class Content:
         )
         self.page["dropped"] += dropped_rows(directory, number)
         # Few as they are, their images come first, lest those of the pairs leave no room.
-        self._take_left_out(directory, number, PromptImages(shards, prompts))
+        asked = find_prompts(directory, shards.manifests[0].parents, prompts)
+        self._take_left_out(directory, number, PromptImages(shards, asked))
         turns = _corrections(corrections)
         for index in range(len(shards)):
             sample = shards[index]
@@ -113,7 +114,8 @@ class Content:
         if many := sum(NOT_AT_HAND in row["images"] for row in found):
             self.note(
                 f"{many} examples of what {self.page['directories'][number]['label']} left out have no image here: the "
-                "shards of their prompts are not known, not where they were, or no longer what they were."
+                "shards of their prompts do not lie beside, are not where they were, or no longer what they were. Name "
+                "them with --prompts DIR."
             )
 
     def finish(self) -> None:
@@ -131,18 +133,26 @@ class Content:
         self.page["images"] = self.thumbnails.places
 
 
-def of_shards(paths: Sequence[str], limits: Limits) -> Content:
-    """The page of one or more directories of shards; URLs through the cache."""
+def of_shards(paths: Sequence[str], limits: Limits, prompts: Sequence[str] = ()) -> Content:
+    """The page of one or more directories of shards; URLs through the cache.
+
+    Args:
+        prompts: shards of the prompts that feedback made them of.
+    """
     content = Content(limits)
     for path in paths:
-        content.take(redact(path), path)
+        content.take(redact(path), path, prompts=prompts)
     content.page |= {"kind": "shards", "title": ", ".join(map(redact, paths)), "rounds": [], "curves": []}
     content.finish()
     return content
 
 
-def of_run(run: RunFiles, limits: Limits) -> Content:
-    """The page of a run."""
+def of_run(run: RunFiles, limits: Limits, prompts: Sequence[str] = ()) -> Content:
+    """The page of a run.
+
+    Args:
+        prompts: shards of the prompts of its rounds, or of feedback; where the config says unless given.
+    """
     content = Content(limits)
     epochs = run.epochs_per_round
     content.page |= {
@@ -160,9 +170,9 @@ def of_run(run: RunFiles, limits: Limits) -> Content:
     if run.held_out or run.measured:
         _take_held_out(content, run)
     if run.ledger or epochs:
-        _take_rounds(content, run)
+        _take_rounds(content, run, prompts or run.prompts())
     else:
-        _take_training_shards(content, run)
+        _take_training_shards(content, run, prompts)
     content.finish()
     return content
 
@@ -193,11 +203,10 @@ def _of_training(metrics: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     ]
 
 
-def _take_rounds(content: Content, run: RunFiles) -> None:
+def _take_rounds(content: Content, run: RunFiles, prompts: Sequence[str]) -> None:
     numbers = [number for number in run.ledger if number]
     if not numbers:
         content.note("No round has begun yet.")
-    prompts = open_prompts(run.prompts())
     for number in numbers:
         if (directory := run.shards(number)) is None:
             content.note(f"Round {number} is in the making, or was broken off: it has no finished pairs yet.")
@@ -207,7 +216,7 @@ def _take_rounds(content: Content, run: RunFiles) -> None:
         content.note("The run has not ended: there is no summary.json. The page shows what is there so far.")
 
 
-def _take_training_shards(content: Content, run: RunFiles) -> None:
+def _take_training_shards(content: Content, run: RunFiles, prompts: Sequence[str]) -> None:
     content.note("A run without rounds: it has no ledger, and made no pairs of its own.")
     for path in run.train_shards():
         if is_url(path):
@@ -217,7 +226,7 @@ def _take_training_shards(content: Content, run: RunFiles) -> None:
         elif not Path(path).is_dir():
             content.note(f"The shards that it trained on are no longer at {path}.")
         else:
-            content.take(path, path)
+            content.take(path, path, prompts=prompts)
 
 
 def _facts(run: RunFiles) -> list[list[str]]:

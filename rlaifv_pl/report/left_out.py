@@ -1,13 +1,14 @@
 """Examples of what feedback left out, as rows of the page: candidates with their claims and verdicts, by reason."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rlaifv_pl.data.contact_sheet import prompt_text
 from rlaifv_pl.data.faults import BadSample
-from rlaifv_pl.data.manifest import ManifestError
+from rlaifv_pl.data.manifest import MANIFEST_NAME, ManifestError, read_manifest
 from rlaifv_pl.data.shards import ShardSet, load_shards
 from rlaifv_pl.data.urls import is_url
 from rlaifv_pl.feedback.left_out import LeftOutRow, read_left_out
@@ -16,6 +17,8 @@ from rlaifv_pl.report.pairs import answer_row
 from rlaifv_pl.report.thumbnails import Thumbnails
 
 NOT_AT_HAND = "not at hand"
+MOST_BESIDE = 1000
+"""Directories that are looked through for the prompts."""
 MEANINGS = {
     "candidate/equal_text": "The policy said the same once more for this prompt.",
     "candidate/no_claims": "It claims nothing that could be judged.",
@@ -36,14 +39,12 @@ class PromptImages:
 
     Args:
         made: the pairs.
-        prompts: shards that may be those of the prompts.
+        prompts: shards of the prompts, if they are at hand.
     """
 
     def __init__(self, made: ShardSet, prompts: ShardSet | None) -> None:
         self.made = made
-        parents = made.manifests[0].parents
-        is_known = prompts is not None and tuple(one.hash for one in prompts.manifests) == parents
-        self.prompts = prompts if is_known else None
+        self.prompts = prompts
 
     def images(self, row: LeftOutRow) -> tuple[bytes, ...] | None:
         """None where they are not at hand."""
@@ -57,14 +58,39 @@ class PromptImages:
         return {key.rpartition("_p")[0]: place for place, key in enumerate(self.made.keys())}
 
 
-def open_prompts(paths: Sequence[str]) -> ShardSet | None:
-    """Shards of prompts, if they lie on this machine and can be read."""
-    if not paths or any(map(is_url, paths)):
+def find_prompts(directory: str | Path, parents: Sequence[str], named: Sequence[str]) -> ShardSet | None:
+    """Open the shards whose prompts feedback answered: those that are named, or else what lies beside.
+
+    Args:
+        directory: of the shards that feedback made.
+        parents: hashes of the manifests that these were made from.
+        named: paths of the prompts, by an option or a config; relative ones may start above `directory` as well.
+
+    Returns:
+        None where they are not found on this machine, or are no longer what they were.
+    """
+    if not parents or is_url(str(directory)) or any(map(is_url, named)):
         return None
-    try:
-        return load_shards(paths)
-    except (ManifestError, BadSample, OSError):
-        return None
+    above = Path(directory).resolve().parents
+    starts = [Path(), *above] if named else []
+    candidates = [[start / path for path in named] for start in starts]
+    for paths in (*candidates, _beside(above, parents)):
+        try:
+            if tuple(read_manifest(path).hash for path in paths) == tuple(parents):
+                return load_shards(paths)
+        except (ManifestError, BadSample, OSError):
+            continue
+    return None
+
+
+def _beside(above: Sequence[Path], parents: Sequence[str]) -> list[Path]:
+    """Directories near some shards, whose manifests have these hashes, in this order."""
+    near = [path for folder in above[:2] for path in sorted(folder.glob(f"*/{MANIFEST_NAME}"))]
+    found: dict[str, Path] = {}
+    for path in near[:MOST_BESIDE]:
+        with suppress(ManifestError, OSError):
+            found.setdefault(read_manifest(path.parent).hash, path.parent)
+    return [found[parent] for parent in parents if parent in found]
 
 
 def left_out_rows(

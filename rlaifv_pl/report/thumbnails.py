@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from rlaifv_pl.data.faults import BadSample
-from rlaifv_pl.data.images import image_extension, open_image
+from rlaifv_pl.data.images import image_extension, open_image, portable_image
 
 MIME = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 QUALITY = 72
@@ -52,7 +52,7 @@ class Thumbnails:
             image = open_image(data, where)
         except BadSample as fault:
             return f"cannot be shown: {fault.reason}"
-        small, mime = _shrunk(image, data, self.size)
+        small, mime = _shrunk(image, portable_image(data, where), self.size)
         encoded = base64.b64encode(small).decode()
         width, height = _fit(image.size, self.size)
         place = {"mime": mime, "width": width, "height": height}

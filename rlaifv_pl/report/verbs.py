@@ -1,7 +1,7 @@
 """What `rlaifv report` does, and `rlaifv shards show` with a page."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from rich.console import Console
 
@@ -13,6 +13,18 @@ from rlaifv_pl.report.run_files import read_run
 DEFAULT = Limits()
 
 
+class PageOptions(TypedDict, total=False):
+    """What is put on a page of shards.
+
+    Args:
+        images: distinct images, at most; 2000 unless given.
+        prompts: shards that these were made of, for the images of what was left out; found beside them unless given.
+    """
+
+    images: int | Literal["all", "none"]
+    prompts: list[str] | str
+
+
 def report(
     run: str,
     *,
@@ -20,6 +32,7 @@ def report(
     images: int | Literal["all", "none"] = 2000,
     size: int = DEFAULT.size,
     pairs: int = DEFAULT.pairs,
+    prompts: list[str] | str | None = None,
 ) -> None:
     """Write one HTML file about a run: curves, figures by round, what was left out, and its pairs to look through.
 
@@ -31,12 +44,15 @@ def report(
         images: distinct images that are put in, at most.
         size: of an image, longest side in pixels.
         pairs: samples that can be looked at, at most; figures are of all.
+        prompts: shards that the pairs were made of, for the images of what was left out; found by the run's config, or
+            beside the shards, unless given.
 
     Raises:
         ReportError: there is no run, or a file of it is damaged.
         ManifestError, BadSample: shards of the run are damaged.
     """
-    content = of_run(read_run(run), Limits(pairs=pairs, images=_limit(images), size=size))
+    limits = Limits(pairs=pairs, images=_limit(images), size=size)
+    content = of_run(read_run(run), limits, _listed(prompts))
     _write(content, Path(out) if out else Path(run) / "report.html")
 
 
@@ -47,7 +63,7 @@ def show(
     count: int = 12,
     seed: int = 0,
     html: str | None = None,
-    images: int | Literal["all", "none"] = 2000,
+    **page: Unpack[PageOptions],
 ) -> None:
     """Print what shards hold; if asked to, draw some samples on a contact sheet, and make a page of all of them.
 
@@ -57,12 +73,16 @@ def show(
         count: samples on the sheet.
         seed: picks the samples.
         html: a page to write, in which the samples can be searched, filtered and looked through.
-        images: distinct images on that page, at most.
+        page: of the page.
     """
     data.show(paths, out=out, count=count, seed=seed)
     if html is not None:
-        listed = [paths] if isinstance(paths, str) else paths
-        _write(of_shards(listed, Limits(images=_limit(images))), Path(html))
+        limits = Limits(images=_limit(page.get("images", 2000)))
+        _write(of_shards(_listed(paths), limits, _listed(page.get("prompts"))), Path(html))
+
+
+def _listed(paths: list[str] | str | None) -> list[str]:
+    return [paths] if isinstance(paths, str) else paths or []
 
 
 def _limit(images: int | str) -> int | None:

@@ -29,6 +29,7 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 from pydantic import BaseModel, Field
 
+from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.feedback.engine import Engine, EngineError, Request, Sampling
 from rlaifv_pl.feedback.engines.openai import OpenAIEngine
 from rlaifv_pl.feedback.engines.server import LONGEST_PAUSE, _seconds
@@ -142,7 +143,7 @@ def test_a_request_has_all_turns_and_each_image_in_its_place(server):
 
 
 def test_an_image_of_another_format_is_named_before_anything_is_asked(server):
-    with pytest.raises(EngineError, match="claim 7: an image of 6 bytes is no JPEG, PNG or WebP"):
+    with pytest.raises(BadSample, match=r"claim 7: cannot decode an image of 6 bytes: .*GIF"):
         engine(server).choose([Request("?", (b"GIF89a",), "claim 7")], ["yes"])
     assert not server.bodies
 

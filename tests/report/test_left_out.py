@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -100,6 +101,32 @@ def test_without_the_prompts_a_pair_of_the_same_prompt_has_the_image(made):
     assert picture == content.thumbnails.add(pair.images[0], "")
     assert [each["images"] for each in content.page["left_out"]][::2] == [["not at hand"]] * 2
     assert any("2 examples of what" in note and "no image here" in note for note in content.page["notes"])
+
+
+def test_prompts_beside_the_shards_or_named_have_the_images(made, tmp_path):
+    """As `feedback --prompts shards/scenes --out shards/judged` leaves them; then moved away and named."""
+    shutil.copytree(made / "rounds" / "1", tmp_path / "judged")
+    shutil.copytree(made.parent / "scenes", tmp_path / "scenes")
+    show(str(tmp_path / "judged"), html=str(tmp_path / "page.html"))
+    content = of_shards([str(tmp_path / "judged")], Limits())
+    assert ["not at hand"] not in [each["images"] for each in content.page["left_out"]]
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    shutil.move(tmp_path / "scenes", tmp_path / "far" / "away" / "scenes")
+    lost = of_shards([str(tmp_path / "judged")], Limits())
+    assert any("--prompts" in note for note in lost.page["notes"])
+    named = of_shards([str(tmp_path / "judged")], Limits(), [str(tmp_path / "far" / "away" / "scenes")])
+    assert named.page["left_out"] == content.page["left_out"] and not named.page["notes"]
+
+
+def test_relative_prompts_of_a_run_are_found_above_it(tmp_path, monkeypatch):
+    """The page is made from another working directory than the run."""
+    run = write_run(tmp_path)
+    (run / "config.yaml").write_text(
+        json.dumps(config(rounds={"prompts": "scenes", "epochs": 1}, trainer={}))
+    )
+    monkeypatch.chdir("/")
+    shown = of_run(read_run(run), Limits()).page["left_out"]
+    assert ["not at hand"] not in [each["images"] for each in shown]
 
 
 def test_other_prompts_in_the_same_place_lend_no_images(tmp_path):

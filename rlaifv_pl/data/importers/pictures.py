@@ -18,16 +18,13 @@ from PIL import Image
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
-from rlaifv_pl.data.images import STORED_FORMATS, check_size, encode_png, image_extension, inspect_image
+from rlaifv_pl.data.images import SOURCE_FORMATS, check_size, encode_png, image_extension, inspect_image
 from rlaifv_pl.data.importers.encoded import decode_text, is_encoded, is_nothing
 from rlaifv_pl.data.importers.picture_columns import INNER_KEYS
 from rlaifv_pl.data.importers.web import fetch_picture
 from rlaifv_pl.data.rgb import paint
 from rlaifv_pl.data.schema import MAX_SAMPLE_BYTES
 from rlaifv_pl.data.urls import redact
-
-SOURCE_FORMATS = (*STORED_FORMATS, "GIF", "BMP", "TIFF", "PPM")
-"""What an importer decodes, by Pillow's names."""
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _MOST_INTS = 2**26

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rlaifv_pl.data.images import image_extension
-from rlaifv_pl.feedback.engine import EngineError, Request
+from rlaifv_pl.data.images import image_extension, portable_image
+from rlaifv_pl.feedback.engine import Request
 from rlaifv_pl.feedback.prompts import FILL
 from rlaifv_pl.models.chat import about_images
 from rlaifv_pl.records import Message
@@ -34,17 +34,21 @@ class Call:
 
     @property
     def wire(self) -> dict[str, Any]:
-        """The body as it is sent, its images as data URIs.
+        """The body as it is sent, its images as data URIs of the pixels that training sees.
 
         Raises:
-            EngineError: an image is of no known format.
+            BadSample: an image cannot be opened.
         """
         return self._shown(self._data_uri)
 
     @property
     def digest(self) -> dict[str, Any]:
-        """The body with the SHA-256 of its images: short, and different whenever `wire` is."""
-        return self._shown(lambda image: hashlib.sha256(image).hexdigest())
+        """The body with the SHA-256 of its images: short, and different whenever `wire` is.
+
+        Raises:
+            BadSample: an image cannot be opened.
+        """
+        return self._shown(lambda image: hashlib.sha256(portable_image(image, self.where)).hexdigest())
 
     @property
     def images(self) -> tuple[bytes, ...]:
@@ -65,11 +69,8 @@ class Call:
         return json.loads(json.dumps(self.body, default=show))
 
     def _data_uri(self, image: bytes) -> str:
-        if (kind := image_extension(image)) is None:
-            raise EngineError(
-                f"{self.where}: an image of {len(image)} bytes is no JPEG, PNG or WebP. Store it as one of these."
-            )
-        return f"data:{MIME[kind]};base64,{base64.b64encode(image).decode()}"
+        sent = portable_image(image, self.where)
+        return f"data:{MIME[image_extension(sent) or 'png']};base64,{base64.b64encode(sent).decode()}"
 
 
 def in_turn(calls: Sequence[Call]) -> list[int]:
