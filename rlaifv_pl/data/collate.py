@@ -11,7 +11,7 @@ from torch import Tensor
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.schema import check_sample
-from rlaifv_pl.models.chat import Chat, ChatError, Dialogue, Piece, Row
+from rlaifv_pl.models.chat import Chat, ChatError, Dialogue, ImagesRefused, Piece, Row
 from rlaifv_pl.models.prefix_tree import Branch, grow
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
@@ -95,7 +95,14 @@ class Collator:
         dropped: list[tuple[str, str]] = []
         reads = self._sift(list(enumerate(samples)), self._read, dropped)
         while reads:
-            made = self._rows(_plant(reads))
+            try:
+                made = self._rows(_plant(reads))
+            except ImagesRefused:
+                taken = self._sift(reads, self._take, dropped)
+                if len(taken) == len(reads):
+                    raise
+                reads = taken
+                continue
             own = [(read, _rows_of(place, made)) for place, read in enumerate(reads)]
             fitting = self._sift(own, self._fit, dropped)
             if len(fitting) == len(reads):
@@ -134,6 +141,14 @@ class Collator:
         images = [other if is_other else own for is_other in rejected]
         origin = (tuple(sample.images), tuple(opening.text for opening, *_ in pieces))
         return _Read(number, sample.key, pieces, images, origin, rejected)
+
+    def _take(self, read: _Read) -> _Read:
+        """The sample, if the processor takes its images when they are by themselves."""
+        try:
+            self._rows(_plant([read]))
+        except ImagesRefused as error:
+            raise unfit_images(error, f"sample {read.key}") from error
+        return read
 
     def _rows(self, trees: list[_Tree]) -> _Rows:
         copies = max(len(tree.dialogues) for tree in trees)
@@ -206,6 +221,11 @@ class Collator:
         return (
             None if any(not images.isdisjoint(row.ids[branch.start :]) for row, branch in later) else branches
         )
+
+
+def unfit_images(error: ImagesRefused, where: str) -> BadSample:
+    """Make the fault of a sample whose images the processor refuses."""
+    return BadSample(Reason.UNFIT_IMAGE, where, str(error).rstrip("."))
 
 
 def _plant(reads: list[_Read]) -> list[_Tree]:

@@ -52,7 +52,7 @@ class Reason(StrEnum):
     )
     UNKNOWN_RANGE = "unknown_range", "Scale the image's values to 0 to 255 and store it as an 8-bit PNG."
     UNFIT_IMAGE = "unfit_image", "Resize or pad the image to a shape that the model's processor takes."
-    HUGE_IMAGE = "huge_image", "Scale the image down before you store it."
+    HUGE_IMAGE = "huge_image", "Scale the image down, or crop a very long one, before you store it."
     HUGE_SAMPLE = "huge_sample", "Scale its images down, or shorten its texts, before you store them."
     IMAGE_COUNT = "image_count", "Give as many images as the prompt has image blocks (or no blocks at all)."
 

@@ -23,6 +23,10 @@ class ChatError(ValueError):
     """A dialogue that the chat template or the processor cannot render faithfully."""
 
 
+class ImagesRefused(ChatError):
+    """Images that the processor raises at, for instance since they are too small or too long for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dialogue:
     """Messages of which some assistant turns are to be scored.
@@ -207,15 +211,27 @@ class Chat:
         return self.open([self.render([about_images("a", 1)], ask=False)], [[grey]])[1]
 
     def prompt_tensors(self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> BatchFeature:
-        """Everything the model takes for these texts with their images, padded left as generation needs it."""
-        return self.processor(
-            text=list(texts),
-            images=[list(group) for group in images] if any(images) else None,
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-            add_special_tokens=not self._writes_bos(texts[0]),
-        )
+        """Everything the model takes for these texts with their images, padded left as generation needs it.
+
+        Raises:
+            ImagesRefused: the processor raises at the images of one of them.
+        """
+        try:
+            return self.processor(
+                text=list(texts),
+                images=[list(group) for group in images] if any(images) else None,
+                padding=True,
+                padding_side="left",
+                return_tensors="pt",
+                add_special_tokens=not self._writes_bos(texts[0]),
+            )
+        except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, AssertionError) as error:
+            if not any(images):
+                raise
+            sizes = ", ".join(f"{image.width} x {image.height}" for group in images for image in group)
+            raise ImagesRefused(
+                f"The model's processor refuses images of {sizes} pixels with {type(error).__name__}: {error}"
+            ) from error
 
     def prompt_ids(self, text: str) -> list[int]:
         """Token ids of a rendered text, in which each image is still the one token that stands for it."""

@@ -1,7 +1,9 @@
 """Images of rows come in many forms; what is stored is the file as it was."""
 
 import base64
+import json
 import os
+from urllib.parse import quote_from_bytes
 
 import pytest
 from PIL import Image as Pillow
@@ -31,11 +33,85 @@ def encoded(data):
         lambda data: "1.img",
         encoded,
         lambda data: f"data:image/any;base64,{encoded(data)}",
+        lambda data: f"data:image/jpg;base64,{encoded(data)}",
+        lambda data: f"data:image/png;charset=utf-8;base64,{encoded(data)}",
+        lambda data: f"DATA:;base64,{encoded(data)}",
+        lambda data: f"image/png;base64,{encoded(data)}",
+        lambda data: f"base64,{encoded(data)}",
+        lambda data: f"data:image/png,{quote_from_bytes(data)}",
+        lambda data: base64.encodebytes(data).decode(),
+        lambda data: base64.urlsafe_b64encode(data).decode().rstrip("="),
+        lambda data: f"  {encoded(data)}\n",
+        lambda data: encoded(data).encode(),
+        lambda data: str(encoded(data).encode()),
+        lambda data: str(data),
+        lambda data: list(data),
+        lambda data: {"bytes": encoded(data), "path": None},
+        lambda data: {"bytes": list(data), "path": None},
+        lambda data: {"url": f"data:image/png;base64,{encoded(data)}"},
+        lambda data: {"base64": encoded(data)},
+        lambda data: json.dumps(["1.img"]),
+        lambda data: json.dumps({"path": "1.img"}),
+        lambda data: str(["1.img"]),
+        lambda data: " 1.img ",
+        lambda data: ".\\1.img",
+        lambda data: "sub\\..\\1.img",
+        lambda data: "%31.img",
+        lambda data: "file:1.img",
+        lambda data: "file://1.img",
+        lambda data: [None, "1.img", ""],
     ],
 )
 def test_images_are_kept_byte_by_byte_however_they_come(tmp_path, data, wrap):
     (tmp_path / "1.img").write_bytes(data)
     assert PictureLoader(tmp_path).load(wrap(data), "here") == (data,)
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", "  ", "None", "null", "NaN", float("nan"), [], [None], ["", "nan"]]
+)
+def test_what_says_that_there_is_no_image_is_none(tmp_path, value):
+    assert PictureLoader(tmp_path).load(value, "here") == ()
+
+
+def test_bmp_and_tiff_in_base64_are_told_from_paths(tmp_path):
+    for format in ("BMP", "TIFF"):
+        (stored,) = PictureLoader(tmp_path).load(encoded(picture(format)), "here")
+        assert stored.startswith(b"\x89PNG")
+
+
+def test_uris_and_the_home_directory_lead_to_files_below_the_root_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    (folder / "a b.jpg").write_bytes(JPEG)
+    uri = (folder / "a b.jpg").as_uri()
+    assert "%20" in uri
+    spellings = [
+        uri,
+        uri.replace("file://", "file://localhost"),
+        "~/my photos/a b.jpg",
+        str(folder / "a b.jpg"),
+    ]
+    for text in spellings:
+        assert PictureLoader(folder).load(text, "here") == (JPEG,)
+        elsewhere = PictureLoader(tmp_path / "elsewhere")
+        with pytest.raises(BadSample, match=r"--images_root '.*my photos'") as raised:
+            elsewhere.load(text, "here")
+        assert raised.value.reason is Reason.MISSING_IMAGE and elsewhere.findings.outside == folder
+
+
+def test_relative_paths_may_start_from_the_source_but_not_leave_the_root(tmp_path):
+    for name in ("data/json", "data/images", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "data" / "images" / "1.jpg").write_bytes(JPEG)
+    (tmp_path / "other" / "1.jpg").write_bytes(JPEG)
+    loader = PictureLoader(tmp_path / "data", tmp_path / "data" / "json")
+    assert loader.load(["images/1.jpg", "../images/1.jpg"], "here") == (JPEG, JPEG)
+    for text in ("../../other/1.jpg", "images/../../other/1.jpg", "%2e%2e/%2e%2e/other/1.jpg"):
+        with pytest.raises(BadSample) as raised:
+            loader.load(text, "here")
+        assert raised.value.reason is Reason.MISSING_IMAGE
 
 
 @pytest.mark.parametrize(
@@ -71,6 +147,11 @@ def test_images_without_an_end_are_not_read(tmp_path, make, words):
         ("x" * 5000, Reason.MISSING_IMAGE),
         (".", Reason.MISSING_IMAGE),
         ("https://example.org/1.jpg", Reason.MISSING_IMAGE),
+        ("s3://bucket/1.jpg", Reason.MISSING_IMAGE),
+        ("file:///etc/passwd", Reason.MISSING_IMAGE),
+        ("file://%2e%2e/secret.jpg", Reason.MISSING_IMAGE),
+        ("~/secret.jpg", Reason.MISSING_IMAGE),
+        ("..\\secret.jpg", Reason.MISSING_IMAGE),
         ({"bytes": None, "path": None}, Reason.MISSING_IMAGE),
         ("data:image/png;base64,%%%", Reason.UNDECODABLE_IMAGE),
         (b"%!PS-Adobe-3.0 EPSF-3.0", Reason.UNDECODABLE_IMAGE),

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from transformers import BatchFeature
 
+from rlaifv_pl.data.collate import unfit_images
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.feedback.engine import Form, Request, Sampling
@@ -23,7 +24,7 @@ from rlaifv_pl.feedback.engines.prefix import hand_on, hand_on_error
 from rlaifv_pl.feedback.engines.questions import Asked, fork, tree
 from rlaifv_pl.feedback.engines.words import word_tokens
 from rlaifv_pl.feedback.prompts import FILL
-from rlaifv_pl.models.chat import Chat, about_images, prompt_messages
+from rlaifv_pl.models.chat import Chat, ImagesRefused, about_images, prompt_messages
 from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.policy import VisionLanguageModel, plain_model
 from rlaifv_pl.models.self_check import tree_error
@@ -70,7 +71,11 @@ class LiveEngine:
     def sample(
         self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
     ) -> list[list[str]]:
-        """As `Engine.sample`, `sampling.n` for each; a row is drawn with its own seed, whoever shares its batch."""
+        """As `Engine.sample`, `sampling.n` for each; a row is drawn with its own seed, whoever shares its batch.
+
+        Raises:
+            BadSample: the images of a sample cannot be opened, or its processor refuses them.
+        """
         at_once = max(1, self.batch_size // sampling.n)
         groups = _batches(list(zip(samples, seeds, strict=True)), at_once)
         return [texts for group in groups for texts in self._drawn(group, sampling)]
@@ -121,7 +126,7 @@ class LiveEngine:
         samples, seeds = zip(*group, strict=True)
         texts = [self.chat.render(prompt_messages(sample), ask=True) for sample in samples]
         with self._asked() as model:
-            inputs = self.chat.prompt_tensors(texts, [_open(sample) for sample in samples]).to(model.device)
+            inputs = self._prepared(samples, texts).to(model.device)
             out = model.generate(
                 **self._copied(model, inputs, len(seeds[0])),
                 **_how(sampling, [seed for own in seeds for seed in own]),
@@ -137,6 +142,18 @@ class LiveEngine:
         drawn = [text.strip() for text in self.chat.tokenizer.batch_decode(answers, skip_special_tokens=True)]
         n = len(seeds[0])
         return [drawn[first : first + n] for first in range(0, len(drawn), n)]
+
+    def _prepared(self, samples: Sequence[Sample], texts: Sequence[str]) -> BatchFeature:
+        images = [_open(sample) for sample in samples]
+        try:
+            return self.chat.prompt_tensors(texts, images)
+        except ImagesRefused:
+            for sample, text, own in zip(samples, texts, images, strict=True):
+                try:
+                    self.chat.prompt_tensors([text], [own])
+                except ImagesRefused as error:
+                    raise unfit_images(error, f"sample {sample.key}") from error
+            raise
 
     def _copied(self, model: VisionLanguageModel, inputs: BatchFeature, n: int) -> Mapping[str, Any]:
         """What n candidates of each prompt are generated from."""
