@@ -4,9 +4,12 @@ import io
 import struct
 import tarfile
 import zlib
+from pathlib import Path
 
+import webdataset
 from PIL import Image
 
+from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.records import Sample
 
 
@@ -37,6 +40,26 @@ def bomb(width: int, height: int) -> bytes:
         for kind, data in chunks
     )
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def check_streaming(directory) -> int:
+    """Check that webdataset, as anybody uses it, yields every sample with all of its images; returns their number."""
+    shards = load_shards(directory)
+    held = {one.key: [*one.images, *one.rejected_images] for one in (shards[at] for at in range(len(shards)))}
+    tars = sorted(str(path) for path in Path(directory).glob("*.tar"))
+    read = webdataset.WebDataset(tars, shardshuffle=False)
+    images = ("jpg", "png", "webp")
+    streamed = {
+        one["__key__"]: [one[name] for name in sorted(one, key=_images_first) if name.endswith(images)]
+        for one in read
+    }
+    assert streamed == held
+    return sum(map(len, held.values()))
+
+
+def _images_first(name: str) -> tuple[bool, list[str]]:
+    """Of the rejected side's last, each side's by number."""
+    return name.startswith("rejected"), [part.zfill(4) for part in name.split(".")]
 
 
 def write_tar(path, members, format=tarfile.USTAR_FORMAT):

@@ -11,7 +11,7 @@ from rlaifv_pl.data.importers.picture_columns import likely_columns, sure_column
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.data.verbs import import_
 from rlaifv_pl.verbs import main
-from tests.data.samples import picture
+from tests.data.samples import check_streaming, picture
 from tests.data.test_verbs import table_value
 
 JPEG = picture()
@@ -122,3 +122,13 @@ def test_absolute_paths_are_refused_with_the_one_command_that_works(tmp_path, ca
     assert table_value(printed.out, "samples with images") == "2 of 2" and "--images_root" not in printed.err
     manifest = load_shards(tmp_path / "rows" / "out").manifests[0]
     assert manifest.recipe["samples_per_shard"] == 7 and "overwrite" not in manifest.recipe
+
+
+def test_webdataset_streams_an_import_with_its_images(tmp_path):
+    """Three prompts to an image, two images a row, and images of the rejected side."""
+    turns = [{"role": "user", "content": "<image><image>?"}, {"role": "assistant", "content": "A cat."}]
+    several = {"messages": turns, "images": ["a.jpg", "a.jpg"], "rejected_images": ["a.jpg", "a.jpg"]}
+    import_rows(tmp_path, *[several] * 3)
+    assert check_streaming(tmp_path / "out") == 12
+    import_rows(tmp_path, *[PAIR | {"image": "a.jpg"}] * 6, overwrite=True)
+    assert check_streaming(tmp_path / "out") == 6

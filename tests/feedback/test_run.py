@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from rlaifv_pl.models.chat import question_of
 from rlaifv_pl.records import Correction, Sample
 from rlaifv_pl.world.claims import divide
 from rlaifv_pl.world.shards import Lessons, Scenes
+from tests.data.samples import check_streaming
 from tests.feedback.scripted import Script, real_run, scripted_run, world_feedback, world_policy
 from tests.run.tiny import REPOSITORY, environment
 
@@ -92,6 +94,23 @@ def test_pairs_carry_the_evidence_that_explains_their_scores(by_models, prompts)
             assert [claim["question"] for claim in told["claims"]] == [one.question for one in divide(text)]
             assert all(text[claim["start"] : claim["end"]] == claim["text"] for claim in told["claims"])
         assert scores["chosen"] - scores["rejected"] >= 1
+
+
+def test_webdataset_streams_scenes_and_their_pairs_with_images(by_models, by_scripts, prompts):
+    """Unless links are asked for: the same pairs then take less room, and only we read them."""
+    assert check_streaming(prompts) == PROMPTS
+    for directory in (by_models, by_scripts):
+        assert check_streaming(directory) == len(load_shards(directory))
+
+
+def test_pairs_of_a_prompt_are_linked_on_request(prompts, by_scripts, tmp_path):
+    scripted_run(tmp_path, prompts, Script(), Script("labeler"), link_duplicate_images=True).make()
+    assert stored(tmp_path) == [
+        replace(one, provenance=other.provenance)
+        for one, other in zip(stored(by_scripts), stored(tmp_path), strict=True)
+    ]
+    linked, whole = (sum(map(len, files(path, "*.tar").values())) for path in (tmp_path, by_scripts))
+    assert linked < whole and read_manifest(by_scripts).schema_version == 1
 
 
 def test_the_seed_in_the_evidence_draws_the_candidate_again(by_models, prompts):

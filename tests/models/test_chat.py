@@ -14,6 +14,7 @@ from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.models.chat import Chat, ChatError, Dialogue, Row, prompt_messages, turn
 from rlaifv_pl.models.policy import PolicySpec, load_processor
 from rlaifv_pl.records import Sample
+from tests.data.samples import picture
 from tests.families import FAMILIES
 from tests.models.plain import PAIRS, STOP, encode, opened, photo, said, user
 
@@ -197,6 +198,35 @@ def test_an_answer_with_the_image_marker_is_a_bad_sample(case: Case):
             collator(case.chat, "raise")([sample])
         batch = collator(case.chat, "skip")([sample, PAIRS[0]])
         assert batch.keys == ["a"] and batch.dropped == [("sample x", "not_rendered")]
+
+
+def test_images_that_the_processor_refuses_are_named_by_their_sample(case: Case, monkeypatch):
+    """One that raises at lines of pixels, as some families' do; the batch goes on without that sample."""
+    taken = type(case.chat.processor).__call__
+
+    def strict(self, images=None, **options):
+        if any(min(image.size) < 2 for group in images or () for image in group):
+            raise ValueError("height and width must be larger than 1")
+        return taken(self, images=images, **options)
+
+    monkeypatch.setattr(type(case.chat.processor), "__call__", strict)
+    line = Sample(key="x", prompt="?", chosen="a", rejected="b", images=(photo_of(100, 1),))
+    with pytest.raises(
+        BadSample, match=r"sample x: .*refuses images of 100 x 1 pixels with ValueError: height"
+    ):
+        collator(case.chat, "raise")([PAIRS[0], line])
+    batch = collator(case.chat, "skip")([line, PAIRS[0]])
+    assert batch.keys == ["a"] and batch.dropped == [("sample x", "unfit_image")]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (1, 3), (200, 1), (1, 200), (3, 100)])
+def test_small_and_long_images_are_read_by_every_family(case: Case, size: tuple[int, int]):
+    sample = Sample(key="x", prompt="?", chosen="a", rejected="b", images=(photo_of(*size),))
+    assert collator(case.chat, "raise")([sample]).keys == ["x"]
+
+
+def photo_of(width: int, height: int) -> bytes:
+    return picture("PNG", size=(width, height))
 
 
 def collator(chat: Chat, on_bad_sample: str) -> Collator:

@@ -28,6 +28,7 @@ from rlaifv_pl.report.run_files import read_run
 from rlaifv_pl.rounds.answers import read_answers
 from rlaifv_pl.world import shipped
 from rlaifv_pl.world.claims import TRUE, ExactLabeler
+from tests.data.samples import check_streaming
 from tests.rounds.world_run import config, outcome, write
 from tests.run.tiny import table
 
@@ -152,6 +153,10 @@ def answered(round_directory: Path) -> list[str]:
     """Keys of a round's prompts, from the parts of its first stage."""
     parts = sorted(round_directory.glob("stages/generate-*/*.jsonl"))
     return [json.loads(line)["key"] for part in parts for line in part.read_text().splitlines()]
+
+
+def test_webdataset_streams_the_pairs_of_each_round(previous):
+    assert all(check_streaming(previous.shards(number)) for number in (1, 2))
 
 
 def test_replay_trains_on_earlier_rounds_again(initial):

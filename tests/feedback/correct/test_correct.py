@@ -28,6 +28,7 @@ from rlaifv_pl.records import Sample
 from rlaifv_pl.world.claims import is_true
 from rlaifv_pl.world.language import PUNCTUATION, WORDS
 from rlaifv_pl.world.scenes import Scene
+from tests.data.samples import check_streaming
 from tests.feedback.dialogues import judged, world_pairs, write
 from tests.objectives.test_modules import make
 
@@ -195,6 +196,17 @@ def three(tmp_path) -> str:
 
 def run(shards: str, out: Path, **options) -> Manifest:
     return correct_shards(shards, out, **({"corrector": RuleCorrector()} | options))
+
+
+def test_corrected_shards_stream_with_their_images_and_are_linked_on_request(tmp_path):
+    """Two pairs of one image."""
+    one = next(iter(world_pairs(9)))
+    shards = write(tmp_path / "pairs", [one, replace(one, key="other")])
+    run(shards, tmp_path / "whole")
+    assert check_streaming(tmp_path / "whole") == 2
+    run(shards, tmp_path / "linked", link_duplicate_images=True)
+    assert read_manifest(tmp_path / "linked").schema_version == 2
+    assert list(load_shards(tmp_path / "linked")) == list(load_shards(tmp_path / "whole"))
 
 
 def test_a_pass_keeps_samples_and_counts_what_happened(three, tmp_path):
