@@ -5,7 +5,8 @@
               batch <- datamodule <- collate <- order <- shards (read at random)
 
 - `schema`: what a shard holds: keys, members, what a sample must fulfil (with `fields` and `strict_json`,
-  its JSON; `images`, opening files nobody vouches for; `faults`, what can be wrong and what to do about it)
+  its JSON; `images`, opening files nobody vouches for, the one way for all; `rgb`, pixels of any mode on white;
+  `file_kinds`, what a file is that is no image; `faults`, what can be wrong and what to do about it)
 - `manifest`: what a directory of shards holds and how it came about, written last (with `atomic`)
 - `shard_writer`: samples to tars
 - `remote`: directories of shards behind URLs to copies on this machine (with `transfer`, one file; `urls`, what is

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlaifv_pl.data.manifest import Manifest
 from rlaifv_pl.preflight.memory import Memory
 from rlaifv_pl.preflight.spread import Spread
 
@@ -25,15 +26,28 @@ class Disk:
         return sum(self.parts.values())
 
 
-def of_run(directory: Path, memory: Memory, spread: Spread, keep: int) -> Disk:
-    """Checkpoints, each with the trained weights and the optimiser's state: those kept, and the one in writing."""
+def of_run(directory: Path, memory: Memory, spread: Spread, keep: int, pairs: int) -> Disk:
+    """Checkpoints, each with the trained weights and the optimiser's state: those kept, and the one in writing.
+
+    Args:
+        pairs: bytes of the shards that its rounds make; 0 in a run without.
+    """
     trained, state = memory.steady["gradients"], memory.steady["optimiser"]
     place = _existing(directory)
-    return Disk(
-        place,
-        shutil.disk_usage(place).free,
-        {f"{keep} + 1 checkpoints": (trained + state) * spread.together * (keep + 1)},
-    )
+    parts = {f"{keep} + 1 checkpoints": (trained + state) * spread.together * (keep + 1)}
+    if pairs:
+        parts["pairs of the rounds"] = pairs
+    return Disk(place, shutil.disk_usage(place).free, parts)
+
+
+def of_pairs(manifest: Manifest, pairs: int) -> int:
+    """Bytes of the shards of so many pairs, each with its images in full.
+
+    Args:
+        manifest: of shards of some of them.
+    """
+    held = sum(shard.bytes for shard in manifest.shards)
+    return round(held / manifest.samples * pairs) if manifest.samples else 0
 
 
 def beside_shards(directory: Path, targets: float) -> Disk:

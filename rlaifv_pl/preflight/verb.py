@@ -94,6 +94,8 @@ class _Look:
         self.module, self.data = planned.model, planned.datamodule
         machine = machine_of(self.trainer, self.options)
         self.found = Found(machine, spread_of(self.trainer, machine))
+        self.rounds_bytes = 0
+        """Of the shards that all rounds make."""
 
     def look(self) -> Found:
         """Find all that can be found out."""
@@ -132,7 +134,9 @@ class _Look:
             pairs = round(each * len(load_shards([made])) / trial.PROMPTS)
             said = f"as the {trial.PROMPTS} prompts show that were answered here"
         self.found.notes.append(f"a round of {each:,} prompts makes {pairs:,} pairs: {said}")
-        self._samples(load_shards([made]), pairs)
+        shards = load_shards([made])
+        self.rounds_bytes = disk.of_pairs(shards.manifests[0], pairs * count)
+        self._samples(shards, pairs)
         if timed is None:
             self._time()
         else:
@@ -204,7 +208,7 @@ class _Look:
     def _disk(self, samples: ShardSet) -> None:
         found, seen = self.found, self.found.surveyed
         keep = self.planned.config.fit.checkpoint.keep
-        found.disks.append(disk.of_run(self.directory, found.memory, found.spread, keep))
+        found.disks.append(disk.of_run(self.directory, found.memory, found.spread, keep, self.rounds_bytes))
         if self.module.reference_mode == "cached":
             targets = float(seen.column("targets").mean()) * len(samples)
             found.disks.append(disk.beside_shards(Path(samples.shards[0].path).parent, targets))

@@ -2,7 +2,8 @@
 
 - `sources`: what can be imported (files, saved `datasets`, the hub), and how each is read
 - `rows`: one row of a source, which knows its whereabouts
-- `pictures`, `web`: however a row carries its images, to encoded files
+- `pictures`, `web`: however a row carries its images, to encoded files (with `encoded`, base64 and data URIs)
+- `picture_columns`: which columns hold images, and which look like it and are not read
 - `turns`: however a row writes its turns, to a prompt and completions
 - `samples`: what the readers of all formats have in common
 - `columns`: columns under other names, and prompts for rows without one
