@@ -13,7 +13,7 @@ from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.known import Known
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
-from rlaifv_pl.models.chat import Chat, about_images
+from rlaifv_pl.models.chat import Chat, ImagesRefused, about_images
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
 
@@ -46,13 +46,14 @@ class SamplePixels(Dataset):
         try:
             sample = self.samples[index]
             sides = [open_images(images, sample.key) for images in (sample.images, sample.rejected_images)]
-        except BadSample:
+            shown = [pixels(self.chat, [images]) for images in sides]
+        except (BadSample, ImagesRefused):
             return Shown(index, b"", {}, {})
         hashes = [
             [hashlib.sha256(data).digest() for data in images]
             for images in (sample.images, sample.rejected_images)
         ]
-        return Shown(index, repr(hashes).encode(), *(pixels(self.chat, [images]) for images in sides))
+        return Shown(index, repr(hashes).encode(), *shown)
 
 
 def pixels(chat: Chat, images: Sequence[Sequence]) -> Pixels:
