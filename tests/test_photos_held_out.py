@@ -36,7 +36,6 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-@coco.needs_photos
 def test_photos_are_described_and_asked_about_before_and_after(home, family_dir):
     main(
         [
