@@ -15,10 +15,17 @@ from PIL import Image, ImageDraw
 
 COUNT = 128
 CLASSES = (
-    "person", "bicycle", "car", "bus", "truck", "boat", "bench", "bird", "cat", "dog", "horse", "sheep", "umbrella",
-    "tie", "kite", "skateboard", "bottle", "cup", "fork", "bowl", "banana", "apple", "sandwich", "pizza", "chair",
-    "couch", "bed", "laptop", "clock", "vase",
+    "person", "car", "chair", "dog", "cat", "bottle", "cup", "bicycle", "bus", "truck", "boat", "bench", "bird",
+    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie",
+    "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat", "skateboard", "surfboard",
+    "tennis racket", "wine glass", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange",
+    "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "couch", "potted plant", "bed", "dining table",
+    "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush", "airplane",
+    "motorcycle", "train", "traffic light", "fire hydrant", "stop sign", "parking meter", "baseball glove",
 )  # fmt: skip
+WEIGHTS = [rank**-1.5 for rank in range(1, len(CLASSES) + 1)]
+"""Some classes are common and most are rare, as in real photos."""
 SIZES = ((384, 256), (256, 384), (320, 240), (384, 384))
 
 

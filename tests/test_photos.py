@@ -31,7 +31,7 @@ def shards(tmp_path_factory):
     return root
 
 
-def train(config: str, data: Path, model: Path, run: Path, steps: int = 12) -> list[float]:
+def train(config: str, data: Path, model: Path, run: Path, steps: int = 36) -> list[float]:
     """Losses of a short run of a shipped config on other shards with a small model."""
     main(
         [
