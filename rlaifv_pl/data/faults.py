@@ -36,7 +36,14 @@ class Reason(StrEnum):
     MISSING_JSON = "missing_json", "Write `<key>.json` beside the images of the sample."
     INVALID_JSON = "invalid_json", "Write one JSON object in UTF-8, without NaN or Infinity."
     WRONG_TYPE = "wrong_type", "Compare the field with shards/README.md."
-    MISSING_FIELD = "missing_field", "Add the column, or name the right format with `format=`."
+    MISSING_FIELD = (
+        "missing_field",
+        "Add the column, say by --keys which other one it is, or name the right --format.",
+    )
+    UNREAD_COLUMN = (
+        "unread_column",
+        "Put what it says into the prompt, or leave the column behind with --ignore.",
+    )
     VIDEO_OR_AUDIO = (
         "video_or_audio",
         "Leave such rows out, or give some of the video's frames as images.",
@@ -63,6 +70,7 @@ class Reason(StrEnum):
         "unpaired",
         "Pair it with a better answer to the same prompt: no objective learns from it alone.",
     )
+    RIGHT_ALREADY = "right_already", "Nothing to do: its authors leave it out, too."
     MISSING_EVIDENCE = (
         "missing_evidence",
         "Judge both answers claim by claim first, or use a corrector that reads the answers only (LLMCorrector).",
