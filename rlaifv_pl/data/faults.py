@@ -26,7 +26,10 @@ class Reason(StrEnum):
         "Restore the file that the manifest describes, or write the shards again.",
     )
     CORRUPT_SHARD = "corrupt_shard", "Copy the shard again, or write it again from its source."
-    FOREIGN_MEMBER = "foreign_member", "Write shards with `ShardWriter`: shards/README.md lists the members."
+    FOREIGN_MEMBER = (
+        "foreign_member",
+        "Remove it, or write the shards again: shards/README.md lists the members.",
+    )
     BAD_LINK = (
         "bad_link",
         "Link images only to an earlier image of the same tar, or write the shards again with `share_images` false.",
@@ -51,7 +54,7 @@ class Reason(StrEnum):
 
     MISSING_IMAGE = (
         "missing_image",
-        "Check the path and `images_root`; for what lies behind a URL, set `fetch`.",
+        "Check the path and --images_root; for what lies behind a URL, add --fetch true.",
     )
     UNDECODABLE_IMAGE = "undecodable_image", "Store the image again as JPEG, PNG or WebP."
     HUGE_IMAGE = "huge_image", "Scale the image down before you store it."

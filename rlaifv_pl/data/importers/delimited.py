@@ -67,11 +67,12 @@ def _quoting(path: Path, header: str, skipped: int, layout: dict[str, Any]) -> d
     would join lines are text then. So are those of a TSV file that no cell needs, as no writer puts them there.
     """
     delimiter = layout["delimiter"]
-    is_even, lines, is_marked = _survey(path, delimiter, header.count(delimiter) + 1, skipped)
-    if not is_marked:
+    is_even, lines, marks = _survey(path, delimiter, header.count(delimiter) + 1, skipped)
+    if not marks:
         return {"quoting": csv.QUOTE_NONE}
-    counts = [_count_rows(path, layout | dialect) for dialect in _DIALECTS]
-    for dialect, (rows, broken) in zip(_DIALECTS, counts, strict=True):
+    dialects = _DIALECTS if '\\"' in marks else _DIALECTS[:1]
+    counts = [_count_rows(path, layout | dialect) for dialect in dialects]
+    for dialect, (rows, broken) in zip(dialects, counts, strict=True):
         if broken:
             continue
         if not is_even or (rows == lines and (delimiter != "\t" or _needs_quotes(path))):
@@ -86,16 +87,16 @@ def _quoting(path: Path, header: str, skipped: int, layout: dict[str, Any]) -> d
     )
 
 
-def _survey(path: Path, delimiter: str, width: int, skipped: int) -> tuple[bool, int, bool]:
-    """Whether each line has as many cells, the number of lines with text, and whether one has a quotation mark."""
-    is_even, lines, is_marked = True, 0, False
+def _survey(path: Path, delimiter: str, width: int, skipped: int) -> tuple[bool, int, set[str]]:
+    """Whether each line has as many cells, the number of lines with text, and which quotation marks there are."""
+    is_even, lines, marks = True, 0, set()
     with open_text(path, newline="") as file:
         for line in file:
             if line.strip("\r\n"):
                 lines += 1
                 is_even = is_even and (lines <= skipped or line.count(delimiter) + 1 == width)
-                is_marked = is_marked or '"' in line
-    return is_even, lines, is_marked
+                marks |= {mark for mark in ('"', '\\"') if mark in line}
+    return is_even, lines, marks
 
 
 def _count_rows(path: Path, layout: Mapping[str, Any]) -> tuple[int, int]:

@@ -87,10 +87,9 @@ def _saved(path: Path, wanted: Sequence[str]) -> list[Path]:
 
 def _chosen(path: Path, wanted: Sequence[str]) -> list[Path]:
     configs = _by_card(path) or {"default": _by_name(path)}
-    config = _one(path, "configs", list(configs), wanted[:-1])
-    splits = configs[config]
-    told = [config] if len(configs) > 1 else []
-    files = splits[_one(path, "splits", list(splits), wanted[-1:], told)]
+    told = [_one(path, "configs", list(configs), wanted[:1])] if len(configs) > 1 else []
+    splits = configs[told[0]] if told else next(iter(configs.values()))
+    files = splits[_one(path, "splits", list(splits), wanted[len(told) :], told)]
     if not files:
         raise FileNotFoundError(_nothing(str(path)))
     _refuse_missing(files)
@@ -115,7 +114,7 @@ def _one(path: Path, kind: str, names: list[str], wanted: Sequence[str], told: S
 def _by_card(path: Path) -> dict[str, dict[str, list[Path]]]:
     """Files by config and split, if the data set's card tells them."""
     card = path / "README.md"
-    if not card.is_file():
+    if not card.is_file() or not card.read_bytes().startswith(b"---"):
         return {}
     try:
         configs = MetadataConfigs.from_dataset_card_data(

@@ -15,6 +15,7 @@ from rlaifv_pl.data.importers.sources import Source, SourceError, load_hub, tabl
 
 _BATCH_ROWS = 64
 """Rows in memory at once: with photos inside, some 10 MB."""
+_POINTER = b"version https://git-lfs"
 
 
 def read_cells(source: Source) -> Iterator[tuple[int, Any]]:
@@ -23,6 +24,10 @@ def read_cells(source: Source) -> Iterator[tuple[int, Any]]:
     Raises:
         SourceError: the source is damaged as a whole; single bad rows come as `Damaged`.
     """
+    if _is_pointer(source.path):
+        raise SourceError(
+            f"{source.path} is a Git LFS pointer to the file, not the file: run `git lfs pull` there."
+        )
     try:
         yield from _reader(source)(source.path)
     except SourceError:
@@ -33,6 +38,13 @@ def read_cells(source: Source) -> Iterator[tuple[int, Any]]:
         raise SourceError(
             f"{source.path} cannot be read: {detail}. Download or write the file again."
         ) from error
+
+
+def _is_pointer(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
 
 
 def _reader(source: Source) -> Callable[[Path], Iterator[tuple[int, Any]]]:

@@ -61,6 +61,7 @@ class ImportOptions:
         fetch: whether images behind URLs are fetched. A row could name any address that this machine reaches.
         on_bad: whether a bad row is skipped and listed in `<out>/dropped.jsonl`, or ends the import.
         samples_per_shard: size of every shard but the last.
+        overwrite: whether shards of another import in `out` are replaced.
         share_images: whether an image that a shard holds already is stored as a link to it, which `webdataset` skips.
     """
 
@@ -72,6 +73,7 @@ class ImportOptions:
     fetch: bool = False
     on_bad: OnBad = "skip"
     samples_per_shard: int = 1000
+    overwrite: bool = False
     share_images: bool = True
 
 
@@ -102,8 +104,13 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         **asdict(settings),
         "images_root": settings.images_root and str(settings.images_root),
     }
+    del recipe["overwrite"]  # It decides on what was there, not on the samples.
     with ShardWriter(
-        out, recipe=recipe, samples_per_shard=settings.samples_per_shard, share_images=settings.share_images
+        out,
+        recipe=recipe,
+        samples_per_shard=settings.samples_per_shard,
+        share_images=settings.share_images,
+        overwrite=settings.overwrite,
     ) as writer:
         with atomic_file(writer.directory / DROPPED_NAME) as file:
             account = _Account(writer, file, settings.on_bad)
@@ -112,7 +119,10 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         account.note()
         if not account.kept:
             listed = writer.directory / DROPPED_NAME
-            raise SourceError(f"not one of the {account.dropped} rows makes a sample: see {listed}.")
+            counts = ", ".join(f"{reason} {count}" for reason, count in writer.drops.items())
+            raise SourceError(
+                f"not one of the {account.dropped} rows makes a sample ({counts}): see {listed}."
+            )
     assert writer.manifest is not None
     return writer.manifest
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
-from rlaifv_pl.data.importers.names import ANSWERS, DIALOGUES, HISTORIES, MARKS, PROMPTS, SYSTEMS
+from rlaifv_pl.data.importers.names import DIALOGUES, HISTORIES, MARKS, PROMPTS, SYSTEMS
 from rlaifv_pl.data.importers.samples import READ_BY_ALL
 
 _TELLING = (*PROMPTS, "context", "tools", "functions")
@@ -17,9 +17,14 @@ _CALLS = ("tool_calls", "function_call")
 _PLACES = ("<ref-object>", "<bbox>")
 """Stand in a text for what `objects` holds (ms-swift)."""
 _WANTED = (
-    *PROMPTS, *ANSWERS, *DIALOGUES, *SYSTEMS, *HISTORIES, *MARKS, "image", "images", "image_path", "rejected_images",
-    "reject",
+    PROMPTS,
+    ("chosen", "chosen_response", "completion", "completions", "response", "answer", "output", "target", "refinement"),
+    ("rejected", "rejected_response"),
+    ("image", "images", "image_path"),
+    SYSTEMS, HISTORIES, MARKS,
+    *((name,) for name in (*DIALOGUES, "response_1", "response_2", "rejected_images")),
 )  # fmt: skip
+"""Columns of ours, those together of which a row wants one."""
 _LIKENESS = 0.8
 """Of `difflib`: `choosen`, `quesiton` and `imgae` are above it."""
 
@@ -81,15 +86,16 @@ def says_otherwise(columns: Mapping[str, Any]) -> bool:
 
 @cache
 def misspelt(names: frozenset[str], held: frozenset[str]) -> Mapping[str, str]:
-    """Of columns that are not read, those that look like one of ours which the row lacks: ours by theirs.
+    """Of columns that are not read, those that look like one of ours which the row wants: ours by theirs.
 
     >>> misspelt(frozenset({"choosen", "prompt_id", "Rejected"}), frozenset({"choosen", "prompt_id", "Rejected"}))
     {'Rejected': 'rejected', 'choosen': 'chosen'}
     """
-    found = {}
+    found: dict[str, str] = {}
+    missing = [ours for some in _WANTED if not held & {*some} for ours in some]
     for name in sorted(names):
         plain = _plain(name)
-        wanted = [ours for ours in _WANTED if ours not in held and _words(ours) == _words(plain)]
+        wanted = [ours for ours in missing if _words(ours) == _words(plain) and ours not in found.values()]
         if near := get_close_matches(plain, wanted, n=1, cutoff=_LIKENESS):
             found[name] = near[0]
     return found
