@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _run(given)
-    except (Explained, FileExistsError, FileNotFoundError) as error:
+    except (Explained, FileExistsError, FileNotFoundError, TimeoutError) as error:
         sys.exit(f"error: {error}")
     except Exception as error:
         if (fault := disk_fault(error)) is None:
