@@ -81,6 +81,9 @@ class Term(nn.Module, ABC):
     def forward(self, policy: PairLogps, reference: PairLogps | None) -> Tensor:
         """The loss of each pair, `(B,)`, not yet weighted."""
 
+    def end_step(self) -> None:
+        """Learn of the pairs that were met since the last step; all ranks call it together. Most terms do nothing."""
+
 
 @dataclass(eq=False, kw_only=True)
 class Sigmoid(Term):
@@ -186,11 +189,11 @@ class NCA(Term):
 
 @dataclass(eq=False, kw_only=True)
 class BCO(Term):
-    """BCO with its threshold, the running mean of all rewards met in training: `losses.bco_loss`.
+    """BCO with its threshold, the running mean of all rewards met in earlier steps: `losses.bco_loss`.
 
-    The mean takes in a batch before the batch is judged by it, over the pairs of all ranks, so every
-    rank must run the term at every training step. Validation reads it only. It is a pair of buffers
-    and so part of the checkpoint. InternVL's MPO has this shift; TRL's `bco_pair` has dropped it.
+    The mean takes in the pairs of a step, of all ranks, when the step ends, so that it is the same however the step is
+    cut into batches; the first step has rewards of 0 anyway. Validation reads it only. It is a pair of buffers and so
+    part of the checkpoint. InternVL's MPO has this shift, moved before each batch; TRL's `bco_pair` has dropped it.
     """
 
     beta: float = _positive(0.1)
@@ -199,33 +202,40 @@ class BCO(Term):
         super().__post_init__()
         self.shift: Tensor
         self.num_rewards: Tensor
+        self.met: Tensor
         self.register_buffer("shift", torch.zeros((), dtype=torch.float32))
         self.register_buffer("num_rewards", torch.zeros((), dtype=torch.int64))
+        # Sum and number of the rewards since the last step.
+        self.register_buffer("met", torch.zeros(2, dtype=torch.float32), persistent=False)
 
     def forward(self, policy: PairLogps, reference: PairLogps) -> Tensor:
         if self.training:
-            self._absorb(losses.rewards(policy, reference, self.beta))
+            self._meet(losses.rewards(policy, reference, self.beta))
         return losses.bco_loss(policy, reference, self.beta, self.shift)
 
     @torch.no_grad()
-    def _absorb(self, rewards: losses.Rewards) -> None:
-        """Move `shift` to the mean of the rewards so far and these."""
+    def _meet(self, rewards: losses.Rewards) -> None:
         both = torch.cat(rewards).float()
         # A batch gone bad may be skipped, but in the mean, and in the checkpoint, it would stay.
         finite = both.isfinite()
-        total = torch.stack([both.where(finite, 0).sum(), finite.float().sum()])
+        self.met += torch.stack([both.where(finite, 0).sum(), finite.float().sum()])
+
+    @torch.no_grad()
+    def end_step(self) -> None:
         if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(total)
-        reward_sum, count = total
+            dist.all_reduce(self.met)
+        reward_sum, count = self.met
         self.num_rewards += count.long()
-        self.shift += (reward_sum - count * self.shift) / self.num_rewards.clamp(min=1)
+        # Not in place: what the step computed with it may have its backward pass yet to come.
+        self.shift = self.shift + (reward_sum - count * self.shift) / self.num_rewards.clamp(min=1)
+        self.met.zero_()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BCO":
         # Under bf16-true every module is cast, and a mean of 8 bits soon stops moving: of a cast, take
         # the device and leave the type.
-        shift = self.shift
+        shift, met = self.shift, self.met
         super()._apply(fn, recurse)
-        self.shift = shift.to(self.shift.device)
+        self.shift, self.met = shift.to(self.shift.device), met.to(self.met.device)
         return self
 
 
