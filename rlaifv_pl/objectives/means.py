@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from rlaifv_pl.data.loader import summed
+from rlaifv_pl.models.logps import sum_type
 from rlaifv_pl.models.vlm import Batch
 
 SAMPLES, TARGETS = slice(0, 1), slice(1, None)
@@ -76,8 +77,7 @@ class RunningMeans:
     def add(self, step: Step, counts: Tensor) -> None:
         """Take in a batch with these counts of its own."""
         named = {**step.logged, **{f"{LOSS}{number}": mean for number, mean in enumerate(step.losses)}}
-        # Sums of hundreds of batches in 24 bits would be off in the last digits that are told.
-        wide = torch.float32 if counts.device.type == "mps" else torch.float64
+        wide = sum_type(counts.device)
         for name, (total, over) in named.items():
             before = self._means[name].total if name in self._means else 0.0
             self._means[name] = Mean(before + total.detach().to(wide), over)

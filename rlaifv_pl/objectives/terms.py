@@ -28,6 +28,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from rlaifv_pl.models.logps import sum_type
 from rlaifv_pl.objectives import losses
 from rlaifv_pl.objectives.losses import PairLogps
 
@@ -202,11 +203,9 @@ class BCO(Term):
         super().__post_init__()
         self.shift: Tensor
         self.num_rewards: Tensor
-        self.met: Tensor
         self.register_buffer("shift", torch.zeros((), dtype=torch.float32))
         self.register_buffer("num_rewards", torch.zeros((), dtype=torch.int64))
-        # Sum and number of the rewards since the last step.
-        self.register_buffer("met", torch.zeros(2, dtype=torch.float32), persistent=False)
+        self._met: Tensor | float = 0.0  # Sum and number of the rewards since the last step.
 
     def forward(self, policy: PairLogps, reference: PairLogps) -> Tensor:
         if self.training:
@@ -215,27 +214,29 @@ class BCO(Term):
 
     @torch.no_grad()
     def _meet(self, rewards: losses.Rewards) -> None:
-        both = torch.cat(rewards).float()
+        both = torch.cat(rewards).to(sum_type(self.shift.device))
         # A batch gone bad may be skipped, but in the mean, and in the checkpoint, it would stay.
         finite = both.isfinite()
-        self.met += torch.stack([both.where(finite, 0).sum(), finite.float().sum()])
+        self._met = self._met + torch.stack([both.where(finite, 0).sum(), finite.sum().to(both)])
 
     @torch.no_grad()
     def end_step(self) -> None:
+        device = self.shift.device
+        met, self._met = torch.zeros(2, dtype=sum_type(device), device=device) + self._met, 0.0
         if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(self.met)
-        reward_sum, count = self.met
+            dist.all_reduce(met)
+        reward_sum, count = met
         self.num_rewards += count.long()
         # Not in place: what the step computed with it may have its backward pass yet to come.
-        self.shift = self.shift + (reward_sum - count * self.shift) / self.num_rewards.clamp(min=1)
-        self.met.zero_()
+        moved = (reward_sum - count * self.shift) / self.num_rewards.clamp(min=1)
+        self.shift = (self.shift + moved).to(self.shift.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BCO":
         # Under bf16-true every module is cast, and a mean of 8 bits soon stops moving: of a cast, take
         # the device and leave the type.
-        shift, met = self.shift, self.met
+        shift = self.shift
         super()._apply(fn, recurse)
-        self.shift, self.met = shift.to(self.shift.device), met.to(self.met.device)
+        self.shift = shift.to(self.shift.device)
         return self
 
 
