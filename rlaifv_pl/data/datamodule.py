@@ -3,7 +3,7 @@
 What a batch is made of is the objective's business: the module in training offers a `collator`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -12,25 +12,22 @@ import numpy as np
 
 from rlaifv_pl.data.collate import OnBadSample
 from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.loader import BatchLoader
+from rlaifv_pl.data.loader import BatchLoader, PositionedLoader
 from rlaifv_pl.data.manifest import ManifestError, hash_json
 from rlaifv_pl.data.order import (
     Deal,
     Room,
     Sizes,
-    Turn,
     bring_together,
-    deal,
     deal_all,
+    deal_every,
     epoch_order,
     sort_by_length,
-    turns,
 )
 from rlaifv_pl.data.remote import default_cache, local
 from rlaifv_pl.data.shards import ShardSet, load_shards
 from rlaifv_pl.data.survey import Survey
 from rlaifv_pl.data.urls import is_url, redact
-from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.seeds import derive, run_seed
 
 
@@ -139,16 +136,16 @@ class AlignmentDataModule(L.LightningDataModule):
         if self._position["epoch"] != epoch:
             self._position = _start_of(epoch)
         self._check_shards(samples)
-        shares = self._deal(samples, epoch, self._position["samples"])
-        mine = turns(shares, trainer.global_rank, self._position["batches"], trainer.accumulate_grad_batches)
-        return PositionedLoader(self._position, samples, mine, **self._how(samples))
+        deals = self._deal(samples, epoch, self._position["samples"])
+        return PositionedLoader(self._position, samples, deals, trainer, **self._how(samples))
 
     def val_dataloader(self) -> BatchLoader | list:
         if self.val is None:
             return []
         samples = self._open(self.val, "data.val")
-        shares = deal_all(range(len(samples)), self.trainer.world_size, self.val_batch_size)
-        return BatchLoader(samples, turns(shares, self.trainer.global_rank), **self._how(samples))
+        deals = deal_all(range(len(samples)), self.trainer.world_size, self.val_batch_size)
+        mine = [deal[self.trainer.global_rank] for deal in deals]
+        return BatchLoader(samples, mine, **self._how(samples))
 
     def batches_per_epoch(self) -> int:
         """Batches that this rank sees in a whole epoch of the shards of now."""
@@ -204,7 +201,7 @@ class AlignmentDataModule(L.LightningDataModule):
             order = bring_together(order, sizes.prompt)
         if self.sort_within:
             order = sort_by_length(order, sizes, self.sort_within, derive(run_seed(), "lengths", epoch))
-        return deal(order[start:], self.trainer.world_size, self.room, sizes)
+        return deal_every(order[start:], self.trainer.world_size, self.room, sizes)
 
     def _survey(self, samples: ShardSet) -> Sizes | None:
         if not (self.room.tokens or self.group_by or self.sort_within):
@@ -228,30 +225,13 @@ class AlignmentDataModule(L.LightningDataModule):
         return how | {"reference": module.known(samples, self.val_batch_size, how)}
 
     def _open(self, shards: Shards | None, name: str) -> ShardSet:
-        return load_shards(self.fetch(expected(shards, name)))
-
-
-class PositionedLoader(BatchLoader):
-    """Hands out batches with their weights, and notes how far it is, in samples of all ranks.
-
-    Its length is that of the whole epoch, as Lightning counts: the batches that were trained before
-    an interruption, and those left.
-    """
-
-    def __init__(
-        self, position: dict[str, Any], samples: ShardSet, turns: Sequence[Turn], **how: Any
-    ) -> None:
-        super().__init__(samples, turns, **how)
-        self._position, self._before = position, position["batches"]
-
-    def __len__(self) -> int:
-        return self._before + len(self.turns)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in super().__iter__():
-            self._position["samples"] += batch.among
-            self._position["batches"] += 1
-            yield batch
+        samples = load_shards(self.fetch(expected(shards, name)))
+        # A round without pairs ends its run by itself.
+        if not len(samples) and not self.shards_of_epoch:
+            raise ManifestError(
+                f"{name}: {', '.join(_listed(shards))} holds no sample. Name shards that hold some."
+            )
+        return samples
 
 
 def expected(shards: Shards | None, name: str) -> Shards:
