@@ -88,6 +88,8 @@ class Rounds(Checkpoint):
         self.restart, self.replay, self.min_pairs = restart, replay, min_pairs
         self.correct, self.probe, self.batch_size = correct, probe, batch_size
         self._schedule_start = 0
+        self._is_cut = False
+        """Whether the run ended within an epoch."""
 
     def setup(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
         """Take the place of `data.train`: from here on, the DataModule asks for the shards of an epoch.
@@ -133,11 +135,14 @@ class Rounds(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         number = trainer.current_epoch // self.epochs + 1
         self.ledger.spend(number, "train", time.monotonic() - self._epoch_started)
+        self._is_cut = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         self._stop_without_pairs(trainer, trainer.current_epoch + 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
-        with gathered(pl_module.policy):
-            self._measure(trainer.current_epoch // self.epochs)
+        # Within a round that is to go on, it would be taken for the round's own.
+        if not self._is_cut:
+            with gathered(pl_module.policy):
+                self._measure(trainer.current_epoch // self.epochs)
         if trainer.is_global_zero:
             conclude(
                 Path(trainer.default_root_dir), self.ledger, run_seed(), time.monotonic() - self._started
@@ -257,7 +262,7 @@ class Rounds(Checkpoint):
 
     def _stop_without_pairs(self, trainer: Trainer, epoch: int) -> None:
         is_over = epoch >= trainer.max_epochs or 0 <= trainer.max_steps <= trainer.global_step
-        if is_over or epoch % self.epochs:
+        if is_over or trainer.should_stop or epoch % self.epochs:
             return
         self.shards_of_epoch(epoch)
         number = epoch // self.epochs + 1
