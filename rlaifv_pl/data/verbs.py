@@ -36,8 +36,9 @@ def import_(sources: list[str] | str, out: str, **options: Any) -> None:
     """Turn preference or SFT data into shards; shards/README.md lists the formats.
 
     Args:
-        sources: one or a list of: parquet, JSON, JSON lines, CSV or TSV file, directory of such, saved `datasets`, or
-            a data set of the hub as `hub:OWNER/NAME`, `hub:OWNER/NAME:SPLIT` or `hub:OWNER/NAME:CONFIG:SPLIT`.
+        sources: one or several of: parquet, Arrow, JSON, JSON lines, CSV or TSV file, pattern, directory of such, saved
+            `datasets`, folder of a downloaded data set (`DIR:SPLIT`), or a data set of the hub as `hub:OWNER/NAME`,
+            `hub:OWNER/NAME:SPLIT` or `hub:OWNER/NAME:CONFIG:SPLIT`.
         out: the directory of shards to write.
         options: as of ImportOptions.
     """

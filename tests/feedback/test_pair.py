@@ -1,6 +1,7 @@
 """Combine, pair and balance, by hand and against RLAIF-V's own functions' results."""
 
 import itertools
+import json
 import random
 
 import pytest
@@ -30,6 +31,17 @@ def candidate(text: str, labels: str, *, claims: str | None = None, yes: float =
 
 FOUR = [candidate("a", "100"), candidate("b", "11"), candidate("c", "00", claims="aa"), candidate("d", "10")]
 """RLAIF-V's functions, run on these labels, give the scores -2, 0, -2, -1; `c` makes one claim twice."""
+
+
+def minus_nothing(_: Candidate) -> float:
+    return -0.0
+
+
+@pytest.mark.parametrize(
+    "rule", [minus_rejected, minus_expected_rejected, minus_rejected_share, minus_nothing]
+)
+def test_a_candidate_without_a_rejected_claim_has_a_score_of_zero_without_a_sign(rule):
+    assert json.dumps(scored(candidate("a", "11"), rule).score) == "0.0"
 
 
 def all_pairs(candidates, **options) -> set[str]:
