@@ -20,7 +20,7 @@ def candidate(text: str, labels: str, *, claims: str | None = None, yes: float =
         text=text,
         seed=0,
         claims=tuple(
-            Claim(text=f"{text} {name}", question=f"{text} {name}?", start=0, end=1) for name in names
+            Claim(text=f"{text} {name}", question=f"{text} {name}?", spans=((0, 1),)) for name in names
         ),
         verdicts=tuple(
             Verdict(yes=yes, no=1 - yes) if label == "1" else Verdict(yes=1 - yes, no=yes) for label in labels
