@@ -1,6 +1,6 @@
 """Samples to a batch: render, tokenise, prepare images once a sample, find the targets."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -11,13 +11,19 @@ from torch import Tensor
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.schema import check_sample
-from rlaifv_pl.models.chat import Chat, ChatError, Dialogue, Piece, Row
+from rlaifv_pl.models.chat import Chat, Dialogue, Piece, Row
 from rlaifv_pl.models.late_images import begin
 from rlaifv_pl.models.prefix_tree import Branch, grow
+from rlaifv_pl.models.texts import ChatError, RenderedPromptError, SpecialTokenError
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
 
 OnBadSample = Literal["raise", "skip"]
+
+_REASONS: Mapping[type[ChatError], Reason] = {
+    SpecialTokenError: Reason.SPECIAL_TOKEN,
+    RenderedPromptError: Reason.RENDERED_PROMPT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +221,7 @@ class Collator:
 
 def not_rendered(error: ChatError, where: str) -> BadSample:
     """The fault of a sample whose dialogue cannot be rendered."""
-    return BadSample(Reason(error.reason), where, str(error).rstrip("."))
+    return BadSample(_REASONS.get(type(error), Reason.NOT_RENDERED), where, str(error).rstrip("."))
 
 
 def _plant(reads: list[_Read]) -> list[_Tree]:

@@ -40,6 +40,11 @@ _LONGEST_LABEL = 24
 _ANSWER_LABEL = re.compile(r"\s*(?:ASSISTANT|#{2,3}\s?(?:Assistant|Response))\s?:")
 
 
+def markup_in(text: str) -> str | None:
+    """What tells that a text is no plain words: the turns of a template, or a special token."""
+    return turns_in(text) or special_token_in(text)
+
+
 def without_end(text: str, ends: Collection[str] = END_TOKENS) -> str:
     """The answer without the end tokens and padding behind it; one that has none stays letter by letter.
 
@@ -62,6 +67,17 @@ def special_token_in(text: str) -> str | None:
     """
     found = _SPECIAL.search(_masked(text))
     return found[0] if found else None
+
+
+def plain(text: str, special: re.Pattern[str] = _SPECIAL) -> str:
+    """The text with a blank in each special token, so that a model reads it as words.
+
+    For what is said about a text, such as a claim. Texts to be learned or answered are refused instead.
+
+    >>> plain("Is there an <image>?")
+    'Is there an < image>?'
+    """
+    return special.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
 
 
 def turns_in(text: str) -> str | None:

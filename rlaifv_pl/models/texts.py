@@ -3,27 +3,20 @@
 import re
 from collections.abc import Collection, Iterator, Sequence
 
-from rlaifv_pl.models.markup import END_TOKENS, without_end
+from rlaifv_pl.models.markup import END_TOKENS, plain, without_end
 from rlaifv_pl.records import Message
 
 
 class ChatError(ValueError):
     """A dialogue that the chat template or the processor cannot render faithfully."""
 
-    reason = "not_rendered"
-    """Name that such samples are counted by."""
-
 
 class SpecialTokenError(ChatError):
     """A text that holds a special token of the model."""
 
-    reason = "special_token"
-
 
 class RenderedPromptError(ChatError):
     """A text that the chat template has rendered already."""
-
-    reason = "rendered_prompt"
 
 
 class TextCheck:
@@ -60,11 +53,8 @@ class TextCheck:
         return checked
 
     def plain(self, text: str) -> str:
-        """The text with a blank in each special token, so that the model reads it as words.
-
-        For what is said about a text, such as a claim. Texts to be learned or answered are refused instead.
-        """
-        return self._special.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
+        """The text as `markup.plain` writes it, with the special tokens of this model."""
+        return plain(text, self._special)
 
     def _is_rendered(self, text: str) -> bool:
         is_marked = bool(self._before and self._behind)
