@@ -11,7 +11,7 @@ from collections.abc import Collection
 END_TOKENS = (
     "</s>", "<eos>", "<pad>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>",
     "<|eot|>", "<|return|>", "<end_of_turn>", "<turn|>", "<end_of_utterance>",
-    "<\uff5cend\u2581of\u2581sentence\uff5c>", "[EOS]", "<|END_OF_TURN_TOKEN|>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>", "<|END_OF_TURN_TOKEN|>",
 )  # fmt: skip
 """Written behind an answer by some family, padding included."""
 
@@ -32,7 +32,7 @@ _TURN = re.compile(
 
 _USER = r"(?:USER|HUMAN|User|Human)\s?:|#{2,3}\s?(?:Human|User|Instruction)\s?:"
 _ASSISTANT = r"(?:ASSISTANT|GPT|AI|Assistant)\s?:|#{2,3}\s?(?:Assistant|Response)\s?:"
-_ASKED = re.compile(rf"(?:\A|(?<=\s))(?:{_USER})")
+_ASKED = re.compile(rf"(?:\A|(?<=[\s>]))(?:{_USER})")
 _ASKED_FIRST = re.compile(rf"\s*({_USER})")
 _ANSWERED = re.compile(rf"(?:^|(?<=\n))[ \t]*({_ASSISTANT})|[.?!>]\s?(ASSISTANT\s?:)")
 _ANSWERED_LAST = re.compile(rf"(?<=[\s>])(?:{_ASSISTANT})\Z")
