@@ -37,12 +37,19 @@ def scored(candidate: Candidate, combine: Callable[[Candidate], float]) -> Candi
     return replace(candidate, score=combine(candidate) + 0) if candidate.verdicts else candidate
 
 
-def find_pairs(judged: Iterable[tuple[str, Sequence[Candidate]]], feedback: Feedback, seed: int) -> Outcome:
+def find_pairs(
+    judged: Iterable[tuple[str, Sequence[Candidate]]],
+    feedback: Feedback,
+    seed: int,
+    refused: Mapping[int, str] | None = None,
+) -> Outcome:
     """Pairs among the scored candidates of each prompt, and the balance of their lengths.
 
     Args:
         judged: key and candidates of each prompt.
+        refused: reasons of prompts that could not be asked, by place.
     """
+    reasons = refused or {}
     outcome, masses, counts = Outcome(), Counter[str](), Counter[str]()
     for place, (key, candidates) in enumerate(judged):
         found = pair(candidates, feedback.pair, derive(seed, "pair", key))
@@ -51,8 +58,9 @@ def find_pairs(judged: Iterable[tuple[str, Sequence[Candidate]]], feedback: Feed
         for one in found.left_out:
             outcome.examples.add(place, one)
         if not found.pairs:
-            outcome.drops["prompt/no_pair"] += 1
-            outcome.examples.add(place, LeftOut("prompt/no_pair", _furthest(candidates)))
+            reason = f"prompt/{reasons.get(place, 'no_pair')}"
+            outcome.drops[reason] += 1
+            outcome.examples.add(place, LeftOut(reason, _furthest(candidates)))
         low, verdicts = low_mass(candidates)
         masses.update(low=low, all=verdicts)
         counts.update(prompts=1, candidates=len(candidates), claims=verdicts)

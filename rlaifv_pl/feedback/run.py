@@ -6,6 +6,7 @@ taken as it is.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -15,26 +16,34 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import Manifest, hash_json, read_manifest
 from rlaifv_pl.data.shards import ShardWriter
 from rlaifv_pl.feedback.conquer import LOW_MASS, conquer
 from rlaifv_pl.feedback.divide import Answered
-from rlaifv_pl.feedback.engine import Engine
+from rlaifv_pl.feedback.engine import Engine, EngineError
 from rlaifv_pl.feedback.finish import find_pairs, is_made, samples, scored
 from rlaifv_pl.feedback.gate import Known
-from rlaifv_pl.feedback.generate import generate
+from rlaifv_pl.feedback.generate import generate, of_each
 from rlaifv_pl.feedback.left_out import left_out_rows, write_left_out
 from rlaifv_pl.feedback.parts import PATIENCE_SECONDS, Makers, Parts, Share, wait_for
 from rlaifv_pl.feedback.rows import decode_candidates, encode_candidates
 from rlaifv_pl.feedback.settings import Feedback, Prompts
 from rlaifv_pl.models.chat import question_of
+from rlaifv_pl.models.markup import markup_in
 from rlaifv_pl.records import Candidate, Sample
 
 MANY_LOW = 0.1
 """Share of verdicts with low mass that is worth a warning."""
 
+REFUSED = "refused"
+"""Of a row of candidates: why the prompt could not be asked."""
+SHOWN_FAULTS = 3
+"""Prompts of a part that are named as they are left out; examples are beside the shards."""
+
 Judged = list[list[Candidate]]
-Stage = Callable[[Sequence[Sample], Judged], Judged]
+Drawn = Sequence[list[Candidate] | BadSample]
+Stage = Callable[[Sequence[Sample], Judged], Drawn]
 
 
 @dataclass(kw_only=True)
@@ -135,10 +144,18 @@ class FeedbackRun:
         found = before.read(some.start // self.feedback.prompts_per_part) if before else []
         drawn = stage(samples, [decode_candidates(row["candidates"]) for row in found])
         for sample, candidates in zip(samples, drawn, strict=True):
-            yield {"key": sample.key, "candidates": encode_candidates(candidates)}
+            if isinstance(candidates, BadSample):
+                yield {"key": sample.key, "candidates": [], REFUSED: candidates.reason}
+            else:
+                yield {"key": sample.key, "candidates": encode_candidates(candidates)}
 
-    def _generate(self, samples: Sequence[Sample], _: Judged) -> Judged:
-        return generate(self.policy, samples, self.feedback.generate, self.seed)
+    def _generate(self, samples: Sequence[Sample], _: Judged) -> Drawn:
+        drawn = of_each(samples, lambda good: generate(self.policy, good, self.feedback.generate, self.seed))
+        faults = [one for one in drawn if isinstance(one, BadSample)]
+        for fault in faults[:SHOWN_FAULTS]:
+            more = f" ({len(faults)} such prompts among {len(samples)})" if len(faults) > SHOWN_FAULTS else ""
+            Console(stderr=True).print(f"left out: {fault}{more}", markup=False, highlight=False)
+        return drawn
 
     def _divide(self, samples: Sequence[Sample], candidates: Judged) -> Judged:
         asked = [question_of(sample) for sample in samples]
@@ -146,10 +163,11 @@ class FeedbackRun:
             Answered(prompt, candidate.text)
             for prompt, drawn in zip(asked, candidates, strict=True)
             for candidate in drawn
+            if not markup_in(candidate.text)
         ]
         claims = iter(self.feedback.divide.split(answered))
         return [
-            [replace(candidate, claims=tuple(next(claims) or ())) for candidate in drawn]
+            [one if markup_in(one.text) else replace(one, claims=tuple(next(claims) or ())) for one in drawn]
             for drawn in candidates
         ]
 
@@ -157,7 +175,7 @@ class FeedbackRun:
         return conquer(samples, candidates, self.feedback.conquer, self.policy)
 
     def _write(self, recipe: Mapping[str, Any]) -> None:
-        outcome = find_pairs(self.candidates(), self.feedback, self.seed)
+        outcome = find_pairs(self.candidates(), self.feedback, self.seed, self._refused())
         if outcome.notes["low_mass"] > MANY_LOW:
             Console(stderr=True).print(
                 f"warning: {outcome.notes['low_mass']:.0%} of the verdicts have P(yes) + P(no) below {LOW_MASS}: the "
@@ -174,6 +192,19 @@ class FeedbackRun:
             for name, value in outcome.notes.items():
                 writer.note(name, value)
             write_left_out(self.out, left_out_rows(outcome.examples, self.prompts))
+
+    def _refused(self) -> dict[int, str]:
+        """Reasons of the prompts that the policy could not be asked, by place.
+
+        Raises:
+            EngineError: it could be asked none.
+        """
+        rows = self._stages[0][0].rows()
+        refused = {place: row[REFUSED] for place, row in enumerate(rows) if REFUSED in row}
+        if refused and len(refused) == len(self.prompts.numbers):
+            counts = ", ".join(f"{reason} {count}" for reason, count in Counter(refused.values()).items())
+            raise EngineError(f"none of the {len(refused)} prompts can be asked: {counts}")
+        return refused
 
     def _prompt(self, place: int) -> Sample:
         (sample,) = self.prompts.read(range(place, place + 1))

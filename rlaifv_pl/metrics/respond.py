@@ -11,9 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
+
+from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import hash_file
 from rlaifv_pl.feedback.engine import Engine, Sampling
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
+from rlaifv_pl.feedback.generate import of_each
 from rlaifv_pl.feedback.parts import PATIENCE_SECONDS, Parts, Row, Share
 from rlaifv_pl.metrics.benchmark import Benchmark, Item
 from rlaifv_pl.metrics.chair.ground_truth import image_key
@@ -124,16 +128,34 @@ def respond_to(benchmark: Benchmark, responder: Responder, out: Path, share: Sha
 
     def answer(some: range) -> Iterator[Row]:
         samples = [asked[number].sample for number in some]
-        texts = engine.sample(samples, [[0]] * len(samples), sampling)
-        for sample, (text,) in zip(samples, texts, strict=True):
-            yield {"key": sample.key, "completion": text}
+        said = of_each(samples, lambda good: engine.sample(good, [[0]] * len(good), sampling))
+        for sample, texts in zip(samples, said, strict=True):
+            if isinstance(texts, BadSample):
+                yield {"key": sample.key, "completion": None, "fault": str(texts)}
+            else:
+                yield {"key": sample.key, "completion": texts[0]}
 
     make_share(parts, answer, "respond", share)
     engine.release()
     if share.leads:
         parts.wait(PATIENCE_SECONDS)
-        benchmark.write(out, {number: row["completion"] for number, row in enumerate(parts.rows())})
+        rows = list(parts.rows())
+        _tell_faults([row["fault"] for row in rows if row["completion"] is None], len(rows))
+        kept = {n: row["completion"] for n, row in enumerate(rows) if row["completion"] is not None}
+        benchmark.write(out, kept)
     return share.leads
+
+
+def _tell_faults(faults: Sequence[str], items: int) -> None:
+    """Say which items have no response, since the model could not be asked them."""
+    if faults and len(faults) == items:
+        raise BenchmarkError(f"none of the {items} items can be asked: {faults[0]}")
+    if faults:
+        Console(stderr=True).print(
+            f"left out: {len(faults)} of {items} items cannot be asked, the first: {faults[0]}",
+            markup=False,
+            highlight=False,
+        )
 
 
 def ask(items: Sequence[Item], images: str, wording: str = OWN) -> list[Asked]:

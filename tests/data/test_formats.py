@@ -245,7 +245,7 @@ GOLDEN = {
     "swift, too few tags": Golden(
         "swift",
         {"messages": [asked("This <image> or that?"), TWO], "rejected_response": "Six.", "images": ["2.jpg", "1.jpg"]},
-        [user("<image>", "This", "<image>", "or that?")],
+        [user("<image>", "This ", "<image>", " or that?")],
         images=(OTHER, PHOTO),
     ),
     "swift, inline": Golden(

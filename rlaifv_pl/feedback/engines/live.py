@@ -21,9 +21,10 @@ from rlaifv_pl.feedback.engine import Form, Request, Sampling
 from rlaifv_pl.feedback.engines.draw import SeededDraw
 from rlaifv_pl.feedback.engines.prefix import hand_on, hand_on_error
 from rlaifv_pl.feedback.engines.questions import Asked, fork, tree
+from rlaifv_pl.feedback.engines.rendered import prompt_text, request_text
 from rlaifv_pl.feedback.engines.words import word_tokens
 from rlaifv_pl.feedback.prompts import FILL
-from rlaifv_pl.models.chat import Chat, about_images, prompt_messages
+from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.policy import VisionLanguageModel, plain_model
 from rlaifv_pl.models.self_check import tree_error
@@ -70,7 +71,13 @@ class LiveEngine:
     def sample(
         self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
     ) -> list[list[str]]:
-        """As `Engine.sample`, `sampling.n` for each; a row is drawn with its own seed, whoever shares its batch."""
+        """As `Engine.sample`, `sampling.n` for each; a row is drawn with its own seed, whoever shares its batch.
+
+        Raises:
+            BadSample: one of the prompts cannot be rendered.
+        """
+        for sample in samples:  # Before work on any, since one that cannot be asked ends the call.
+            prompt_text(self.chat, sample)
         at_once = max(1, self.batch_size // sampling.n)
         groups = _batches(list(zip(samples, seeds, strict=True)), at_once)
         return [texts for group in groups for texts in self._drawn(group, sampling)]
@@ -94,7 +101,9 @@ class LiveEngine:
 
     def _fill(self, request: Request, form: type[Form], schema: str) -> Form | None:
         asked = Sample(
-            key="form", prompt=FILL.format(text=request.text, schema=schema), images=request.images
+            key="form",
+            prompt=FILL.format(text=self.chat.texts.plain(request.text), schema=schema),
+            images=request.images,
         )
         for draft in range(self.fill_tries):
             sampling = Sampling(n=1, temperature=0.7 * (draft > 0), max_new_tokens=self.fill_tokens)
@@ -119,7 +128,7 @@ class LiveEngine:
     @torch.inference_mode()
     def _draw(self, group: Sequence[tuple[Sample, Sequence[int]]], sampling: Sampling) -> list[list[str]]:
         samples, seeds = zip(*group, strict=True)
-        texts = [self.chat.render(prompt_messages(sample), ask=True) for sample in samples]
+        texts = [prompt_text(self.chat, sample) for sample in samples]
         with self._asked() as model:
             inputs = self.chat.prompt_tensors(texts, [_open(sample) for sample in samples]).to(model.device)
             out = model.generate(
@@ -177,9 +186,7 @@ class LiveEngine:
         batch: list[Asked] = []
         for _, group in groupby(requests, key=lambda request: request.images):
             for some in _batches(list(group), self.batch_size):
-                texts = [
-                    self.chat.render([about_images(one.text, len(one.images))], ask=True) for one in some
-                ]
+                texts = [request_text(self.chat, one) for one in some]
                 if sum(len(one.texts) for one in batch) + len(texts) > self.batch_size:
                     yield batch
                     batch = []

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from rlaifv_pl.feedback.engine import EngineError
+from rlaifv_pl.models.markup import without_end
 
 SPACES = " \t\r\n\u2581\u0120"
 """The last two are vocabularies' own marks of a space, which some servers leave in."""
@@ -67,8 +68,11 @@ class Completion(BaseModel):
 
 
 def text(choice: Choice) -> str:
-    """What was said: the answer, or the words of a refusal, or nothing where a filter took it."""
-    return (choice.message.content or choice.message.refusal or "").strip()
+    """What was said: the answer, or the words of a refusal, or nothing where a filter took it.
+
+    Some servers leave the token that ended an answer in its text.
+    """
+    return without_end(choice.message.content or choice.message.refusal or "").strip()
 
 
 def begins(said: str, word: str) -> float:
