@@ -7,8 +7,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, auto_cli
 
-from rlaifv_pl.data.atomic import disk_fault
-from rlaifv_pl.explained import Explained
+from rlaifv_pl.run.ending import told_in_a_line
 from rlaifv_pl.run.messages import explain
 from rlaifv_pl.run.quiet import hush
 from rlaifv_pl.run.trust import trust
@@ -66,16 +65,9 @@ class Parser(ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the verb named on the command line, or in `arguments`."""
-    hush()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        _run(given)
-    except (Explained, FileExistsError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    except Exception as error:
-        if (fault := disk_fault(error)) is None:
-            raise
-        sys.exit(f"error: {fault}")
+    with told_in_a_line():
+        hush()
+        _run(list(sys.argv[1:] if arguments is None else arguments))
 
 
 def opened(verbs: Mapping[str, Any], named: Sequence[str]) -> dict[str, Any]:
@@ -110,3 +102,7 @@ def _run(given: Sequence[str]) -> None:
     auto_cli(
         opened(VERBS, named), args=named, parser_class=Parser, allow_abbrev=False, as_positional=positional
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -110,7 +110,7 @@ class AlignmentDataModule(L.LightningDataModule):
 
     def _begin(self) -> None:
         self._position: dict[str, Any] = _start_of(epoch=0)
-        self._opened: tuple[int, ShardSet] | None = None
+        self._opened: tuple[list[str], ShardSet] | None = None
         self._copies: dict[str, Path] = {}
 
     def prepare_data(self) -> None:
@@ -149,6 +149,17 @@ class AlignmentDataModule(L.LightningDataModule):
         samples = self._open(self.val, "data.val")
         shares = deal_all(range(len(samples)), self.trainer.world_size, self.val_batch_size)
         return BatchLoader(samples, turns(shares, self.trainer.global_rank), **self._how(samples))
+
+    def check_opens(self) -> None:
+        """Open the shards that are there before the run.
+
+        Raises:
+            ManifestError, BadSample: they are damaged.
+        """
+        if self.shards_of_epoch is None:
+            self._train_samples(self.trainer.current_epoch)
+        if self.val is not None:
+            self._open(self.val, "data.val")
 
     def batches_per_epoch(self) -> int:
         """Batches that this rank sees in a whole epoch of the shards of now."""
@@ -192,9 +203,9 @@ class AlignmentDataModule(L.LightningDataModule):
         self._position["shards"] = found
 
     def _train_samples(self, epoch: int) -> ShardSet:
-        if self._opened is None or self._opened[0] != epoch:
-            shards = self.shards_of_epoch(epoch) if self.shards_of_epoch else self.train
-            self._opened = epoch, self._open(shards, "data.train")
+        shards = _listed(self.shards_of_epoch(epoch) if self.shards_of_epoch else self.train)
+        if self._opened is None or self._opened[0] != shards:
+            self._opened = shards, self._open(shards, "data.train")
         return self._opened[1]
 
     def _deal(self, samples: ShardSet, epoch: int, start: int) -> list[Deal]:
