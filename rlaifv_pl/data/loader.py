@@ -51,6 +51,29 @@ class BatchLoader(DataLoader):
             yield batch
 
 
+class PositionedLoader(BatchLoader):
+    """Hands out batches with their weights, and notes how far it is, in samples of all ranks.
+
+    Its length is that of the whole epoch, as Lightning counts: the batches that were trained before
+    an interruption, and those left.
+    """
+
+    def __init__(
+        self, position: dict[str, Any], samples: ShardSet, turns: Sequence[Turn], **how: Any
+    ) -> None:
+        super().__init__(samples, turns, **how)
+        self._position, self._before = position, position["batches"]
+
+    def __len__(self) -> int:
+        return self._before + len(self.turns)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in super().__iter__():
+            self._position["samples"] += batch.among
+            self._position["batches"] += 1
+            yield batch
+
+
 class _Read(NamedTuple):
     number: int
     sample: Sample | BadSample

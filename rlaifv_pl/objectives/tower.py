@@ -175,7 +175,8 @@ def _check_room(sidecars: Sidecars, missing: list[int], size: int) -> None:
     """
     directories, counts = {}, Counter()
     for number in missing:
-        directory = sidecars.path(number).parent.parent
+        place = sidecars.samples.cache_of(number)
+        directory = next(path for path in (place, *place.absolute().parents) if path.exists())
         disk = directory.stat().st_dev
         directories.setdefault(disk, directory)
         counts[disk] += len(sidecars.samples.shards[number])
@@ -188,8 +189,8 @@ def _check_room(sidecars: Sidecars, missing: list[int], size: int) -> None:
         _say(f"features of the vision tower: {told}")
         if needed > free:
             raise PolicyError(
-                f"data.cache_tower: the features of the vision tower do not fit: {told}. Make room, move the shards to "
-                "a larger disk, or set data.cache_tower: false."
+                f"data.cache_tower: the features of the vision tower do not fit: {told}. Make room, name a place "
+                "on a larger disk (--data.cache_dir DIR), or set data.cache_tower: false."
             )
 
 

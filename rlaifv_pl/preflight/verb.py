@@ -207,7 +207,7 @@ class _Look:
         found.disks.append(disk.of_run(self.directory, found.memory, found.spread, keep))
         if self.module.reference_mode == "cached":
             targets = float(seen.column("targets").mean()) * len(samples)
-            found.disks.append(disk.beside_shards(Path(samples.shards[0].path).parent, targets))
+            found.disks.append(disk.beside_shards(samples.cache_of(0), targets))
         # The disk of a machine that is only described is not this one's.
         said = found.problems if self.options.memory_gb is None else found.notes
         for each in found.disks:

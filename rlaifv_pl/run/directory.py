@@ -1,12 +1,12 @@
 """The directory of a run: what lies there that is worth keeping, and whether another run may begin in it."""
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlaifv_pl.data.atomic import unwritable
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.run.checkpoint import CHECKPOINTS, LAST, is_whole, saved_checkpoints, step_of
 from rlaifv_pl.run.command import again
@@ -65,7 +65,11 @@ class Start:
             self._check_needed(config)
         elif not self.goes_on and (kept := self._kept()):
             raise RunError(_is_used(self.directory, kept, arguments))
-        _check_writable(self.directory)
+        if (obstacle := unwritable(self.directory)) is not None:
+            raise RunError(
+                f"trainer.default_root_dir: the run cannot be written to {self.directory}, since {obstacle}. Name "
+                "another place: --trainer.default_root_dir DIR."
+            )
 
     def make_room(self) -> None:
         """Remove what an earlier start left, so that nothing of two runs lies side by side.
@@ -146,16 +150,6 @@ def _free_name(directory: Path) -> Path:
     return free
 
 
-def _check_writable(directory: Path) -> None:
-    there = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        what = "is read-only, or not this user's" if there.is_dir() else "is a file"
-        raise RunError(
-            f"trainer.default_root_dir: the run cannot be written to {directory}, since {there} {what}. Name another "
-            "place: --trainer.default_root_dir DIR."
-        )
-
-
 def check_checkpoint(path: str, directory: Path) -> None:
     """Look at the checkpoint that a command names, before a model is loaded.
 
@@ -171,5 +165,9 @@ def check_checkpoint(path: str, directory: Path) -> None:
     if not Path(path).exists():
         raise RunError(f"--ckpt_path: {path} does not exist; {there}. Name a file, or `last` for the newest.")
     if not is_whole(Path(path)):
-        kind = "a directory without the slices of a checkpoint" if Path(path).is_dir() else "no checkpoint, or was cut"
+        kind = (
+            "a directory without the slices of a checkpoint"
+            if Path(path).is_dir()
+            else "no checkpoint, or was cut"
+        )
         raise RunError(f"--ckpt_path: {path} is {kind}; {there}. `last` takes the newest that is whole.")

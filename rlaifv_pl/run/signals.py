@@ -89,7 +89,9 @@ class StopOnSignal(Checkpoint):
             self._say("between epochs")
             sys.exit(self._exit_code)
         elif number == signal.SIGINT:
-            sys.stderr.write("\nCtrl-C: the step is ended and saved; once more stops at once, without saving\n")
+            sys.stderr.write(
+                "\nCtrl-C: the step is ended and saved; once more stops at once, without saving\n"
+            )
 
     def _kill(self) -> None:
         """End without waiting for anything: what was being written is swept away by whoever goes on."""
