@@ -13,7 +13,7 @@ import torch
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from omegaconf import OmegaConf
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from rlaifv_pl.data.atomic import atomic_file, writing
@@ -22,6 +22,7 @@ from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.urls import redact
 from rlaifv_pl.export.callback import ExportPolicy
 from rlaifv_pl.objectives.base import AlignmentModule
+from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.rounds import Rounds
 from rlaifv_pl.run.checkpoint import CHECKPOINTS, LAST, RunCheckpoint
 from rlaifv_pl.run.command import again
@@ -30,13 +31,13 @@ from rlaifv_pl.run.directory import Start, check_checkpoint
 from rlaifv_pl.run.ending import told_in_a_line
 from rlaifv_pl.run.held_out import HeldOut
 from rlaifv_pl.run.logs import ContinueLogs, default_loggers
-from rlaifv_pl.run.messages import explain
+from rlaifv_pl.run.messages import explain, option_names
 from rlaifv_pl.run.numbers import BadNumbers
 from rlaifv_pl.run.quiet import hush
 from rlaifv_pl.run.signals import StopOnSignal
 from rlaifv_pl.run.throughput import Throughput
 from rlaifv_pl.run.trust import trust
-from rlaifv_pl.world import shipped
+from rlaifv_pl.world import resolve_shipped
 
 TRAINER_DEFAULTS = {
     # The DataModule cuts the order by rank itself, and each epoch has an order of its own.
@@ -64,17 +65,12 @@ class Parser(LightningArgumentParser):
             self.error(f"{error.full_key}: {str(error).splitlines()[0]}", error)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        message = explain(message, self._option_names())
+        message = explain(message, option_names(self))
         if not self.exit_on_error or "JSONARGPARSE_DEBUG" in os.environ:
             # The parser of a nested class: what contains it may have other ways to read the value.
             super().error(message, ex)
         sys.stderr.write(f"error: {message}\n")
         sys.exit(2)
-
-    def _option_names(self) -> list[str]:
-        subcommands = self._subcommands_action._name_parser_map.values() if self._subcommands_action else ()
-        actions = [action for parser in (self, *subcommands) for action in parser._actions]
-        return [action.dest for action in actions if not action.dest.endswith("help")]
 
 
 class KeepConfig(SaveConfigCallback):
@@ -230,7 +226,19 @@ class CLI(LightningCLI):
 def run() -> None:
     """`main` for the shell: what the user can mend ends in one message, not in a traceback."""
     with told_in_a_line():
-        main()
+        explained_main()
+
+
+def explained_main(args: ArgsType = None) -> None:
+    """As `main`; what Lightning says of a mistake of the user's is a message, too.
+
+    Raises:
+        RunError: in place of Lightning's own error.
+    """
+    try:
+        main(args)
+    except MisconfigurationException as error:
+        raise RunError(str(error)) from error
 
 
 def main(args: ArgsType = None) -> CLI:
@@ -244,7 +252,7 @@ Kind = TypeVar("Kind", bound=CLI)
 def start(kind: type[Kind], args: ArgsType = None) -> Kind:
     """As `main`, with a kind of command line that may do less with what it has put together."""
     hush()
-    OmegaConf.register_resolver("shipped", lambda name: str(shipped(name)), replace=True)
+    resolve_shipped()
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     arguments = sys.argv[1:] if args is None else args
     return kind(
