@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
@@ -26,7 +27,7 @@ from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.rounds import Rounds
 from rlaifv_pl.run.checkpoint import CHECKPOINTS, LAST, RunCheckpoint
 from rlaifv_pl.run.command import again
-from rlaifv_pl.run.console import Tell
+from rlaifv_pl.run.console import RunProgressBar, Tell
 from rlaifv_pl.run.directory import Start, check_checkpoint
 from rlaifv_pl.run.ending import told_in_a_line
 from rlaifv_pl.run.held_out import HeldOut
@@ -162,7 +163,8 @@ class CLI(LightningCLI):
             kwargs["logger"] = self.subcommand == "fit" and default_loggers(options["default_root_dir"])
         trainer: Any = super().instantiate_trainer(**kwargs)
         trainer.callbacks = [
-            callback
+            # Lightning adds its own where a bar is wanted and the config names none.
+            RunProgressBar() if type(callback) is RichProgressBar else callback
             for callback in trainer.callbacks
             if not (isinstance(callback, Rounds) and callback.prompts is None)
             and not (isinstance(callback, HeldOut) and not callback.benchmarks)

@@ -19,7 +19,7 @@ PARAMETERS = 6
 UNCHECKED_TYPES = 15
 
 LAYERS = [
-    {"explained", "records", "seeds"},
+    {"console", "explained", "records", "seeds"},
     {"models"},
     {"data"},
     {"objectives", "feedback"},

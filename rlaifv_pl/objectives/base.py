@@ -1,6 +1,7 @@
 """What the objectives share: a policy, its optimiser and schedule, and checkpoints that tell the truth."""
 
 import json
+import os
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -24,8 +25,9 @@ from rlaifv_pl.models.logps import group_sums
 from rlaifv_pl.models.policy import PolicySpec, load_processor
 from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
+from rlaifv_pl.objectives import checks
 from rlaifv_pl.objectives.cached import CachedReference
-from rlaifv_pl.objectives.checks import RunError, check_gradients, check_resumed, check_tree, slicing_of
+from rlaifv_pl.objectives.checks import RunError, check_gradients, check_tree, slicing_of
 from rlaifv_pl.objectives.in_step import InStep
 from rlaifv_pl.objectives.schedule import Schedule, rate, steps_of
 from rlaifv_pl.objectives.tower import CachedTower
@@ -268,7 +270,9 @@ class AlignmentModule(L.LightningModule):
         # A process that leaves writing to the first one has nothing.
         state, trained = checkpoint["state_dict"], self._trained_names()
         checkpoint["state_dict"] = {name: state[name] for name in trained if name in state}
-        checkpoint["base"] = {"path": self.policy_spec.path, "weights": self.base_weights}
+        checkpoint["objective"], path = type(self).__name__, self.policy_spec.path
+        # The directory is that of a relative path.
+        checkpoint["base"] = {"path": path, "weights": self.base_weights, "directory": os.getcwd()}
         if self.cached:
             checkpoint["reference"] = self.cached.state_dict()
 
@@ -278,7 +282,8 @@ class AlignmentModule(L.LightningModule):
         Raises:
             RunError: as `check_resumed`.
         """
-        check_resumed(checkpoint, self._trained_names(), self.policy_spec.path, self.base_weights)
+        checks.check_objective(checkpoint, type(self).__name__)
+        checks.check_resumed(checkpoint, self._trained_names(), self.policy_spec.path, self.base_weights)
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
         if self.cached:
             self.cached.load_state_dict(checkpoint.get("reference", self.cached.state_dict()))

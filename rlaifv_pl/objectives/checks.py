@@ -74,6 +74,24 @@ def check_gradients(policy: VLM) -> None:
         )
 
 
+def check_objective(checkpoint: Mapping[str, Any], objective: str) -> None:
+    """Refuse a checkpoint of another objective: its optimiser and its place in the data say nothing about this one.
+
+    Args:
+        checkpoint: as it was saved.
+        objective: class of the run's.
+
+    Raises:
+        RunError: it is one.
+    """
+    saved = checkpoint.get("objective", objective)
+    if saved != objective:
+        raise RunError(
+            f"The checkpoint is of a run of {saved}, and this one is of {objective}. To go on from its weights, write "
+            "them with `rlaifv export RUN DIR` and set model.policy.path to DIR."
+        )
+
+
 def check_resumed(checkpoint: Mapping[str, Any], trained: Sequence[str], path: str, weights: str) -> None:
     """Compare a checkpoint with the run that is to go on from it.
 
@@ -94,9 +112,10 @@ def check_resumed(checkpoint: Mapping[str, Any], trained: Sequence[str], path: s
             f"missing {sorted(expected - saved)[:8]}, unexpected {sorted(saved - expected)[:8]}. "
             "Resume with the config that the run was started with (config.yaml in its directory)."
         )
-    if checkpoint["base"]["weights"] != weights:
+    base = checkpoint.get("base", {"path": "no model of this program", "weights": ""})
+    if base["weights"] != weights:
         raise RunError(
-            f"The checkpoint is of a run that started from {checkpoint['base']['path']}, and policy.path, "
+            f"The checkpoint is of a run that started from {base['path']}, and policy.path, "
             f"{path}, holds other weights (or policy.dtype rounds them otherwise). Resume "
             "with the model that the run was started from; the directory may have moved."
         )

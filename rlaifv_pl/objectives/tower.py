@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
-from rich.console import Console
 from rich.filesize import decimal
 from torch import Tensor
 
+from rlaifv_pl.console import stderr
 from rlaifv_pl.data.features import FIRST, Pixels, SamplePixels, Shown, name_of, pixels
 from rlaifv_pl.data.fill import Task, fill
 from rlaifv_pl.data.known import Known
@@ -196,4 +196,4 @@ def _check_room(sidecars: Sidecars, missing: list[int], size: int) -> None:
 
 @rank_zero_only
 def _say(line: str) -> None:
-    Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+    stderr.print(line, highlight=False, soft_wrap=True)
