@@ -38,6 +38,9 @@ class _Continuing(ExperimentWriter):
         """
         rows = [row for row in self._rows() if int(row["step"]) < step]
         self._write(rows, self.metrics_keys)
+        if not rows:  # What stood there is another run's, and so are its columns.
+            self.metrics_keys = []
+            Path(self.metrics_file_path).unlink(missing_ok=True)
         # Held-out figures have rows of their own, which are written before a checkpoint is saved.
         of_step = [row for row in rows if int(row["step"]) == step - 1]
         if last and not any(row.get(name) for row in of_step for name in last if name != "epoch"):
