@@ -4,13 +4,11 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-import rich
+from rich.console import Console
 from rich.progress import track as _bar
 
-rich.reconfigure(stderr=True)
-stderr = rich.get_console()
-"""For messages and bars. A bar knows of what is printed by its own console alone, and draws itself anew below it; that
-of Lightning is on the console that rich calls its own, too."""
+stderr = Console(stderr=True)
+"""For messages and bars. A bar knows of what is printed by its own console alone, and draws itself anew below it."""
 SECONDS = 30.0
 """Between the lines that stand for a bar where stderr is no terminal but, say, a log file."""
 

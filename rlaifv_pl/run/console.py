@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import CustomProgress, MetricsTextColumn
 from lightning.pytorch.utilities import rank_zero_only
 from rich.table import Table
 
@@ -42,8 +43,21 @@ class RunProgressBar(RichProgressBar):
     """Lightning's bar on the console of all messages; where that is no terminal, lines in its place."""
 
     def __init__(self) -> None:
-        super().__init__(console_kwargs={"stderr": True})
+        super().__init__()
         self._pace = Pace()
+
+    def _init_progress(self, trainer: Trainer) -> None:
+        # Lightning's own draws on the console of stdout.
+        if self.is_enabled and (self.progress is None or self._progress_stopped):
+            self._reset_progress_bar_ids()
+            theme, self._console = self.theme, stderr
+            self._metric_component = MetricsTextColumn(
+                trainer, theme.metrics, theme.metrics_text_delimiter, theme.metrics_format
+            )
+            columns = [*self.configure_columns(trainer), self._metric_component]
+            self.progress = CustomProgress(*columns, auto_refresh=True, console=stderr)
+            self.progress.start()
+            self._progress_stopped = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)

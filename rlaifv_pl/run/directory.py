@@ -63,7 +63,7 @@ class Start:
             )
         if self.overwrite:
             self._check_needed(config)
-        elif not self.goes_on and (kept := self._kept()):
+        elif not self.goes_on and (kept := self.kept()):
             raise RunError(_is_used(self.directory, kept, arguments))
         if (obstacle := unwritable(self.directory)) is not None:
             raise RunError(
@@ -85,7 +85,7 @@ class Start:
         for path in _matching(self.directory, _RUN) if self.overwrite else ():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _kept(self) -> list[str]:
+    def kept(self) -> list[str]:
         """What of an earlier run would be lost or mixed with this one, in words."""
         found = []
         if checkpoints := saved_checkpoints(self.directory / CHECKPOINTS):

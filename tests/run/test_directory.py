@@ -96,7 +96,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("options", FAILURES.values(), ids=FAILURES)
 def test_a_start_that_fails_leaves_what_describes_the_run(start, used, tmp_path, family_dir, options):
-    options = [option.format(other=family_dir("qwen2_5_vl")) for option in options]
+    options = [option.format(other=family_dir("gemma3")) for option in options]
     names = (
         "config.yaml",
         "config.start0.yaml",
