@@ -1,5 +1,6 @@
 """`rlaifv <verb>`: everything but training, as typed functions; `rlaifv <verb> --help` lists the options."""
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -15,6 +16,8 @@ from rlaifv_pl.run.trust import trust
 from rlaifv_pl.world import resolve_shipped
 
 HELP = "_help"
+_SEVERAL = {"import": 1, "verify": 0, "show": 0}
+"""Verbs of `shards` that take several paths, and how many other words come behind these."""
 VERBS: Mapping[str, Any] = {
     "fit": "rlaifv_pl.verbs:fit",
     "validate": "rlaifv_pl.verbs:validate",
@@ -110,6 +113,32 @@ def _opened(verb: Any, named: Sequence[str]) -> Any:
     return getattr(import_module(module), function)
 
 
+def _listed(words: Sequence[str]) -> list[str]:
+    """The words of a command with its paths, which a shell makes several of one pattern, as one list.
+
+    >>> _listed(["shards", "import", "a.json", "b.json", "out", "--format", "trl"])
+    ['shards', 'import', '["a.json", "b.json"]', 'out', '--format', 'trl']
+    """
+    if words[:1] != ["shards"] or not {*words[1:2]} & _SEVERAL.keys():
+        return [*words]
+    places = [
+        number
+        for number, word in enumerate(words)
+        if number > 1
+        and not word.startswith("-")
+        and (not words[number - 1].startswith("--") or "=" in words[number - 1])
+    ]
+    paths = places[: len(places) - _SEVERAL[words[1]]]
+    if len(paths) < 2:
+        return [*words]
+    bundle = json.dumps([words[number] for number in paths])
+    return [
+        *words[:2],
+        bundle,
+        *(word for number, word in enumerate(words) if number > 1 and number not in paths),
+    ]
+
+
 def _run(given: Sequence[str]) -> None:
     if given[:1] in (["fit"], ["validate"]):
         return _train(given)
@@ -117,7 +146,7 @@ def _run(given: Sequence[str]) -> None:
         from rlaifv_pl.preflight.verb import preflight
 
         return preflight(given[1:])
-    named = trust(given)
+    named = _listed(trust(given))
     if (group := _group(named)) is not None:
         return print(listing(group, " ".join(["rlaifv", *named[:-1]])), end="")
     if named[:1] == ["feedback"] and not {*named[1:2]} & {"run", "correct"}:

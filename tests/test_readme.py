@@ -92,7 +92,6 @@ def run(command: str, monkeypatch) -> None:
     (cli.main if words[0] == "python" else verbs.main)()
 
 
-@coco.needs_photos
 def test_the_commands_of_the_readme_and_the_guides_run_in_their_order(home, monkeypatch):
     monkeypatch.chdir(home)
     quickstart, *others = COMMANDS

@@ -20,6 +20,7 @@ UNCHECKED_TYPES = 15
 
 LAYERS = [
     {"console", "explained", "records", "seeds"},
+    {"launcher"},
     {"models"},
     {"data"},
     {"objectives", "feedback"},

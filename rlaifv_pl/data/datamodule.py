@@ -19,11 +19,10 @@ from rlaifv_pl.data.order import (
     Room,
     Sizes,
     bring_together,
-    deal,
     deal_all,
+    deal_every,
     epoch_order,
     sort_by_length,
-    turns,
 )
 from rlaifv_pl.data.remote import default_cache, local
 from rlaifv_pl.data.shards import ShardSet, cache_place, load_shards
@@ -141,23 +140,19 @@ class AlignmentDataModule(L.LightningDataModule):
         if self._position["epoch"] != epoch:
             self._position = _start_of(epoch)
         self._check_shards(samples)
-        shares = self._deal(samples, epoch, self._position["samples"])
-        mine = turns(shares, trainer.global_rank, self._position["batches"], trainer.accumulate_grad_batches)
-        return PositionedLoader(self._position, samples, mine, **self._how(samples))
+        deals = self._deal(samples, epoch, self._position["samples"])
+        return PositionedLoader(self._position, samples, deals, trainer, **self._how(samples))
 
     def val_dataloader(self) -> BatchLoader | list:
         if self.val is None:
             return []
         samples = self._open(self.val, "data.val")
-        shares = deal_all(range(len(samples)), self.trainer.world_size, self.val_batch_size)
-        return BatchLoader(samples, turns(shares, self.trainer.global_rank), **self._how(samples))
+        deals = deal_all(range(len(samples)), self.trainer.world_size, self.val_batch_size)
+        mine = [deal[self.trainer.global_rank] for deal in deals]
+        return BatchLoader(samples, mine, **self._how(samples))
 
     def check_opens(self) -> None:
-        """Open the shards that are there before the run.
-
-        Raises:
-            ManifestError, BadSample: as `load_shards`.
-        """
+        """Open the shards that are there before the run, for the faults that `load_shards` names."""
         if self.shards_of_epoch is None:
             self._train_samples(self.trainer.current_epoch)
         if self.val is not None:
@@ -230,7 +225,7 @@ class AlignmentDataModule(L.LightningDataModule):
             order = bring_together(order, sizes.prompt)
         if self.sort_within:
             order = sort_by_length(order, sizes, self.sort_within, derive(run_seed(), "lengths", epoch))
-        return deal(order[start:], self.trainer.world_size, self.room, sizes)
+        return deal_every(order[start:], self.trainer.world_size, self.room, sizes)
 
     def _survey(self, samples: ShardSet) -> Sizes | None:
         if not self._how_sized:
@@ -254,7 +249,13 @@ class AlignmentDataModule(L.LightningDataModule):
         return how | {"reference": module.known(samples, self.val_batch_size, how)}
 
     def _open(self, shards: Shards | None, name: str) -> ShardSet:
-        return load_shards(self.fetch(expected(shards, name)), self.cache_dir)
+        samples = load_shards(self.fetch(expected(shards, name)), self.cache_dir)
+        # A round without pairs ends its run by itself.
+        if not len(samples) and not self.shards_of_epoch:
+            raise ManifestError(
+                f"{name}: {', '.join(_listed(shards))} holds no sample. Name shards that hold some."
+            )
+        return samples
 
 
 def expected(shards: Shards | None, name: str) -> Shards:

@@ -13,7 +13,14 @@ from rich.table import Table
 from rlaifv_pl.data.contact_sheet import draw_contact_sheet
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_images
-from rlaifv_pl.data.importers.run import SHARED_NOTE, ImportOptions, import_shards
+from rlaifv_pl.data.importers.run import (
+    CONTRADICTED_NOTE,
+    FORMATS_NOTE,
+    SHARED_NOTE,
+    UNREAD_NOTE,
+    ImportOptions,
+    import_shards,
+)
 from rlaifv_pl.data.manifest import Manifest, ShardInfo, hash_file, read_manifest
 from rlaifv_pl.data.remote import local
 from rlaifv_pl.data.schema import Kind, check_sample, kinds
@@ -45,8 +52,13 @@ def import_(sources: list[str] | str, out: str, **options: Any) -> None:
 
 
 def _checks(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Rows on what an import noted: images that several samples share, and which side of the pairs is longer."""
+    """Rows on what an import noted: formats, columns that were not read, shared images, the longer side of pairs."""
     notes = manifest.notes
+    yield "format", ", ".join(notes[FORMATS_NOTE])
+    if left := notes.get(UNREAD_NOTE):
+        yield "columns not read", ", ".join(f"{name or '(no name)'} ({rows})" for name, rows in left.items())
+    if rows := notes.get(CONTRADICTED_NOTE):
+        yield "rejected scored higher", f"{rows}: check which column is the better answer"
     if shared := notes.get(SHARED_NOTE):
         yield "images shared", f"{shared['images']}, {shared['bytes'] / 1e6:.1f} MB saved"
     if longer := notes.get("longer_side"):

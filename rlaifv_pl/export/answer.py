@@ -130,5 +130,5 @@ def _table(rated: Sequence[Rated]) -> Table:
     for column in table.columns[:3]:
         column.justify = "right"
     for text, ratio in rated:
-        table.add_row(f"{ratio.mean:.3f}", f"{ratio.total:.2f}", str(ratio.tokens), Text(text))
+        table.add_row(f"{ratio.mean:z.3f}", f"{ratio.total:z.2f}", str(ratio.tokens), Text(text))
     return table

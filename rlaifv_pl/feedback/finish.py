@@ -33,7 +33,8 @@ class Outcome:
 
 def scored(candidate: Candidate, combine: Callable[[Candidate], float]) -> Candidate:
     """The candidate with its score; nobody judged one without claims."""
-    return replace(candidate, score=combine(candidate)) if candidate.verdicts else candidate
+    # Any rule may count minus nothing, which is a zero like any other.
+    return replace(candidate, score=combine(candidate) + 0) if candidate.verdicts else candidate
 
 
 def find_pairs(judged: Iterable[tuple[str, Sequence[Candidate]]], feedback: Feedback, seed: int) -> Outcome:

@@ -5,7 +5,6 @@ has no file; several processes share the slices out between them and leave the s
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 
 from rlaifv_pl.data.atomic import atomic_file, writing
 from rlaifv_pl.data.manifest import hash_json
+from rlaifv_pl.launcher import this_process
 
 Row = Mapping[str, Any]
 """One record of a part, as JSON."""
@@ -48,8 +48,13 @@ class Share:
 
     @classmethod
     def of_launcher(cls) -> "Share":
-        """As torchrun and its like tell each of the processes that they start; all of it without one."""
-        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+        """The share of this process among those that a launcher started; all of the work without one.
+
+        Raises:
+            LauncherError: as `this_process`.
+        """
+        process = this_process()
+        return cls(process.rank, process.world_size)
 
     @property
     def leads(self) -> bool:

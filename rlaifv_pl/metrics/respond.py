@@ -128,12 +128,12 @@ def respond_to(benchmark: Benchmark, responder: Responder, out: Path, share: Sha
         for sample, (text,) in zip(samples, texts, strict=True):
             yield {"key": sample.key, "completion": text}
 
-    make_share(parts, answer, "respond")
+    make_share(parts, answer, "respond", share)
     engine.release()
-    if share.rank == 0:
+    if share.leads:
         parts.wait(PATIENCE_SECONDS)
         benchmark.write(out, {number: row["completion"] for number, row in enumerate(parts.rows())})
-    return share.rank == 0
+    return share.leads
 
 
 def ask(items: Sequence[Item], images: str, wording: str = OWN) -> list[Asked]:

@@ -177,6 +177,6 @@ def _table(name: str, figures: Mapping[str, float | None]) -> Table:
     table = Table("figure", "value", title=name)
     table.columns[1].justify = "right"
     for figure, value in figures.items():
-        shown = f"{value:,}" if is_count(figure) else "undefined" if value is None else f"{value:.2f}"
+        shown = f"{value:,}" if is_count(figure) else "undefined" if value is None else f"{value:z.2f}"
         table.add_row(figure, shown)
     return table

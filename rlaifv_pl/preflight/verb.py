@@ -176,9 +176,6 @@ class _Look:
             found.problems.append(str(error))
         count = len(samples) if pairs is None else pairs
         found.batches = batches(seen, data, self.layout, found.machine.world, count)
-        if not found.batches.dealt:
-            found.problems.append(f"{count} samples are fewer than {found.machine.world} processes")
-            return
         found.steps = steps(self.trainer, found.batches.per_epoch, found.machine.world)
         self._memory(samples)
 

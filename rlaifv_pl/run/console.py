@@ -11,6 +11,7 @@ from rich.table import Table
 from rlaifv_pl.console import Pace, stderr
 from rlaifv_pl.models.policy import parameter_table
 from rlaifv_pl.objectives.base import AlignmentModule
+from rlaifv_pl.objectives.tally import Tally
 
 
 class Tell(Callback):
@@ -30,12 +31,18 @@ class Tell(Callback):
         if reason := pl_module.policy.reason:
             stderr.print(f"attention: rows, each with a prefix of its own, since {reason}")
 
-    @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
-        if pl_module.dropped:
-            table = Table("reason", "samples", title=f"left out up to epoch {trainer.current_epoch + 1}")
-            for reason, count in pl_module.dropped.most_common():
-                table.add_row(reason, str(count))
+        self._tell(pl_module.tallies["train"].of_all(), f"left out in epoch {trainer.current_epoch + 1}")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
+        self._tell(pl_module.tallies["val"].of_all(), "left out in validation")
+
+    @rank_zero_only
+    def _tell(self, tally: Tally, title: str) -> None:
+        if tally.dropped:
+            table = Table("reason", "samples", "for instance", title=title)
+            for reason, count in tally.dropped.most_common():
+                table.add_row(reason, str(count), tally.examples[reason])
             stderr.print(table)
 
 

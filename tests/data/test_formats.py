@@ -454,7 +454,7 @@ def test_a_question_that_all_rows_lack_is_given_to_them_alone(tmp_path):
         ("Describe it.", "A"), ("Describe it.", "B"), ("What?", "C")
     ]  # fmt: skip
     assert [sample.images for sample in samples] == [(PHOTO,), (PHOTO,), (OTHER,)]
-    with pytest.raises(BadSample, match=r"row 0: expected a question .* or one for all rows as `prompt`"):
+    with pytest.raises(BadSample, match=r"row 0: expected a question .* or one for all rows by --prompt"):
         again(tmp_path, rows, on_bad="raise", format="lists")
 
 
@@ -468,7 +468,7 @@ def test_a_question_that_all_rows_lack_is_given_to_them_alone(tmp_path):
         ("prompt=a,chosen=a", "expected each name once with its column"),
         (
             "prompt=query,chosen=god",
-            r"keys names the columns \['god'\], but its first rows have \['good', 'query'\]",
+            r"--keys names the columns \['god'\], but its first rows have \['good', 'query'\]",
         ),
     ],
 )
@@ -494,7 +494,7 @@ BAD = [
     ("kto", {"conversations": [QUESTION, gpt("Six.")], "kto_tag": False}, Reason.UNPAIRED),
     ("swift", {"messages": MESSAGES, "label": False}, Reason.UNPAIRED),
     ("trl", {"prompt": "How many?", "completion": "Six.", "label": False}, Reason.UNPAIRED),
-    ("kto", {"conversations": [QUESTION, gpt("Six.")], "kto_tag": "no"}, Reason.WRONG_TYPE),
+    ("kto", {"conversations": [QUESTION, gpt("Six.")], "kto_tag": "perhaps"}, Reason.WRONG_TYPE),
     ("trl", PAIR | {"chosen": [{"from": []}, TWO], "rejected": [{"from": {}}, SIX]}, Reason.WRONG_TYPE),
     ("trl", PAIR | {"video": "1.mp4"}, Reason.VIDEO_OR_AUDIO),
     ("trl", {"messages": [block("video", video="1.mp4"), TWO]}, Reason.VIDEO_OR_AUDIO),

@@ -81,7 +81,6 @@ def stored(directory: Path) -> list[Sample]:
     return [shards[index] for index in range(len(shards))]
 
 
-@coco.needs_photos
 def test_photos_become_pairs_with_their_bytes_and_evidence(pairs, prompts):
     photos = {sample.key: sample for sample in stored(prompts)}
     samples, manifest = stored(pairs), read_manifest(pairs)
@@ -97,7 +96,6 @@ def test_photos_become_pairs_with_their_bytes_and_evidence(pairs, prompts):
             assert sample.evidence[side]["score"] == pytest.approx(expected)
 
 
-@coco.needs_photos
 def test_the_shards_hold_and_the_command_goes_on_where_it_was(pairs, capsys):
     before = (pairs / "shard-000000.tar").stat().st_mtime_ns
     verbs.main(["shards", "verify", str(pairs)])
@@ -107,7 +105,6 @@ def test_the_shards_hold_and_the_command_goes_on_where_it_was(pairs, capsys):
     assert "candidates" in said and "seconds: conquer" in said
 
 
-@coco.needs_photos
 def test_limit_answers_the_first_prompts_alone(prompts, family_dir, tmp_path):
     made = settings(family_dir("llava"), prompts, tmp_path / "out") | {"limit": 2}
     verbs.main(["feedback", "--config", str(write(tmp_path / "feedback.yaml", made))])
@@ -116,7 +113,6 @@ def test_limit_answers_the_first_prompts_alone(prompts, family_dir, tmp_path):
     assert {sample.key.rpartition("_p")[0] for sample in stored(tmp_path / "out")} <= set(first)
 
 
-@coco.needs_photos
 def test_the_shipped_config_runs_on_photos(prompts, family_dir, tmp_path):
     """Other models, shorter answers; splitter, labeler and rule are the config's own."""
     model = family_dir("llava")
@@ -168,7 +164,6 @@ def judged(text: str, photo: coco.Photo) -> dict:
     return {"score": -sum(claim["no"] for claim in made), "claims": made}
 
 
-@coco.needs_photos
 def test_divided_descriptions_of_photos_are_corrected(tmp_path):
     """The splitter finds the absent class in every wrong description, and the dialogue denies it."""
     correct(descriptions(tmp_path / "pairs"), tmp_path / "corrections")
@@ -180,7 +175,6 @@ def test_divided_descriptions_of_photos_are_corrected(tmp_path):
         assert any(absent in question for question in denied), (absent, sample.corrections)
 
 
-@coco.needs_photos
 def test_whole_answers_are_no_ground_for_corrections(pairs, tmp_path):
     with pytest.raises(SystemExit, match="Judge both answers claim by claim first"):
         correct(pairs, tmp_path / "corrections")
@@ -199,7 +193,6 @@ class Describer:
         pass
 
 
-@coco.needs_photos
 def test_divided_descriptions_are_judged_by_a_model_and_corrected(prompts, family_dir, tmp_path):
     """A random model accepts and rejects at random: what it leaves to correct is told from the evidence."""
     labeler = TransformersEngine(path=str(family_dir("llava")))
@@ -242,13 +235,11 @@ def train(config: str, data: Path, model: Path, directory: Path) -> list[float]:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
-@coco.needs_photos
 def test_dpo_learns_from_the_pairs(pairs, family_dir, tmp_path):
     losses = train("dpo.yaml", pairs, family_dir("llava"), tmp_path / "run")
     assert losses[0] == pytest.approx(0.693147, abs=1e-5) and len(losses) == 2
 
 
-@coco.needs_photos
 def test_nsft_learns_from_the_corrections(family_dir, tmp_path):
     correct(descriptions(tmp_path / "pairs"), tmp_path / "corrections")
     losses = train("nsft.yaml", tmp_path / "corrections", family_dir("llava"), tmp_path / "run")

@@ -14,10 +14,21 @@ from rich.progress import track
 from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.importers.columns import Columns
-from rlaifv_pl.data.importers.formats import FIRST_ROWS, FORMATS, FormatName, detect_format, gather
+from rlaifv_pl.data.importers.finding import find_sources
+from rlaifv_pl.data.importers.formats import (
+    FIRST_ROWS,
+    FORMATS,
+    Format,
+    FormatName,
+    detect_format,
+    gather,
+    refuse_misspelt,
+)
+from rlaifv_pl.data.importers.names import PROMPTS
 from rlaifv_pl.data.importers.rows import Row, read_rows
-from rlaifv_pl.data.importers.sources import Source, SourceError, find_sources, fingerprint
+from rlaifv_pl.data.importers.sources import Source, SourceError, fingerprint
 from rlaifv_pl.data.importers.turns import simplify
+from rlaifv_pl.data.importers.unread import misspelt, refuse_meaning, says_otherwise, unread
 from rlaifv_pl.data.manifest import Manifest
 from rlaifv_pl.data.schema import check_sample
 from rlaifv_pl.data.shard_writer import ShardWriter
@@ -25,6 +36,12 @@ from rlaifv_pl.records import Sample
 
 SHARED_NOTE = "shared_images"
 """Name of the manifest's note on images that are links: how many, and the bytes that they would have taken."""
+FORMATS_NOTE = "formats"
+"""Rows by the format that they were read as."""
+UNREAD_NOTE = "columns_not_read"
+"""Rows by the columns, with something in them, that were not read."""
+CONTRADICTED_NOTE = "rejected_scored_higher"
+"""Rows whose own scores say that the rejected answer is the better one."""
 DROPPED_NAME = "dropped.jsonl"
 MAX_PRINTED_DROPS = 20
 
@@ -39,20 +56,24 @@ class ImportOptions:
         format: of the sources; `auto` tells it for each source by the columns of its first rows.
         keys: columns under other names, as `prompt=query,chosen=good`: ours, and that of the source.
         prompt: question of rows that have none, such as HA-DPO's descriptions.
+        ignore: columns that are knowingly left behind, as `margin,tools`, where one would be asked about or refused.
         images_root: folder that image paths start from and must not leave; by default that of the source.
         fetch: whether images behind URLs are fetched. A row could name any address that this machine reaches.
         on_bad: whether a bad row is skipped and listed in `<out>/dropped.jsonl`, or ends the import.
         samples_per_shard: size of every shard but the last.
+        overwrite: whether shards of another import in `out` are replaced.
         share_images: whether an image that a shard holds already is stored as a link to it, which `webdataset` skips.
     """
 
     format: FormatName = "auto"
     keys: str | None = None
     prompt: str | None = None
+    ignore: str | None = None
     images_root: str | Path | None = None
     fetch: bool = False
     on_bad: OnBad = "skip"
     samples_per_shard: int = 1000
+    overwrite: bool = False
     share_images: bool = True
 
 
@@ -75,16 +96,21 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         FileExistsError: `out` holds other shards.
     """
     settings = ImportOptions(**options)
-    columns = Columns.parse(settings.keys, settings.prompt)
+    columns = Columns.parse(settings.keys, settings.prompt, settings.ignore)
     found = find_sources(sources)
     recipe = {
         "verb": "import",
-        "sources": [fingerprint(source) for source in found],
+        "sources": _fingerprints(found),
         **asdict(settings),
         "images_root": settings.images_root and str(settings.images_root),
     }
+    del recipe["overwrite"]  # It decides on what was there, not on the samples.
     with ShardWriter(
-        out, recipe=recipe, samples_per_shard=settings.samples_per_shard, share_images=settings.share_images
+        out,
+        recipe=recipe,
+        samples_per_shard=settings.samples_per_shard,
+        share_images=settings.share_images,
+        overwrite=settings.overwrite,
     ) as writer:
         with atomic_file(writer.directory / DROPPED_NAME) as file:
             account = _Account(writer, file, settings.on_bad)
@@ -93,7 +119,10 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         account.note()
         if not account.kept:
             listed = writer.directory / DROPPED_NAME
-            raise SourceError(f"not one of the {account.dropped} rows makes a sample: see {listed}.")
+            counts = ", ".join(f"{reason} {count}" for reason, count in writer.drops.items())
+            raise SourceError(
+                f"not one of the {account.dropped} rows makes a sample ({counts}): see {listed}."
+            )
     assert writer.manifest is not None
     return writer.manifest
 
@@ -106,18 +135,36 @@ def _import_source(source: Source, settings: ImportOptions, columns: Columns, ac
         return
     columns.check(first)
     first = [columns.renamed(row) for row in first]
-    format = detect_format(first) if settings.format == "auto" else FORMATS[settings.format]
+    name = detect_format(first, columns.keys) if settings.format == "auto" else settings.format
+    refuse_misspelt(first, name, columns.keys)
+    format = FORMATS[name]
     console = account.console
     again = chain(first, map(columns.renamed, rows))
     read = track(again, source.path.name, console=console, disable=not console.is_terminal)
     for row in gather(read, format):
+        account.formats[name] += 1
         try:
             samples = format.read(row)
+            account.leave(row, format, is_named=settings.format != "auto")
         except (BadSample, RecursionError) as error:
             account.drop(row, error)
             continue
         for sample in samples:
             account.take(row, sample)
+
+
+def _fingerprints(sources: Sequence[Source]) -> list[dict[str, str]]:
+    """Name and hash of the files of each source.
+
+    Raises:
+        SourceError: two of them are copies of one another.
+    """
+    found = [fingerprint(source) for source in sources]
+    seen: dict[tuple[str, ...], Path] = {}
+    for source, hashes in zip(sources, found, strict=True):
+        if (first := seen.setdefault(tuple(hashes.values()), source.path)) is not source.path:
+            raise SourceError(f"{source.path} is a copy of {first}. Leave one of them out.")
+    return found
 
 
 def _of_row(error: BadSample | RecursionError, row: Row) -> BadSample:
@@ -140,6 +187,35 @@ class _Account:
     words: Counter[str] = field(default_factory=Counter)
     longer: Counter[str] = field(default_factory=Counter)
     """Pairs by which side has more words: a bias here is learned before anything else is."""
+    formats: Counter[str] = field(default_factory=Counter)
+    """Rows by the format that they were read as."""
+    unread: Counter[str] = field(default_factory=Counter)
+    """Rows by the columns with something in them that were not read."""
+    contradicted: int = 0
+    """Rows whose own scores say that the rejected answer is the better one."""
+
+    def leave(self, row: Row, format: Format, is_named: bool) -> None:
+        """Count what a row's format does not read of it.
+
+        Args:
+            row: one that could be read.
+            format: of the row.
+            is_named: whether the format was asked for by its name, and with it its column of the prompt.
+
+        Raises:
+            BadSample: `unread_column` where that is no small matter.
+        """
+        told = row.parsed()
+        for columns in told["rows"] if format.group else [told]:
+            names = [*unread(columns, format.reads(columns))]
+            self.unread.update(names)
+            refuse_meaning(
+                columns, [name for name in names if not is_named or name not in PROMPTS], row.where
+            )
+            self.contradicted += says_otherwise(columns)
+            if near := misspelt(frozenset(names), frozenset(columns)):
+                looks = ", ".join(f"{theirs!r} looks like {ours!r}" for theirs, ours in near.items())
+                raise BadSample(Reason.UNREAD_COLUMN, row.where, f"{looks}: spell it so")
 
     def take(self, row: Row, sample: Sample) -> None:
         """Write a sample of a row, or count what is wrong with it."""
@@ -156,6 +232,11 @@ class _Account:
         """Put what was measured into the manifest."""
         if shared := self.writer.shared:
             self.writer.note(SHARED_NOTE, shared)
+        self.writer.note(FORMATS_NOTE, dict(self.formats))
+        if self.unread:
+            self.writer.note(UNREAD_NOTE, dict(sorted(self.unread.items())))
+        if self.contradicted:
+            self.writer.note(CONTRADICTED_NOTE, self.contradicted)
         if pairs := self.longer.total():
             self.writer.note("longer_side", dict(sorted(self.longer.items())))
             for side, words in sorted(self.words.items()):

@@ -101,8 +101,9 @@ def made_reviews(
     def rows(some: range) -> list[PartRow]:
         return [{"review": review} for review in make(some)]
 
-    make_share(parts, rows, "review")
-    if Share.of_launcher().rank:
+    share = Share.of_launcher()
+    make_share(parts, rows, "review", share)
+    if not share.leads:
         return None
     parts.wait(PATIENCE_SECONDS)
     reviews = []
