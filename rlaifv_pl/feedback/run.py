@@ -13,9 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
+from rlaifv_pl.console import stderr, track
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import Manifest, hash_json, read_manifest
 from rlaifv_pl.data.shards import ShardWriter
@@ -135,7 +133,7 @@ class FeedbackRun:
         is_shown = self.makers.leads and not all(map(parts.is_made, numbers))
         title = parts.stage if self.round is None else f"round {self.round}: {parts.stage}"
         steps = self.makers.make(parts, partial(self._rows, before, stage))
-        for _ in track(steps, title, len(numbers), console=Console(stderr=True), disable=not is_shown):
+        for _ in track(steps, title, len(numbers), is_shown=is_shown):
             pass
 
     def _rows(self, before: Parts | None, stage: Stage, some: range) -> Iterator[dict[str, Any]]:
@@ -177,7 +175,7 @@ class FeedbackRun:
     def _write(self, recipe: Mapping[str, Any]) -> None:
         outcome = find_pairs(self.candidates(), self.feedback, self.seed, self._refused())
         if outcome.notes["low_mass"] > MANY_LOW:
-            Console(stderr=True).print(
+            stderr.print(
                 f"warning: {outcome.notes['low_mass']:.0%} of the verdicts have P(yes) + P(no) below {LOW_MASS}: the "
                 "labeler wanted to say something else. Check the wording of its question."
             )

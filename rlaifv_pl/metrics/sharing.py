@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from rich.console import Console
-from rich.progress import track
-
+from rlaifv_pl.console import track
 from rlaifv_pl.feedback.parts import Parts, Row, Share
 
 PARTS_SUFFIX = ".parts"
@@ -21,5 +19,5 @@ def make_share(parts: Parts, make: Callable[[range], Iterable[Row]], title: str,
     mine = share.numbers(parts)
     is_shown = share.leads and not all(map(parts.is_made, mine))
     steps = parts.make(make, share)
-    for _ in track(steps, title, len(mine), console=Console(stderr=True), disable=not is_shown):
+    for _ in track(steps, title, len(mine), is_shown=is_shown):
         pass

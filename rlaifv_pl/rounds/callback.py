@@ -13,8 +13,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from rich.console import Console
 
+from rlaifv_pl.console import stderr
 from rlaifv_pl.data.attached import datamodule_of
 from rlaifv_pl.data.datamodule import Shards
 from rlaifv_pl.data.manifest import MANIFEST_NAME, Manifest, ManifestError, hash_json, read_manifest
@@ -269,7 +269,7 @@ class Rounds(Checkpoint):
         if number > 1 and (made := read_manifest(self._shards(number)).samples) < self.min_pairs:
             trainer.should_stop = True
             if trainer.is_global_zero:
-                Console(stderr=True).print(
+                stderr.print(
                     f"Round {number} made {made} {self._kind}, fewer than min_pairs ({self.min_pairs}): "
                     "the run ends here."
                 )

@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
-from rich.console import Console
 from torch import Tensor
 from torch.optim import Optimizer
 
+from rlaifv_pl.console import stderr
 from rlaifv_pl.models.fsdp import whole
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
@@ -128,4 +128,4 @@ def _named(keys: list[str]) -> str:
 
 def _say(trainer: Trainer, line: str) -> None:
     if trainer.is_global_zero:
-        Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+        stderr.print(line, highlight=False, soft_wrap=True)

@@ -76,7 +76,7 @@ def metrics() -> list[dict[str, float]]:
     """Rows of `metrics.csv`: loss falls by a tenth a step, chosen rises, rejected falls."""
     return [
         {
-            "epoch": step // 3,
+            "epoch": step // 3 + 1,
             "step": step,
             "train/loss": 0.7 - 0.1 * step,
             "train/rewards/chosen": 0.25 * step,

@@ -12,9 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import track
-
+from rlaifv_pl.console import track
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.manifest import Manifest, read_manifest
 from rlaifv_pl.data.shards import ShardSet, ShardWriter, load_shards
@@ -84,7 +82,7 @@ def correct_shards(
         out, recipe=recipe, samples_per_shard=samples_per_shard, parents=parents, overwrite=overwrite
     ) as writer:
         made = _corrected(parts, source, partial(_rows, source, corrector, seed))
-        steps = track(made, "correct", len(source), console=Console(stderr=True))
+        steps = track(made, "correct", len(source))
         _write(writer, steps, {name: asked["correct"][name] for name in ORIGIN if name in asked["correct"]})
     return read_manifest(out)
 

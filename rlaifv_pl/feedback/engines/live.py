@@ -12,9 +12,9 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from PIL import Image
 from pydantic import ValidationError
-from rich.console import Console
 from transformers import BatchFeature
 
+from rlaifv_pl.console import stderr
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.feedback.engine import Form, Request, Sampling
@@ -175,7 +175,7 @@ class LiveEngine:
             off, limit = error() if self.shares_prefix else (math.inf, 0.0)
             self._faithful[use] = off <= limit
             if self.shares_prefix and not self._faithful[use]:
-                Console(stderr=True).print(
+                stderr.print(
                     f"This model cannot share what it has read of an image among {use}: it would be off by {off:.2g}, "
                     f"more than {limit:g}. It reads the image again for each."
                 )
