@@ -152,7 +152,7 @@ class FeedbackRun:
         faults = [one for one in drawn if isinstance(one, BadSample)]
         for fault in faults[:SHOWN_FAULTS]:
             more = f" ({len(faults)} such prompts among {len(samples)})" if len(faults) > SHOWN_FAULTS else ""
-            Console(stderr=True).print(f"left out: {fault}{more}", markup=False, highlight=False)
+            stderr.print(f"left out: {fault}{more}", markup=False, highlight=False)
         return drawn
 
     def _divide(self, samples: Sequence[Sample], candidates: Judged) -> Judged:
