@@ -349,10 +349,10 @@ def test_a_path_with_nothing_to_import_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no .*gone\.jsonl"):
         read_back(tmp_path, [tmp_path / "gone.jsonl"])
     (tmp_path / "saved").mkdir()
-    with pytest.raises(FileNotFoundError, match="is no file ending in .parquet"):
+    with pytest.raises(FileNotFoundError, match="is no file ending in"):
         read_back(tmp_path, [tmp_path / "saved"])
     (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": []}')
-    with pytest.raises(FileNotFoundError, match="is no file ending in .parquet"):
+    with pytest.raises(FileNotFoundError, match="is no file ending in"):
         read_back(tmp_path, [tmp_path / "saved"])
 
 
