@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, auto_cli
+from omegaconf.errors import OmegaConfBaseException
 
 from rlaifv_pl.run.ending import told_in_a_line
 from rlaifv_pl.run.listing import FIT, listing
@@ -62,6 +63,13 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sys.exit(f"error: {explain(message, [*option_names(self), *_names(VERBS)])}")
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
+        try:
+            return super().parse_args(*args, **kwargs)
+        except OmegaConfBaseException as error:
+            said = str(error).splitlines()[0]
+            self.error(f"{error.full_key}: {said} (a text with ${{ is written with \\${{)", error)
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Namespace:
         try:

@@ -81,7 +81,7 @@ def explain(message: str, names: Iterable[str]) -> str:
     # The options of a verb are not those of training, which the names from elsewhere are about.
     if "data.train" in (names := list(names)) and (known := _known_elsewhere(text)):
         return "\n".join([text, *(f"  {name} is, here, {ELSEWHERE[name]}" for name in known[:MOST_ANSWERS])])
-    near = _nearest_options(text, names) + _nearest_members(text) + _nearest_values(text, names)
+    near = _nearest_options(text, names) + _nearest_members(text) + _nearest_values(message, names)
     return f"{text}\n  did you mean {' or '.join(dict.fromkeys(near))}?" if near else text
 
 
