@@ -85,7 +85,9 @@ def test_items_without_a_response_and_with_several_are_named(home, capsys):
     assert "1 items have several responses" in capsys.readouterr().err
     main(["pope", "objects.json", "questions.jsonl", "--per_side", "1"])
     questions = [json.loads(line) for line in (home / "questions.jsonl").read_text().splitlines()]
-    (home / "answers").write_text(json.dumps({"question": questions[0]["text"], "answer": "yes"}))
+    (home / "answers").write_text(
+        json.dumps({"question_id": 1, "question": questions[0]["text"], "answer": "yes"})
+    )
     main(["evaluate", "--metric", "pope", "--ground_truth", "questions.jsonl", "--responses", "answers"])
     said = " ".join(capsys.readouterr().err.split())
     assert f"{len(questions) - 1} of {len(questions)} items have no response" in said
