@@ -12,10 +12,8 @@ from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
-from rlaifv_pl.feedback.correct.things import is_object, names, sexes
+from rlaifv_pl.feedback.correct.things import ends_phrase, is_object, names, sexes, stem
 from rlaifv_pl.feedback.correct.turns import normal
-from rlaifv_pl.feedback.english import lexicon
-from rlaifv_pl.feedback.english.questions import base_of
 from rlaifv_pl.records import Sample, Verdict
 
 ABSENT, MISSED, COLOR, COUNT = "obj.absent", "obj.missed", "attr.color", "count"
@@ -70,14 +68,14 @@ class Judged:
     def things(self) -> frozenset[str]:
         """What it names: objects that are known, and what it is first of all about."""
         said = self.subject
-        end = next((place for place, word in enumerate(said) if word in lexicon.PREPOSITIONS), len(said))
+        end = next((place for place, word in enumerate(said) if place and ends_phrase(word)), len(said))
         return frozenset({*filter(is_object, said), *said[max(0, end - 1) : end]})
 
     def says(self, other: "Judged") -> bool:
         """Whether it claims the same in other words: synonyms, plurals, other forms of a verb."""
         if self.numbers != other.numbers or self.colors != other.colors:
             return False
-        told = [frozenset(base_of(word.removesuffix("ing")) for word in one.subject) for one in (self, other)]
+        told = [frozenset(map(stem, one.subject)) for one in (self, other)]
         sex = [sexes(one.words) for one in (self, other)]
         return told[0] == told[1] and (sex[0] == sex[1] or not all(sex))
 

@@ -56,3 +56,23 @@ def sexes(words: list[str]) -> frozenset[int]:
 def is_object(name: str) -> bool:
     """Whether a name is that of a class."""
     return name in coco.PLAIN
+
+
+def ends_phrase(word: str) -> bool:
+    """Whether what follows says where a thing is or what it does."""
+    acts = word in lexicon.BASES or word in lexicon.VERBS or word.endswith("ing")
+    return word in lexicon.PREPOSITIONS or (acts and word not in lexicon.NOT_GERUNDS)
+
+
+def stem(word: str) -> str:
+    """What the forms of a verb have in common.
+
+    >>> stem("rides"), stem("riding"), stem("ride"), stem("running"), stem("runs")
+    ('rid', 'rid', 'rid', 'run', 'run')
+    """
+    if is_object(word) or word in lexicon.NOT_GERUNDS:
+        return word
+    short = word.removesuffix("ing") if len(word) > 5 else word
+    if short != word and short[-1] == short[-2]:
+        short = short[:-1]
+    return (base_of(word) if short == word else short).removesuffix("e")
