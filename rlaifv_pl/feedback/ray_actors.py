@@ -70,7 +70,7 @@ class RayActors:
         """
         missing = []
         for number in self.numbers(parts):
-            if parts.is_made(number):
+            if parts.is_finished(number):
                 yield len(parts.slices[number])
             else:
                 missing.append(number)

@@ -290,6 +290,6 @@ def _parents(shards: Path) -> tuple[str, ...]:
 
 
 def _with_samples(run: FeedbackRun) -> Iterable[tuple[Sample, Sequence[Candidate]]]:
-    for place, (_, candidates) in enumerate(run.candidates()):
+    for place, (_, candidates, _) in enumerate(run.candidates()):
         (sample,) = run.prompts.read(range(place, place + 1))
         yield sample, candidates

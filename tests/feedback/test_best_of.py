@@ -95,7 +95,7 @@ def test_the_answer_is_the_candidate_of_the_highest_reward(moved, prompts):
                 for model in models
             )
             rewards[text] = (ours - theirs).mean().item()
-    assert len(rewards) > 1 and chosen == max(rewards, key=rewards.__getitem__)
+    assert len(rewards) > 1 and chosen.text == max(rewards, key=rewards.__getitem__)
     for one in ranked:
         assert engine.reward(one) == pytest.approx(rewards[one.text], abs=1e-4)
     assert [one.text for one in ranked] == sorted(rewards, key=rewards.__getitem__, reverse=True)

@@ -16,7 +16,7 @@ from rlaifv_pl.data.shards import ShardWriter, load_shards
 from rlaifv_pl.feedback.combine import minus_expected_rejected
 from rlaifv_pl.feedback.conquer import ModelLabeler
 from rlaifv_pl.feedback.divide import Answered, RuleSplitter
-from rlaifv_pl.feedback.engine import Sampling
+from rlaifv_pl.feedback.engine import Completion, Sampling
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
 from rlaifv_pl.feedback.pair import PairRule
 from rlaifv_pl.feedback.settings import Feedback
@@ -186,7 +186,10 @@ class Describer:
     identity = "describer"
 
     def sample(self, samples, seeds, sampling):
-        known = {photo.data: [photo.chosen, photo.rejected] for photo in coco.photos()}
+        known = {
+            photo.data: [Completion(text, True) for text in (photo.chosen, photo.rejected)]
+            for photo in coco.photos()
+        }
         return [known[sample.images[0]] for sample in samples]
 
     def release(self):
