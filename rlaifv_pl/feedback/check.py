@@ -15,6 +15,9 @@ from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.feedback.settings import Feedback, Prompts
 from rlaifv_pl.records import Sample
 
+STAGES = "stages"
+"""Directory of the parts, in that of the shards that are made of them."""
+
 
 def pair_key(key: str, number: int) -> str:
     """Key of a prompt's pair.
@@ -106,7 +109,8 @@ def check_out(out: Path, sources: Collection[Path], mark: str) -> None:
     """
     if out.resolve() in [source.resolve() for source in sources]:
         raise FileExistsError(f"{out} holds what is read, and would be overwritten: give another --out.")
-    is_own = (out / UNFINISHED_NAME).is_file() or ((out / MANIFEST_NAME).is_file() and mark in _recipe(out))
+    begun = (out / UNFINISHED_NAME).is_file() or (out / STAGES).is_dir()
+    is_own = begun or ((out / MANIFEST_NAME).is_file() and mark in _recipe(out))
     if not is_own and any(out.glob("*.tar")):
         raise FileExistsError(
             f"{out} holds shards that something else made: give another --out, or delete them."

@@ -125,13 +125,14 @@ class Parts:
             return
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-        made: dict[int, Row] = {}
-        if self.is_made(number):
-            earlier = zip(self.slices[number], self.read(number), strict=True)
-            made = {record: row for record, row in earlier if not row.get(UNFINISHED)}
-        left = [record for record in self.slices[number] if record not in made]
-        made |= zip(left, rows(left), strict=True)
-        self._write(number, [made[record] for record in self.slices[number]])
+        records = self.slices[number]
+        if not self.is_made(number):
+            self._write(number, rows(records))
+            return
+        earlier = dict(zip(records, self.read(number), strict=True))
+        left = [record for record in records if earlier[record].get(UNFINISHED)]
+        made = dict(zip(left, rows(left), strict=True))
+        self._write(number, [made.get(record, earlier[record]) for record in records])
 
     def read(self, number: int) -> list[dict[str, Any]]:
         """The rows of a part."""

@@ -17,7 +17,7 @@ from rich.progress import track
 
 from rlaifv_pl.data.manifest import Manifest, hash_json, read_manifest
 from rlaifv_pl.data.shards import ShardWriter
-from rlaifv_pl.feedback.check import check_feedback, prompt_fault
+from rlaifv_pl.feedback.check import STAGES, check_feedback, prompt_fault
 from rlaifv_pl.feedback.conquer import LOW_MASS, conquer
 from rlaifv_pl.feedback.engine import Engine, EngineError
 from rlaifv_pl.feedback.finish import Judged, Outcome, find_pairs, is_made, samples, scored
@@ -115,7 +115,7 @@ class FeedbackRun:
         stages: list[tuple[Parts, Stage]] = []
         for name, stage in named.items():
             recipe = {"settings": settings[name], "before": stages[-1][0].hash if stages else None}
-            stages.append((Parts(self.out / "stages", name, recipe, count, size), stage))
+            stages.append((Parts(self.out / STAGES, name, recipe, count, size), stage))
         return stages
 
     @property
@@ -241,7 +241,7 @@ class FeedbackRun:
         if gate is None:
             return
         recipe = gate.recipe() | labeler.recipe(self.policy.identity)
-        asked = Parts(self.out / "stages", "gate", recipe, 1, 1)
+        asked = Parts(self.out / STAGES, "gate", recipe, 1, 1)
         if not asked.is_finished(0):
             before = asked.stamp(0)
             list(self.makers.make(asked, partial(self._grade, gate.known())))

@@ -4,7 +4,6 @@ A round is known by what lies in its directory. Nothing that is there is made ag
 next depends on its checkpoint and on these files alone, so that a killed run goes on where it was.
 """
 
-import random
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from rlaifv_pl.data.attached import datamodule_of
 from rlaifv_pl.data.datamodule import Shards
 from rlaifv_pl.data.manifest import MANIFEST_NAME, Manifest, ManifestError, hash_json, read_manifest
 from rlaifv_pl.data.shards import load_shards
+from rlaifv_pl.feedback.check import check_keys
 from rlaifv_pl.feedback.correct.run import Corrector, correct_shards
 from rlaifv_pl.feedback.engines.live import LiveEngine
 from rlaifv_pl.feedback.parts import Share, wait_for
@@ -32,6 +32,7 @@ from rlaifv_pl.rounds.answers import keep_answers
 from rlaifv_pl.rounds.check import check_rounds
 from rlaifv_pl.rounds.ledger import Ledger
 from rlaifv_pl.rounds.probe import Probe
+from rlaifv_pl.rounds.prompts import next_prompts
 from rlaifv_pl.rounds.reference_file import ReferenceFiles, Refresh
 from rlaifv_pl.rounds.summary import conclude
 from rlaifv_pl.seeds import derive, run_seed
@@ -48,7 +49,9 @@ class Rounds(Checkpoint):
             without it has no rounds.
         feedback: how answers become pairs; needed with `prompts`.
         epochs: of training in a round.
-        prompts_per_round: how many are answered in a round; as many as are there, in equal shares, unless given.
+        prompts_per_round: how many are answered in a round; as many as are there, in equal shares, unless given. No
+            prompt is answered in two rounds, also when a finished run is prolonged.
+        repeat_prompts: answer prompts again once all have been answered.
         refresh: what the policy is compared with in a round: as it was when the round began (`previous`), when the
             run began (`initial`), or a mean of the references so far (`ema`).
         ema_keep: of `ema`, the share of the last round's reference that stays.
@@ -75,6 +78,7 @@ class Rounds(Checkpoint):
         correct: Corrector | None = None,
         probe: Probe | None = None,
         batch_size: int = 64,
+        repeat_prompts: bool = False,
     ) -> None:
         if (prompts is None) != (feedback is None):
             raise ValueError("rounds: prompts and feedback go together; set both, or neither for no rounds")
@@ -87,6 +91,7 @@ class Rounds(Checkpoint):
         self.prompts_per_round, self.refresh, self.ema_keep = prompts_per_round, refresh, ema_keep
         self.restart, self.replay, self.min_pairs = restart, replay, min_pairs
         self.correct, self.probe, self.batch_size = correct, probe, batch_size
+        self.repeat_prompts = repeat_prompts
         self._schedule_start = 0
 
     def setup(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
@@ -169,9 +174,12 @@ class Rounds(Checkpoint):
     def _make(self, number: int) -> tuple[FeedbackRun, Manifest]:
         """A round's shards; processes ask the policy for as much as each has to do."""
         run = self._feedback(number)
-        self.ledger.begin(number, hash_json(run.recipe()))
+        self.ledger.begin(number, hash_json(run.recipe()), run.prompts.keys())
         self._measure(number - 1)
-        manifest = run.make()
+        run.make()
+        # The others may have found shards that the first process was still to make anew.
+        self._trainer.strategy.barrier()
+        manifest = read_manifest(self._pairs(number))
         if self.correct is not None:
             self._make_corrections(number)
         self._note(number, manifest, run)
@@ -218,16 +226,16 @@ class Rounds(Checkpoint):
         return LiveEngine(self._module.policy, chat, self.batch_size, context=context)
 
     def _draw_prompts(self, number: int) -> Prompts:
-        """A slice of one shuffle of all prompts: no prompt is in two rounds."""
-        shards, rounds = load_shards(self._prompts), self._trainer.max_epochs // self.epochs
-        many = self.prompts_per_round or len(shards) // rounds
-        if not 0 < many * rounds <= len(shards):
-            raise RunError(
-                f"{rounds} rounds of {many} prompts need {max(many, 1) * rounds}, but there are {len(shards)} in "
-                f"{', '.join(map(str, self._prompts))}. Bring more prompts, or set fewer rounds or prompts_per_round."
-            )
-        order = random.Random(derive(run_seed(), "prompts")).sample(range(len(shards)), len(shards))
-        return Prompts(shards, order[(number - 1) * many : number * many])
+        shards, entries = load_shards(self._prompts), self.ledger.read()
+        check_keys(Prompts(shards, range(len(shards))), self.feedback.pair.max_pairs)
+        return next_prompts(
+            shards,
+            {key for each in range(1, number) for key in entries.get(each, {}).get("prompts", [])},
+            derive(run_seed(), "prompts"),
+            rounds=self._trainer.max_epochs // self.epochs - number + 1,
+            many=self.prompts_per_round,
+            repeat=self.repeat_prompts,
+        )
 
     def _make_corrections(self, number: int) -> None:
         out = self._shards(number)

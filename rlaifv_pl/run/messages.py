@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 
 from rlaifv_pl.run.elsewhere import ELSEWHERE
+from rlaifv_pl.run.protocols import told_lacking
 
 LONGEST_LINE = 200
 MOST_LINES = 8
@@ -34,6 +35,7 @@ _SECRET = re.compile(
 )
 _UNRECOGNISED = re.compile(r"^unrecognized arguments: (.*)$", re.MULTILINE)
 _GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")
+_PROTOCOL = re.compile(r"Import path ([\w.]+) does not implement protocol (\w+)")
 _MEMBER = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 
 
@@ -60,6 +62,8 @@ def explain(message: str, names: Iterable[str]) -> str:
     text = "\n".join(_clip(line) for line in lines[:MOST_LINES])
     if NO_KEY in text:
         return text
+    if (refused := _PROTOCOL.search(text)) and (lacks := told_lacking(*refused.groups())):
+        return f"{refused[0]}\n  it lacks {'; '.join(lacks)}"
     if _SECRET.search(text):
         return f"{text}\n  {NO_KEY}"
     if "did you mean" in text or " is, here, " in text:

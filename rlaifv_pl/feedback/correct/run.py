@@ -18,7 +18,7 @@ from rich.progress import track
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.manifest import Manifest, read_manifest
 from rlaifv_pl.data.shards import ShardSet, ShardWriter, load_shards
-from rlaifv_pl.feedback.check import check_out, check_samples
+from rlaifv_pl.feedback.check import STAGES, check_out, check_samples
 from rlaifv_pl.feedback.correct.turns import UNANSWERED, UNUSABLE, Corrected, polarity
 from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.feedback.finish import is_made
@@ -86,7 +86,7 @@ def correct_shards(
         return read_manifest(out)
     check_out(out, {Path(shard.path).parent for shard in source.shards}, "correct")
     check_samples(source)
-    parts = Parts(out / "stages", "correct", asked, len(source), SAMPLES_PER_PART)
+    parts = Parts(out / STAGES, "correct", asked, len(source), SAMPLES_PER_PART)
     # What lies there beside parts of this very recipe is an earlier attempt's.
     overwrite = overwrite or parts.directory.is_dir()
     with ShardWriter(

@@ -42,6 +42,9 @@ KEY_PLACE = "a key is read from the environment variable that api_key_env names 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 SECRET = re.compile(r"api[-_]?key|authori[sz]ation|password|secret|headers", re.IGNORECASE)
 """Names of fields that hold what a config must not."""
+OWN = {"model", "messages", "seed", "temperature", "n", "stream", "max_tokens", "max_completion_tokens", "logprobs",
+       "top_logprobs", "response_format"}  # fmt: skip
+"""Fields that each request decides by itself."""
 
 
 @dataclass(kw_only=True)
@@ -71,7 +74,8 @@ class OpenAIEngine:
         fill_temperature: of its first draft; later ones are drawn at 0.7 or more.
         limit_name: what the server calls a limit of tokens.
         extra: fields of every request besides or instead of the engine's own, such as
-            `chat_template_kwargs` or `top_k`; null leaves a field out.
+            `chat_template_kwargs` or `top_k`; null leaves a field out. What each request decides by itself (its
+            messages, seed, temperature, limit of tokens) can be left out, but not replaced.
 
     Raises:
         ValueError: a setting that makes no sense.
@@ -122,6 +126,11 @@ class OpenAIEngine:
             )
         if named := [name for name in _names(self.extra) if SECRET.search(name)]:
             raise ValueError(f"extra has {named[0]}, and no key or password belongs in a config: {KEY_PLACE}")
+        if fixed := sorted(name for name in OWN & self.extra.keys() if self.extra[name] is not None):
+            raise ValueError(
+                f"extra has {fixed[0]}, which each request decides by itself: set feedback.generate or the engine's "
+                "own options, or null to leave it out"
+            )
 
     @property
     def identity(self) -> str:
