@@ -49,9 +49,8 @@ class Rounds(Checkpoint):
             without it has no rounds.
         feedback: how answers become pairs; needed with `prompts`.
         epochs: of training in a round.
-        prompts_per_round: how many are answered in a round; as many as are there, in equal shares, unless given. No
-            prompt is answered in two rounds, also when a finished run is prolonged.
-        repeat_prompts: answer prompts again once all have been answered.
+        prompts_per_round: how many are answered in a round; all of them, in equal shares, unless given.
+        repeat_prompts: answer prompts of earlier rounds again when there are no others, as of a run that is prolonged.
         refresh: what the policy is compared with in a round: as it was when the round began (`previous`), when the
             run began (`initial`), or a mean of the references so far (`ema`).
         ema_keep: of `ema`, the share of the last round's reference that stays.
@@ -91,8 +90,7 @@ class Rounds(Checkpoint):
         self.prompts_per_round, self.refresh, self.ema_keep = prompts_per_round, refresh, ema_keep
         self.restart, self.replay, self.min_pairs = restart, replay, min_pairs
         self.correct, self.probe, self.batch_size = correct, probe, batch_size
-        self.repeat_prompts = repeat_prompts
-        self._schedule_start = 0
+        self.repeat_prompts, self._schedule_start = repeat_prompts, 0
 
     def setup(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
         """Take the place of `data.train`: from here on, the DataModule asks for the shards of an epoch.
@@ -177,8 +175,7 @@ class Rounds(Checkpoint):
         self.ledger.begin(number, hash_json(run.recipe()), run.prompts.keys())
         self._measure(number - 1)
         run.make()
-        # The others may have found shards that the first process was still to make anew.
-        self._trainer.strategy.barrier()
+        self._trainer.strategy.barrier()  # Others may have found shards that the first process makes anew.
         manifest = read_manifest(self._pairs(number))
         if self.correct is not None:
             self._make_corrections(number)
@@ -226,11 +223,11 @@ class Rounds(Checkpoint):
         return LiveEngine(self._module.policy, chat, self.batch_size, context=context)
 
     def _draw_prompts(self, number: int) -> Prompts:
-        shards, entries = load_shards(self._prompts), self.ledger.read()
+        shards = load_shards(self._prompts)
         check_keys(Prompts(shards, range(len(shards))), self.feedback.pair.max_pairs)
         return next_prompts(
             shards,
-            {key for each in range(1, number) for key in entries.get(each, {}).get("prompts", [])},
+            self.ledger.prompts_before(number),
             derive(run_seed(), "prompts"),
             rounds=self._trainer.max_epochs // self.epochs - number + 1,
             many=self.prompts_per_round,

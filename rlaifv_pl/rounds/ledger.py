@@ -32,6 +32,11 @@ class Ledger:
         entries = json.loads(self.path.read_bytes())
         return {int(number): entries[number] for number in sorted(entries, key=int)}
 
+    def prompts_before(self, number: int) -> set[str]:
+        """Keys of the prompts that the rounds before one have taken."""
+        earlier = (entry for each, entry in self.read().items() if each < number)
+        return {key for entry in earlier for key in entry.get("prompts", [])}
+
     def begin(self, number: int, recipe: str, prompts: Sequence[str]) -> None:
         """Note that a round begins, and which prompts it takes.
 
