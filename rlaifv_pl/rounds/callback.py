@@ -5,7 +5,6 @@ next depends on its checkpoint and on these files alone, so that a killed run go
 """
 
 import time
-from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,11 @@ from rlaifv_pl.feedback.settings import Feedback, Prompts
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.fsdp import gathered
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
-from rlaifv_pl.records import Candidate, Sample
 from rlaifv_pl.rounds.answers import keep_answers
 from rlaifv_pl.rounds.check import check_rounds
 from rlaifv_pl.rounds.ledger import Ledger
-from rlaifv_pl.rounds.probe import Probe
-from rlaifv_pl.rounds.prompts import next_prompts
+from rlaifv_pl.rounds.probe import Probe, with_samples
+from rlaifv_pl.rounds.prompts import next_prompts, noted_prompts
 from rlaifv_pl.rounds.reference_file import ReferenceFiles, Refresh
 from rlaifv_pl.rounds.summary import conclude
 from rlaifv_pl.seeds import derive, run_seed
@@ -195,7 +193,7 @@ class Rounds(Checkpoint):
             self._references.resume(number, self._module.reference)
 
     def _is_as_configured(self, number: int) -> bool:
-        wanted = {self._pairs(number): ("settings", self._feedback(number).settings())}
+        wanted = {self._pairs(number): ("settings", self._feedback(number, begun=True).settings())}
         if self.correct is not None:
             wanted[self._shards(number)] = ("correct", self.correct.recipe())
         return all(
@@ -204,12 +202,12 @@ class Rounds(Checkpoint):
             for out, (name, value) in wanted.items()
         )
 
-    def _feedback(self, number: int) -> FeedbackRun:
+    def _feedback(self, number: int, *, begun: bool = False) -> FeedbackRun:
         trainer = self._trainer
         return FeedbackRun(
             feedback=self.feedback,
             policy=self._engine(),
-            prompts=self._draw_prompts(number),
+            prompts=self._draw_prompts(number, begun=begun),
             out=self._pairs(number),
             seed=derive(run_seed(), "round", number),
             round=number,
@@ -222,10 +220,11 @@ class Rounds(Checkpoint):
         chat = Chat(self._module.processor)
         return LiveEngine(self._module.policy, chat, self.batch_size, context=context)
 
-    def _draw_prompts(self, number: int) -> Prompts:
+    def _draw_prompts(self, number: int, *, begun: bool) -> Prompts:
         shards = load_shards(self._prompts)
         check_keys(Prompts(shards, range(len(shards))), self.feedback.pair.max_pairs)
-        return next_prompts(
+        noted = noted_prompts(shards, self.ledger.prompts(number)) if begun else None
+        return noted or next_prompts(
             shards,
             self.ledger.prompts_before(number),
             derive(run_seed(), "prompts"),
@@ -257,7 +256,7 @@ class Rounds(Checkpoint):
         entry = {"pairs": manifest.samples, "manifest": manifest.hash, "drops": manifest.drops}
         entry["notes"] = manifest.notes
         if self.probe and self.ledger.writes:
-            entry["agreement"] = self.probe.agreement(_with_samples(run))
+            entry["agreement"] = self.probe.agreement(with_samples(run))
         self.ledger.note(number, **entry)
 
     def _stop_without_pairs(self, trainer: Trainer, epoch: int) -> None:
@@ -292,9 +291,3 @@ def _parents(shards: Path) -> tuple[str, ...]:
         return read_manifest(shards).parents
     except ManifestError:
         return ()
-
-
-def _with_samples(run: FeedbackRun) -> Iterable[tuple[Sample, Sequence[Candidate]]]:
-    for place, (_, candidates, _) in enumerate(run.candidates()):
-        (sample,) = run.prompts.read(range(place, place + 1))
-        yield sample, candidates

@@ -32,6 +32,10 @@ class Ledger:
         entries = json.loads(self.path.read_bytes())
         return {int(number): entries[number] for number in sorted(entries, key=int)}
 
+    def prompts(self, number: int) -> list[str]:
+        """Keys of the prompts that a round has taken, in its order; none where it has not begun."""
+        return self.read().get(number, {}).get("prompts", [])
+
     def prompts_before(self, number: int) -> set[str]:
         """Keys of the prompts that the rounds before one have taken."""
         earlier = (entry for each, entry in self.read().items() if each < number)

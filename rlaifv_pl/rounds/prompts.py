@@ -1,11 +1,23 @@
 """Which prompts a round answers."""
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.feedback.settings import Prompts
 from rlaifv_pl.objectives.base import RunError
+
+
+def noted_prompts(shards: ShardSet, noted: Sequence[str]) -> Prompts | None:
+    """The prompts that a round has taken, in its order; None where none are noted, or they are no longer there.
+
+    Args:
+        shards: of all prompts.
+        noted: keys.
+    """
+    numbers = {key: number for number, key in enumerate(shards.keys())}
+    is_whole = noted and all(key in numbers for key in noted)
+    return Prompts(shards, [numbers[key] for key in noted]) if is_whole else None
 
 
 def next_prompts(

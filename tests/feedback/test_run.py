@@ -401,7 +401,7 @@ def test_models_answer_prompts_of_several_turns_and_without_an_image(prompts, tm
         writer.write(Sample(key="talk", prompt=talk, images=(picture,)))
         writer.write(Sample(key="blind", prompt=stored(prompts)[0].prompt))
     feedback = world_feedback(known)
-    feedback.gate, feedback.generate = None, Sampling(n=3, temperature=1.0, max_new_tokens=30)
+    feedback.gate, feedback.generate = None, Sampling(n=3, temperature=1.0, max_new_tokens=60)
     manifest = real_run(tmp_path / "out", tmp_path / "prompts", world_policy(), feedback).make()
     assert manifest.notes["candidates"] == 6 and manifest.notes["claims"] > 0
 
