@@ -51,6 +51,15 @@ def test_a_model_in_memory_knows_what_it_did_not_end(scene):
     assert [one.ended for one in drawn[0]] == [False] * 3
 
 
+def test_what_a_checkpoint_likes_to_generate_with_changes_no_answer(scene):
+    policy, drawing = world_policy(), Sampling(n=3, temperature=1.0, max_new_tokens=20)
+    plain = [policy.sample([scene], [[1, 2, 3][: how.n]], how) for how in (LONG, drawing)]
+    settings = policy.live.model.model.generation_config
+    settings.repetition_penalty, settings.no_repeat_ngram_size, settings.min_new_tokens = 3.0, 2, 40
+    settings.min_p, settings.num_beams = 0.9, 2
+    assert [policy.sample([scene], [[1, 2, 3][: how.n]], how) for how in (LONG, drawing)] == plain
+
+
 def test_the_best_of_cut_answers_is_cut_and_rated_without_an_end(scene):
     base = str(shipped("base"))
     ranked = BestOfN(aligned=base, reference=base, n=3).rank([scene], 4)[0]

@@ -20,7 +20,7 @@ from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.feedback.engine import Completion, Form, Request, Sampling
 from rlaifv_pl.feedback.engines.draw import SeededDraw
-from rlaifv_pl.feedback.engines.prefix import hand_on, hand_on_error
+from rlaifv_pl.feedback.engines.prefix import PLAIN, hand_on, hand_on_error
 from rlaifv_pl.feedback.engines.questions import Asked, fork, tree
 from rlaifv_pl.feedback.engines.words import word_tokens
 from rlaifv_pl.feedback.prompts import FILL
@@ -36,6 +36,8 @@ from rlaifv_pl.seeds import derive
 @dataclass(eq=False)
 class LiveEngine:
     """A model that is in memory already, such as the policy in training.
+
+    Of its `generation_config` only the tokens that end an answer, or must not be drawn, count.
 
     Args:
         model: to ask; its mode and its weights are left as they are.
@@ -233,7 +235,7 @@ def ends_with(answers: Tensor, ends: int | list[int] | None) -> list[bool]:
 
 def _how(sampling: Sampling, seeds: Sequence[int]) -> dict[str, Any]:
     # Processes ask for as many texts as each likes: none waits for another's.
-    limit = {"max_new_tokens": sampling.max_new_tokens, "synced_gpus": False}
+    limit = {"max_new_tokens": sampling.max_new_tokens, "synced_gpus": False, **PLAIN}
     if sampling.temperature == 0:
         return {**limit, "do_sample": False}
     draw = SeededDraw(seeds, sampling.temperature)
