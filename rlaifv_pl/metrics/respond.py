@@ -136,7 +136,7 @@ def respond_to(benchmark: Benchmark, responder: Responder, out: Path, share: Sha
     if share.leads:
         parts.wait(PATIENCE_SECONDS)
         rows = list(parts.rows())
-        if all(row.get(UNFINISHED) for row in rows):
+        if rows and all(row.get(UNFINISHED) for row in rows):
             raise EngineError(
                 f"{responder.name} gave an empty answer to each of {len(rows)} items. Look at the server's log, allow "
                 "a model that thinks first more tokens (model.max_new_tokens), or turn thinking off; the same command "
