@@ -21,10 +21,8 @@ class Claim:
     """The claim in words."""
     question: str
     """The claim put so that yes confirms it."""
-    start: int
-    """First character of the claim's source in the candidate."""
-    end: int
-    """One past the last character of the source."""
+    spans: tuple[tuple[int, int], ...]
+    """Stretches of the candidate that make this claim and no other: first character and one past the last, in order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +100,7 @@ class Sample:
     rejected_images: tuple[bytes, ...] = ()
     """Images of the rejected side where they differ from `images`; as many."""
     evidence: Mapping[str, Any] = field(default_factory=dict)
-    """`{chosen|rejected: {score, seed, claims: [{text, question, start, end, yes, no}]}}`."""
+    """`{chosen|rejected: {score, seed, claims: [{text, question, spans, yes, no}]}}`."""
     spans: tuple[Mapping[str, Any], ...] = ()
     """`{side, start, end, weight}`: weights of character ranges of a completion."""
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -8,12 +8,11 @@ from rlaifv_pl.data.atomic import writing
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.manifest import MANIFEST_NAME, ManifestError, read_manifest
-from rlaifv_pl.data.schema import MAX_KEY_LENGTH, check_sample
+from rlaifv_pl.data.schema import MAX_KEY_LENGTH
 from rlaifv_pl.data.shard_writer import UNFINISHED_NAME
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.feedback.settings import Feedback, Prompts
-from rlaifv_pl.records import Sample
 
 STAGES = "stages"
 """Directory of the parts, in that of the shards that are made of them."""
@@ -123,15 +122,13 @@ def check_out(out: Path, sources: Collection[Path], mark: str) -> None:
 
 
 def prompt_fault(prompts: Prompts, place: int) -> BadSample | None:
-    """What is wrong with a prompt, whoever answers it; its answers, if it has any, do not count.
+    """What is wrong with the files of a prompt, whoever answers it.
 
     Args:
         place: in `prompts.numbers`.
     """
     try:
         (sample,) = prompts.read(range(place, place + 1))
-        asked = Sample(key=sample.key, prompt=sample.prompt, images=sample.images)
-        check_sample(asked, f"sample {sample.key}")
         open_images(sample.images, sample.key)
     except BadSample as fault:
         return fault

@@ -76,7 +76,11 @@ class Engine(Protocol):
     def sample(
         self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
     ) -> list[list[Completion]]:
-        """A completion of each sample's prompt for each of its seeds."""
+        """A completion of each sample's prompt for each of its seeds.
+
+        Raises:
+            BadSample: the model cannot be asked the prompt of `sample <key>`; nothing has been sampled.
+        """
 
     def choose(self, requests: Sequence[Request], words: Sequence[str]) -> list[list[float]]:
         """For each request, the probability that the answer begins with each word, however it is written

@@ -54,6 +54,7 @@ def find_pairs(judged: Iterable[Judged], feedback: Feedback, seed: int) -> Outco
     for place, (key, candidates, fault) in enumerate(judged):
         if fault is not None:
             outcome.drops[f"prompt/{fault}"] += 1
+            outcome.examples.add(place, LeftOut(f"prompt/{fault}", ()))
             counts.update(prompts=1)
             continue
         found = pair(candidates, feedback.pair, derive(seed, "pair", key))
@@ -62,8 +63,9 @@ def find_pairs(judged: Iterable[Judged], feedback: Feedback, seed: int) -> Outco
         for one in found.left_out:
             outcome.examples.add(place, one)
         if not found.pairs:
-            outcome.drops["prompt/no_pair"] += 1
-            outcome.examples.add(place, LeftOut("prompt/no_pair", _furthest(candidates)))
+            reason = "prompt/no_pair"
+            outcome.drops[reason] += 1
+            outcome.examples.add(place, LeftOut(reason, _furthest(candidates)))
         low, verdicts = low_mass(candidates)
         masses.update(low=low, all=verdicts)
         counts.update(prompts=1, candidates=len(candidates), claims=verdicts)

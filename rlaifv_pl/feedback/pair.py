@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rlaifv_pl.feedback.combine import minus_expected_rejected
+from rlaifv_pl.models.markup import markup_in
 from rlaifv_pl.records import Candidate, Pair
 
 
@@ -102,6 +103,8 @@ def _fault(candidate: Candidate) -> Iterator[str]:
 
 
 def _unusable(candidate: Candidate, rule: PairRule) -> Iterator[str]:
+    if markup_in(candidate.text):
+        yield "special_token"
     if candidate.score is None:
         yield "no_claims"
     if rule.distinct_claims and len({claim.question for claim in candidate.claims}) < len(candidate.claims):

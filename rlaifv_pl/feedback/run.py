@@ -12,9 +12,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
+from rlaifv_pl.console import stderr, track
+from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import Manifest, hash_json, read_manifest
 from rlaifv_pl.data.shards import ShardWriter
 from rlaifv_pl.feedback.check import STAGES, check_feedback, prompt_fault
@@ -22,7 +21,7 @@ from rlaifv_pl.feedback.conquer import LOW_MASS, conquer
 from rlaifv_pl.feedback.engine import Engine, EngineError
 from rlaifv_pl.feedback.finish import Judged, Outcome, find_pairs, is_made, samples, scored
 from rlaifv_pl.feedback.gate import Grade, Known
-from rlaifv_pl.feedback.generate import VERSION, generate
+from rlaifv_pl.feedback.generate import VERSION, generate, of_each
 from rlaifv_pl.feedback.left_out import left_out_rows, write_left_out
 from rlaifv_pl.feedback.parts import PATIENCE_SECONDS, UNFINISHED, Makers, Parts, Share, wait_for
 from rlaifv_pl.feedback.reasons import is_unfinished, remedies
@@ -35,12 +34,14 @@ from rlaifv_pl.records import Candidate, Sample
 MANY_LOW = 0.1
 """Share of verdicts with low mass that is worth a warning."""
 
-FAULT = "fault"
-"""Key of the row of a prompt that cannot be answered: why."""
+REFUSED = "refused"
+"""Key of the row of a prompt that cannot be asked: why."""
+SHOWN_FAULTS = 3
+"""Prompts of a part that are named as they are left out; examples are beside the shards."""
 
 Drawn = list[list[Candidate]]
 """Candidates of each of some prompts."""
-Stage = Callable[[Sequence[Sample], Drawn], Drawn]
+Stage = Callable[[Sequence[Sample], Drawn], Sequence[list[Candidate] | BadSample]]
 
 
 @dataclass(kw_only=True)
@@ -99,7 +100,7 @@ class FeedbackRun:
         for row in self._judged.rows():
             candidates = decode_candidates(row["candidates"])
             scores = [scored(candidate, self.feedback.combine) for candidate in candidates]
-            yield Judged(row["key"], scores, row.get(FAULT))
+            yield Judged(row["key"], scores, row.get(REFUSED))
 
     def _has_changed(self) -> bool:
         """Whether what could not be used when the shards were written has been answered since."""
@@ -142,23 +143,18 @@ class FeedbackRun:
         is_shown = self.makers.leads and not all(map(parts.is_finished, numbers))
         title = parts.stage if self.round is None else f"round {self.round}: {parts.stage}"
         steps = self.makers.make(parts, partial(self._rows, before, stage))
-        for _ in track(steps, title, len(numbers), console=Console(stderr=True), disable=not is_shown):
+        for _ in track(steps, title, len(numbers), is_shown=is_shown):
             pass
 
     def _rows(self, before: Parts | None, stage: Stage, some: Sequence[int]) -> Iterator[dict[str, Any]]:
         """What a stage makes of some prompts of one part."""
         found = self._found(before, some)
-        usable = [place for place in some if FAULT not in found[place]]
+        usable = [place for place in some if REFUSED not in found[place]]
         read = [decode_candidates(found[place]["candidates"]) for place in usable]
         samples = [self._prompt(place) for place in usable]
         made = dict(zip(usable, stage(samples, read), strict=True)) if usable else {}
         for place in some:
-            row = found[place]
-            if place in made:
-                row = {"key": row["key"], "candidates": encode_candidates(made[place])}
-                if found[place].get(UNFINISHED) or is_unfinished(made[place]):
-                    row[UNFINISHED] = True
-            yield row
+            yield found[place] | (_row(made[place], found[place]) if place in made else {})
 
     def _found(self, before: Parts | None, some: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Rows of the stage before; of the first stage, of prompts without candidates."""
@@ -170,14 +166,17 @@ class FeedbackRun:
         for place in some:
             rows[place] = {"key": self._keys[place], "candidates": []}
             if (fault := prompt_fault(self.prompts, place)) is not None:
-                Console(stderr=True).print(
-                    f"warning: a prompt is left out: {fault}", soft_wrap=True, markup=False
-                )
-                rows[place][FAULT] = str(fault.reason)
+                stderr.print(f"left out: {fault}", markup=False, highlight=False)
+                rows[place][REFUSED] = str(fault.reason)
         return rows
 
-    def _generate(self, samples: Sequence[Sample], _: Drawn) -> Drawn:
-        return generate(self.policy, samples, self.feedback.generate, self.seed)
+    def _generate(self, samples: Sequence[Sample], _: Drawn) -> list[list[Candidate] | BadSample]:
+        drawn = of_each(samples, lambda good: generate(self.policy, good, self.feedback.generate, self.seed))
+        faults = [one for one in drawn if isinstance(one, BadSample)]
+        for fault in faults[:SHOWN_FAULTS]:
+            more = f" ({len(faults)} such prompts among {len(samples)})" if len(faults) > SHOWN_FAULTS else ""
+            stderr.print(f"left out: {fault}{more}", markup=False, highlight=False)
+        return drawn
 
     def _divide(self, samples: Sequence[Sample], candidates: Drawn) -> Drawn:
         keep = self.feedback.truncated == "keep"
@@ -189,9 +188,10 @@ class FeedbackRun:
 
     def _write(self, recipe: Mapping[str, Any]) -> None:
         outcome = find_pairs(self.candidates(), self.feedback, self.seed)
+        self._check_refused(outcome)
         self._check_unfinished(outcome)
         if outcome.notes["low_mass"] > MANY_LOW:
-            Console(stderr=True).print(
+            stderr.print(
                 f"warning: {outcome.notes['low_mass']:.0%} of the verdicts have P(yes) + P(no) below {LOW_MASS}: the "
                 "labeler wanted to say something else. Check the wording of its question."
             )
@@ -207,13 +207,23 @@ class FeedbackRun:
                 writer.note(name, value)
             write_left_out(self.out, left_out_rows(outcome.examples, self.prompts))
 
+    def _check_refused(self, outcome: Outcome) -> None:
+        refused = {
+            name.partition("/")[2]: count
+            for name, count in outcome.drops.items()
+            if name.startswith("prompt/") and name != "prompt/no_pair"
+        }
+        if refused and sum(refused.values()) == len(self.prompts.numbers):
+            counts = ", ".join(f"{reason} {count}" for reason, count in refused.items())
+            raise EngineError(f"none of the {len(self.prompts.numbers)} prompts can be asked: {counts}")
+
     def _check_unfinished(self, outcome: Outcome) -> None:
         """Tell what a model's answers were no good for; where nothing else is there, have all of it asked again."""
         if not (unfinished := outcome.notes.get("unfinished")):
             return
         told = f"{unfinished} of {outcome.notes['prompts']} prompts ({_counts(outcome.drops)})"
         if outcome.pairs:
-            Console(stderr=True).print(
+            stderr.print(
                 f"warning: models' answers could not be used about {told}. The same command asks about them again. "
                 f"{remedies(outcome.drops)}",
                 soft_wrap=True,
@@ -263,6 +273,14 @@ class FeedbackRun:
         started = time.monotonic()
         work()
         self.clock(stage, time.monotonic() - started)
+
+
+def _row(made: list[Candidate] | BadSample, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage adds to a prompt's row of the stage before."""
+    if isinstance(made, BadSample):
+        return {"candidates": [], REFUSED: str(made.reason)}
+    unfinished = before.get(UNFINISHED) or is_unfinished(made)
+    return {"candidates": encode_candidates(made)} | ({UNFINISHED: True} if unfinished else {})
 
 
 def _counts(drops: Mapping[str, int]) -> str:

@@ -41,7 +41,7 @@ class WholeAnswer:
     def _claim(self, prompt: str, text: str) -> list[Claim]:
         statement = text.strip().removesuffix(".")
         question = self.question.format(prompt=prompt, answer=text, statement=statement)
-        return [Claim(text=text, question=question, start=0, end=len(text))]
+        return [Claim(text=text, question=question, spans=((0, len(text)),))]
 
 
 @dataclass(kw_only=True)

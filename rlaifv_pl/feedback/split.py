@@ -7,6 +7,7 @@ from dataclasses import replace
 from rlaifv_pl.feedback.divide import Answered, Splitter, Undivided
 from rlaifv_pl.feedback.english.sentences import sentences
 from rlaifv_pl.feedback.reasons import TRUNCATED, UNDIVIDED
+from rlaifv_pl.models.markup import markup_in
 from rlaifv_pl.records import Candidate, Claim
 
 _FINISHED = re.compile(r"[.!?][\"')\]*_\u201d\u2019]*$")
@@ -29,11 +30,14 @@ def split_candidates(
         Answered(question, candidate.text)
         for question, drawn in zip(questions, candidates, strict=True)
         for candidate in drawn
-        if candidate.fault is None
+        if candidate.fault is None and not markup_in(candidate.text)
     ]
     divided = iter(splitter.split(answered) if answered else [])
     return [
-        [one if one.fault is not None else _with_claims(one, next(divided)) for one in drawn]
+        [
+            one if one.fault is not None or markup_in(one.text) else _with_claims(one, next(divided))
+            for one in drawn
+        ]
         for drawn in candidates
     ]
 

@@ -117,7 +117,7 @@ class LLMSplitter:
         span = locate(text, written.quote, self.threshold)
         if span is None:
             return "quote not found", None
-        return "", Claim(text=claim, question=question, start=span[0], end=span[1])
+        return "", Claim(text=claim, question=question, spans=(span,))
 
 
 def locate(text: str, quote: str, threshold: float) -> tuple[int, int] | None:

@@ -1,8 +1,6 @@
 """Work on a benchmark in parts, with a bar: what models are asked is kept batch by batch, and shared by processes."""
 
-from rich.console import Console
-from rich.progress import track
-
+from rlaifv_pl.console import track
 from rlaifv_pl.feedback.parts import Parts, Rows, Share
 
 PARTS_SUFFIX = ".parts"
@@ -19,5 +17,5 @@ def make_share(parts: Parts, make: Rows, title: str, share: Share) -> None:
     mine = share.numbers(parts)
     is_shown = share.leads and not all(map(parts.is_made, mine))
     steps = parts.make(make, share)
-    for _ in track(steps, title, len(mine), console=Console(stderr=True), disable=not is_shown):
+    for _ in track(steps, title, len(mine), is_shown=is_shown):
         pass

@@ -23,11 +23,12 @@ from rlaifv_pl.models.loading import load_policy
 from rlaifv_pl.models.policy import PolicySpec, load_processor
 from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
+from rlaifv_pl.objectives import checks
 from rlaifv_pl.objectives.cached import CachedReference
-from rlaifv_pl.objectives.checks import RunError, check_gradients, check_resumed, check_tree, slicing_of
+from rlaifv_pl.objectives.checks import RunError, check_gradients, check_tree, slicing_of
 from rlaifv_pl.objectives.in_step import STAND_IN, InStep
 from rlaifv_pl.objectives.means import RunningMeans, Step
-from rlaifv_pl.objectives.schedule import Schedule, rate, steps_of
+from rlaifv_pl.objectives.schedule import Schedule, follow_schedule, rate, steps_of
 from rlaifv_pl.objectives.scored import Scored
 from rlaifv_pl.objectives.tally import Tally
 from rlaifv_pl.objectives.tower import CachedTower
@@ -231,6 +232,7 @@ class AlignmentModule(L.LightningModule):
         return optimizer
 
     def on_train_start(self) -> None:
+        follow_schedule(self.trainer)
         # A checkpoint brings the optimiser's settings of its time along; those of the config hold.
         for group, settings in zip(self._param_groups, self._settings, strict=True):
             group.update(settings, initial_lr=settings["lr"])
@@ -270,7 +272,7 @@ class AlignmentModule(L.LightningModule):
         # A process that leaves writing to the first one has nothing.
         state, trained = checkpoint["state_dict"], self._trained_names()
         checkpoint["state_dict"] = {name: state[name] for name in trained if name in state}
-        checkpoint["base"] = {"path": self.policy_spec.path, "weights": self.base_weights}
+        checkpoint["base"] = checks.origin_of(self)
         checkpoint["tally"] = self.tallies["train"].state_dict()
         if self.cached:
             checkpoint["reference"] = self.cached.state_dict()
@@ -281,7 +283,7 @@ class AlignmentModule(L.LightningModule):
         Raises:
             RunError: as `check_resumed`.
         """
-        check_resumed(checkpoint, self._trained_names(), self.policy_spec.path, self.base_weights)
+        checks.check_resumed(checkpoint, self._trained_names(), checks.origin_of(self))
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
         self.tallies["train"] = Tally(checkpoint.get("tally") if self.global_rank == 0 else None)
         if self.cached:

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
-from rich.console import Console
-from rich.progress import track
 
+from rlaifv_pl.console import track
 from rlaifv_pl.data.known import UNKNOWN, Known, take_apart
 from rlaifv_pl.data.loader import BatchLoader
 from rlaifv_pl.data.order import deal_all
@@ -84,8 +83,7 @@ class CachedReference:
         in_step = InStep(lambda: how["collate"]([STAND_IN]))
         loader = BatchLoader(samples, [part.numbers for part in work], **how)
         shown = track(
-            zip(work, loader, strict=True), "reference log-ps", len(work), console=Console(stderr=True),
-            disable=not trainer.is_global_zero,
+            zip(work, loader, strict=True), "reference log-ps", len(work), is_shown=trainer.is_global_zero
         )  # fmt: skip
         found: dict[int, Known] = {}
         for part, batch in shown:

@@ -11,8 +11,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from rich.console import Console
 
+from rlaifv_pl.console import stderr
 from rlaifv_pl.data.attached import datamodule_of
 from rlaifv_pl.data.datamodule import Shards
 from rlaifv_pl.data.manifest import MANIFEST_NAME, Manifest, ManifestError, hash_json, read_manifest
@@ -89,6 +89,8 @@ class Rounds(Checkpoint):
         self.restart, self.replay, self.min_pairs = restart, replay, min_pairs
         self.correct, self.probe, self.batch_size = correct, probe, batch_size
         self.repeat_prompts, self._schedule_start = repeat_prompts, 0
+        self._is_cut = False
+        """Whether the run ended within an epoch."""
 
     def setup(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
         """Take the place of `data.train`: from here on, the DataModule asks for the shards of an epoch.
@@ -134,11 +136,14 @@ class Rounds(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         number = trainer.current_epoch // self.epochs + 1
         self.ledger.spend(number, "train", time.monotonic() - self._epoch_started)
+        self._is_cut = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         self._stop_without_pairs(trainer, trainer.current_epoch + 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
-        with gathered(pl_module.policy):
-            self._measure(trainer.current_epoch // self.epochs)
+        # Within a round that is to go on, it would be taken for the round's own.
+        if not self._is_cut:
+            with gathered(pl_module.policy):
+                self._measure(trainer.current_epoch // self.epochs)
         if trainer.is_global_zero:
             conclude(
                 Path(trainer.default_root_dir), self.ledger, run_seed(), time.monotonic() - self._started
@@ -261,14 +266,14 @@ class Rounds(Checkpoint):
 
     def _stop_without_pairs(self, trainer: Trainer, epoch: int) -> None:
         is_over = epoch >= trainer.max_epochs or 0 <= trainer.max_steps <= trainer.global_step
-        if is_over or epoch % self.epochs:
+        if is_over or trainer.should_stop or epoch % self.epochs:
             return
         self.shards_of_epoch(epoch)
         number = epoch // self.epochs + 1
         if number > 1 and (made := read_manifest(self._shards(number)).samples) < self.min_pairs:
             trainer.should_stop = True
             if trainer.is_global_zero:
-                Console(stderr=True).print(
+                stderr.print(
                     f"Round {number} made {made} {self._kind}, fewer than min_pairs ({self.min_pairs}): "
                     "the run ends here."
                 )

@@ -11,6 +11,14 @@ OPTION = "--trust-config"
 NAMED = ("rlaifv_pl", "lightning", "torch.optim", "torch.nn", "torch.distributed", "torchmetrics")
 """What configs may name classes and functions of, and of what lies under it."""
 
+TRUSTED: list[str] = []
+"""Packages that this command line lets in."""
+
+
+def is_trusted(name: str) -> bool:
+    """Whether a dotted name is of a package that the command line lets in."""
+    return any(name.startswith(f"{package}.") for package in TRUSTED)
+
 
 def trust(arguments: Sequence[str]) -> list[str]:
     """Let configs and options name nothing else than `NAMED` and what `--trust-config` adds.
@@ -25,5 +33,6 @@ def trust(arguments: Sequence[str]) -> list[str]:
     parser.add_argument(OPTION, action="append", default=[], metavar="PACKAGE")
     known, others = parser.parse_known_args(list(arguments))
     accept_duck_types()
+    TRUSTED[:] = known.trust_config
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*NAMED, *known.trust_config])
     return others

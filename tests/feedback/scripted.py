@@ -86,7 +86,7 @@ class Mentions:
     def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
         return [
             [
-                Claim(text=found[0], question=f"is there {found[0]}?", start=found.start(), end=found.end())
+                Claim(text=found[0], question=f"is there {found[0]}?", spans=(found.span(),))
                 for found in re.finditer("|".join(THINGS), text)
             ]
             for _, text in answered

@@ -163,7 +163,7 @@ def judged(text: str, photo: coco.Photo) -> dict:
     made = []
     for claim in claims:
         wrong = float(photo.absent in claim.text)
-        told = {"text": claim.text, "question": claim.question, "start": claim.start, "end": claim.end}
+        told = {"text": claim.text, "question": claim.question, "spans": [list(span) for span in claim.spans]}
         made.append({**told, "yes": 1 - wrong, "no": wrong})
     return {"score": -sum(claim["no"] for claim in made), "claims": made}
 

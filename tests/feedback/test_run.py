@@ -90,7 +90,7 @@ def test_pairs_carry_the_evidence_that_explains_their_scores(by_models, prompts)
             scores[side] = -sum(claim["no"] >= claim["yes"] for claim in told["claims"])
             assert told["score"] == scores[side]
             assert [claim["question"] for claim in told["claims"]] == [one.question for one in divide(text)]
-            assert all(text[claim["start"] : claim["end"]] == claim["text"] for claim in told["claims"])
+            assert all(text[slice(*claim["spans"][0])] == claim["text"] for claim in told["claims"])
         assert scores["chosen"] - scores["rejected"] >= 1
 
 
@@ -424,7 +424,7 @@ def test_self_reward_rates_whole_answers(prompts, tmp_path):
         assert sample.evidence["chosen"]["score"] - sample.evidence["rejected"]["score"] >= 0.1
         for side in ("chosen", "rejected"):
             text, (claim,) = getattr(sample, side), sample.evidence[side]["claims"]
-            assert (claim["start"], claim["end"], claim["text"]) == (0, len(text), text)
+            assert (claim["spans"], claim["text"]) == ([[0, len(text)]], text)
             digits = shares[claim["question"], sample.images]
             expected = sum(digit * share for digit, share in enumerate(digits, start=1)) / sum(digits)
             assert sample.evidence[side]["score"] == pytest.approx((expected - 5) / 4)

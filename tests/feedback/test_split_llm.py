@@ -44,7 +44,7 @@ def test_claims_are_tied_to_what_they_quote():
             ("There isno cat", "There is no cat.", "Is it true that there is no cat?"),
         )
     )
-    assert [TEXT[claim.start : claim.end] for claim in claims] == [
+    assert [TEXT[start:end] for claim in claims for start, end in claim.spans] == [
         "A brown dog runs", "over the  grass", "There is no cat",
     ]  # fmt: skip
     assert [claim.question for claim in claims][2] == "Is it true that there is no cat?"

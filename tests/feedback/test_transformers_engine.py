@@ -130,7 +130,7 @@ class Counting:
 def test_equal_questions_are_asked_once_and_what_is_remembered_never_again(labeler, prompts, tmp_path):
     engine = Counting(labeler)
     judge = ModelLabeler(engine=engine, question="{question}", memory=str(tmp_path / "verdicts.sqlite"))
-    claim = Claim(text="a red cup", question="is there a red cup?", start=0, end=9)
+    claim = Claim(text="a red cup", question="is there a red cup?", spans=((0, 9),))
     twice = [Candidate(text="a red cup", seed=n, claims=(claim, claim)) for n in range(3)]
     judged = conquer([prompts[0], prompts[1]], [twice, twice[:1]], judge, labeler)
     assert len(engine.asked) == 2
@@ -216,7 +216,7 @@ def test_a_form_that_is_drawn_again_is_drawn_by_its_requests_seed(base, monkeypa
 
 
 def test_low_mass_is_counted(base, prompts):
-    claim = Claim(text="", question="", start=0, end=0)
+    claim = Claim(text="", question="", spans=())
     from rlaifv_pl.records import Verdict
 
     judged = Candidate(

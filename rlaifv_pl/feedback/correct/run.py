@@ -12,9 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import track
-
+from rlaifv_pl.console import stderr, track
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.manifest import Manifest, read_manifest
 from rlaifv_pl.data.shards import ShardSet, ShardWriter, load_shards
@@ -93,7 +91,7 @@ def correct_shards(
         out, recipe=recipe, samples_per_shard=samples_per_shard, parents=parents, overwrite=overwrite
     ) as writer:
         made = _corrected(parts, source, partial(_rows, source, corrector, seed))
-        steps = track(made, "correct", len(source), console=Console(stderr=True))
+        steps = track(made, "correct", len(source))
         _write(writer, steps, {name: asked["correct"][name] for name in ORIGIN if name in asked["correct"]})
     return read_manifest(out)
 
@@ -134,7 +132,7 @@ def _write(writer: ShardWriter, steps: Iterable[tuple[Sample, Corrected]], origi
     told = f"what a model wrote could not be used of {unfinished} samples (left out: {told}). {REMEDY}"
     if tally.answers.total() == 0:
         raise EngineError(f"No correction was made: {told}")
-    Console(stderr=True).print(f"warning: {told}", soft_wrap=True)
+    stderr.print(f"warning: {told}", soft_wrap=True)
     writer.note(UNFINISHED, unfinished)
 
 

@@ -12,19 +12,20 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from PIL import Image
 from pydantic import ValidationError
-from rich.console import Console
 from torch import Tensor
 from transformers import BatchFeature
 
+from rlaifv_pl.console import stderr
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.feedback.engine import Completion, Form, Request, Sampling
 from rlaifv_pl.feedback.engines.draw import SeededDraw
 from rlaifv_pl.feedback.engines.prefix import PLAIN, hand_on, hand_on_error
 from rlaifv_pl.feedback.engines.questions import Asked, fork, tree
+from rlaifv_pl.feedback.engines.rendered import prompt_text, request_text
 from rlaifv_pl.feedback.engines.words import word_tokens
 from rlaifv_pl.feedback.prompts import FILL
-from rlaifv_pl.models.chat import Chat, about_images, prompt_messages
+from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.policy import VisionLanguageModel, plain_model
 from rlaifv_pl.models.self_check import tree_error
@@ -73,7 +74,13 @@ class LiveEngine:
     def sample(
         self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
     ) -> list[list[Completion]]:
-        """As `Engine.sample`, `sampling.n` for each; a row is drawn with its own seed, whoever shares its batch."""
+        """As `Engine.sample`, `sampling.n` for each; a row is drawn with its own seed, whoever shares its batch.
+
+        Raises:
+            BadSample: one of the prompts cannot be rendered.
+        """
+        for sample in samples:  # Before work on any, since one that cannot be asked ends the call.
+            prompt_text(self.chat, sample)
         at_once = max(1, self.batch_size // sampling.n)
         groups = _batches(list(zip(samples, seeds, strict=True)), at_once)
         return [drawn for group in groups for drawn in self._drawn(group, sampling)]
@@ -97,7 +104,9 @@ class LiveEngine:
 
     def _fill(self, request: Request, form: type[Form], schema: str) -> Form | None:
         asked = Sample(
-            key="form", prompt=FILL.format(text=request.text, schema=schema), images=request.images
+            key="form",
+            prompt=FILL.format(text=self.chat.texts.plain(request.text), schema=schema),
+            images=request.images,
         )
         last = None
         for draft in range(self.fill_tries):
@@ -128,7 +137,7 @@ class LiveEngine:
         self, group: Sequence[tuple[Sample, Sequence[int]]], sampling: Sampling
     ) -> list[list[Completion]]:
         samples, seeds = zip(*group, strict=True)
-        texts = [self.chat.render(prompt_messages(sample), ask=True) for sample in samples]
+        texts = [prompt_text(self.chat, sample) for sample in samples]
         with self._asked() as model:
             inputs = self.chat.prompt_tensors(texts, [_open(sample) for sample in samples]).to(model.device)
             out = model.generate(
@@ -177,7 +186,7 @@ class LiveEngine:
             off, limit = error() if self.shares_prefix else (math.inf, 0.0)
             self._faithful[use] = off <= limit
             if self.shares_prefix and not self._faithful[use]:
-                Console(stderr=True).print(
+                stderr.print(
                     f"This model cannot share what it has read of an image among {use}: it would be off by {off:.2g}, "
                     f"more than {limit:g}. It reads the image again for each."
                 )
@@ -188,9 +197,7 @@ class LiveEngine:
         batch: list[Asked] = []
         for _, group in groupby(requests, key=lambda request: request.images):
             for some in _batches(list(group), self.batch_size):
-                texts = [
-                    self.chat.render([about_images(one.text, len(one.images))], ask=True) for one in some
-                ]
+                texts = [request_text(self.chat, one) for one in some]
                 if sum(len(one.texts) for one in batch) + len(texts) > self.batch_size:
                     yield batch
                     batch = []

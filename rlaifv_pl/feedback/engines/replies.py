@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from rlaifv_pl.feedback.engine import Completion, EngineError
 from rlaifv_pl.feedback.engines.calls import Call
+from rlaifv_pl.models.markup import without_end
 
 CUT = {"length", "max_tokens", "content_filter", "abort", "error"}
 """Why an answer may stop before the model ended it, as servers name it."""
@@ -80,8 +81,11 @@ class Reading(NamedTuple):
 
 
 def text(choice: Choice) -> str:
-    """What was said: the answer, or the words of a refusal, or nothing where a filter took it."""
-    return (choice.message.content or choice.message.refusal or "").strip()
+    """What was said: the answer, or the words of a refusal, or nothing where a filter took it.
+
+    Some servers leave the token that ended an answer in its text.
+    """
+    return without_end(choice.message.content or choice.message.refusal or "").strip()
 
 
 def completion(choice: Choice) -> Completion:

@@ -16,11 +16,12 @@ from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.feedback.engine import Completion, EngineError, Form, Request, Sampling
 from rlaifv_pl.feedback.engines.calls import AGAIN_TEMPERATURE, told
 from rlaifv_pl.feedback.engines.launched import by_itself
+from rlaifv_pl.feedback.engines.rendered import prompt_text, request_text
 from rlaifv_pl.feedback.engines.words import word_tokens
-from rlaifv_pl.models.chat import Chat, about_images, prompt_messages
+from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.identity import directory_fingerprint
 from rlaifv_pl.models.policy import PolicySpec, load_processor
-from rlaifv_pl.records import Message, Sample
+from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive
 
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
@@ -86,10 +87,13 @@ class VLLMEngine:
         """As `Engine.sample`; each candidate is a request with its own seed.
 
         Raises:
+            BadSample: one of the prompts cannot be rendered.
             EngineError: vLLM is not installed, or does not take a prompt.
         """
         how = {"temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
-        prompts = [self._prompt(prompt_messages(one), one.images, f"sample {one.key}") for one in samples]
+        prompts = [
+            self._prompt(prompt_text(self._chat, one), one.images, f"sample {one.key}") for one in samples
+        ]
         asked = [
             (prompt, {**how, "seed": seed})
             for prompt, own in zip(prompts, seeds, strict=True)
@@ -178,14 +182,11 @@ class VLLMEngine:
         return own | alone | self.options
 
     def _question(self, request: Request) -> dict[str, Any]:
-        message = about_images(request.text, len(request.images))
-        return self._prompt([message], request.images, request.where)
+        return self._prompt(request_text(self._chat, request), request.images, request.where)
 
-    def _prompt(self, messages: Sequence[Message], images: Sequence[bytes], where: str) -> dict[str, Any]:
+    def _prompt(self, text: str, images: Sequence[bytes], where: str) -> dict[str, Any]:
         """What vLLM takes: one token for each image, where its own processor puts as many as the image has."""
-        prompt: dict[str, Any] = {
-            "prompt_token_ids": self._chat.prompt_ids(self._chat.render(messages, ask=True))
-        }
+        prompt: dict[str, Any] = {"prompt_token_ids": self._chat.prompt_ids(text)}
         if images:
             prompt["multi_modal_data"] = {"image": [open_image(data, where) for data in images]}
         return prompt

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlaifv_pl.coco import PLAIN
 from rlaifv_pl.metrics.chair.forms import Variant
 from rlaifv_pl.metrics.chair.mentions import mentions
-from rlaifv_pl.metrics.chair.words import PLAIN
 from rlaifv_pl.metrics.files import BenchmarkError, as_row, read_json
 
 Objects = dict[str, frozenset[str]]
