@@ -45,9 +45,13 @@ class Candidate:
     text: str
     seed: int
     """Seed of its sampling, so that it can be drawn again."""
+    ended: bool = True
+    """Whether the policy ended it; false where the limit of tokens cut it off."""
     claims: tuple[Claim, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     """One for each claim, in the same order."""
+    fault: str | None = None
+    """Why nobody can tell how good it is; one of `feedback.reasons.REMEDIES`."""
     score: float | None = None
     """What the verdicts combine to, higher is better; its order means something within one prompt only.
     None before that, and for a candidate without claims: nobody judged it."""
@@ -90,6 +94,8 @@ class Sample:
     rejected: str | None = None
     completion: str | None = None
     """The answer to learn by SFT."""
+    truncated: tuple[str, ...] = ()
+    """Which of `chosen`, `rejected` and `completion` a limit of tokens cut off: what ends those is nothing to learn."""
     corrections: tuple[Correction, ...] = ()
     rejected_images: tuple[bytes, ...] = ()
     """Images of the rejected side where they differ from `images`; as many."""

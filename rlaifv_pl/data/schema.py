@@ -213,6 +213,11 @@ def _check_answers(sample: Sample, where: str) -> None:
         if not text.strip():
             raise BadSample(Reason.EMPTY_ANSWER, where, f"{name} is {shorten(text)}")
         check_text(name, text, where)
+    for side in sample.truncated:
+        if getattr(sample, side) is None:
+            raise BadSample(
+                Reason.MISSING_ANSWER, where, f"truncated names {side!r}, and the sample has no {side}"
+            )
     # Equal answers can still teach which image they belong to.
     if sample.chosen is None or sample.rejected is None or sample.rejected_images:
         return

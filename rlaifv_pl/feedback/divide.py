@@ -25,15 +25,22 @@ class Answered(NamedTuple):
     text: str
 
 
+class Undivided(NamedTuple):
+    """An answer that could not be divided."""
+
+    reason: str
+    """In a word, for the counts."""
+
+
 class Splitter(Protocol):
     """Divides answers into claims."""
 
     def recipe(self) -> dict[str, Any]:
         """All that decides the result, as JSON."""
 
-    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
-        """The claims of each answer. None where it could not be divided; an empty list where nothing in
-        it can be checked by looking."""
+    def split(self, answered: Sequence[Answered]) -> Sequence[list[Claim] | Undivided]:
+        """The claims of each answer, or why it could not be divided; an empty list where nothing in it can be checked
+        by looking."""
 
     def release(self) -> None:
         """Free what it holds in memory."""
@@ -69,8 +76,8 @@ class RuleSplitter:
         """Its version and options."""
         return {"splitter": "rules", "version": VERSION, "most_words": self.most_words}
 
-    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
-        """The claims of each answer; never None, for rules always come to an end.
+    def split(self, answered: Sequence[Answered]) -> list[list[Claim]]:
+        """The claims of each answer; rules always come to an end.
 
         >>> two = Answered("Describe the image.", "The image shows a cat and two dogs. It is a lovely day.")
         >>> [claim.question for claim in RuleSplitter().split([two])[0]]

@@ -9,10 +9,14 @@ from typing import TypeVar
 
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.schema import check_prompt
-from rlaifv_pl.feedback.engine import Engine, Sampling
+from rlaifv_pl.feedback.engine import Completion, Engine, EngineError, Sampling
+from rlaifv_pl.feedback.reasons import EMPTY
 from rlaifv_pl.models.markup import without_end
 from rlaifv_pl.records import Candidate, Sample
 from rlaifv_pl.seeds import derive
+
+VERSION = 2
+"""Of what is kept of a candidate, since it tells whether its model ended it: another number, drawn anew."""
 
 Made = TypeVar("Made")
 
@@ -27,13 +31,25 @@ def generate(
 
     Raises:
         BadSample: as `Engine.sample`.
+        EngineError: the policy cannot be asked.
     """
     seeds = [[derive(seed, sample.key, number) for number in range(sampling.n)] for sample in samples]
-    texts = policy.sample(samples, seeds, sampling)
+    drawn = policy.sample(samples, seeds, sampling)
     return [
-        [Candidate(text=without_end(text), seed=own) for text, own in zip(said, used, strict=True)]
-        for said, used in zip(texts, seeds, strict=True)
+        [_candidate(one, own) for one, own in zip(said, used, strict=True)]
+        for said, used in zip(drawn, seeds, strict=True)
     ]
+
+
+def _candidate(completion: Completion, seed: int) -> Candidate:
+    if not isinstance(completion, Completion):
+        raise EngineError(
+            f"expected the engine's `sample` to give rlaifv_pl.feedback.engine.Completion(text, ended), got "
+            f"{completion!r:.60}. Say of each answer whether the model ended it or a limit cut it off."
+        )
+    text = without_end(completion.text)
+    fault = None if text.strip() else EMPTY
+    return Candidate(text=text, seed=seed, ended=completion.ended, fault=fault)
 
 
 def of_each(

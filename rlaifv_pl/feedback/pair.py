@@ -69,13 +69,13 @@ def pair(candidates: Sequence[Candidate], rule: PairRule, seed: int) -> Paired:
 
     Candidates without a score were not judged. Equal texts count as one candidate.
     """
-    last = {candidate.text: place for place, candidate in enumerate(candidates)}
-    left_out = [
-        LeftOut("candidate/equal_text", (one,))
-        for place, one in enumerate(candidates)
-        if last[one.text] != place
+    left_out: list[LeftOut] = []
+    sound = [one for one in candidates if _fits(left_out, "candidate", _fault(one), one)]
+    last = {candidate.text: place for place, candidate in enumerate(sound)}
+    left_out += [
+        LeftOut("candidate/equal_text", (one,)) for place, one in enumerate(sound) if last[one.text] != place
     ]
-    usable = [candidates[place] for place in last.values()]
+    usable = [sound[place] for place in last.values()]
     judged = [one for one in usable if _fits(left_out, "candidate", _unusable(one, rule), one)]
     ordered = [
         Pair(chosen=max(two, key=_score), rejected=min(two, key=_score))
@@ -95,6 +95,11 @@ def _fits(left_out: list[LeftOut], kind: str, reasons: Iterator[str], *candidate
     if reason is not None:
         left_out.append(LeftOut(f"{kind}/{reason}", candidates))
     return reason is None
+
+
+def _fault(candidate: Candidate) -> Iterator[str]:
+    if candidate.fault is not None:
+        yield candidate.fault
 
 
 def _unusable(candidate: Candidate, rule: PairRule) -> Iterator[str]:

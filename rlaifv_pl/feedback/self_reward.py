@@ -31,7 +31,7 @@ class WholeAnswer:
         """The wording."""
         return {"splitter": "whole answer", "question": self.question}
 
-    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
+    def split(self, answered: Sequence[Answered]) -> list[list[Claim]]:
         """One claim each; none of an empty text."""
         return [self._claim(prompt, text) if text else [] for prompt, text in answered]
 

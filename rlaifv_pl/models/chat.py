@@ -27,12 +27,14 @@ class Dialogue:
 
     `parts` has one entry for each assistant turn, in order: the number of the scored part that the
     turn belongs to, or None where it is only context. With `rejected_images` it is about those, if
-    the sample has any.
+    the sample has any. `truncated` are the places in `parts` of answers that a limit of tokens cut off:
+    what ends those is no target.
     """
 
     messages: Sequence[Message]
     parts: tuple[int | None, ...]
     rejected_images: bool = False
+    truncated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +180,12 @@ class Chat:
         stop, after = self._ending
         missing = "" if stop else self.tokenizer.eos_token
         messages = self.texts.checked(dialogue.messages)
-        parts, pieces, done, between = iter(dialogue.parts), [], "", ""
+        parts, pieces, done, between = enumerate(dialogue.parts), [], "", ""
         for index, message in enumerate(messages):
-            if message["role"] != "assistant" or (part := next(parts)) is None:
+            if message["role"] != "assistant":
+                continue
+            place, part = next(parts)
+            if part is None:
                 continue
             context = self.render(messages[:index], ask=True)
             if not context.startswith(done):
@@ -191,7 +196,12 @@ class Chat:
                 raise ChatError(
                     "The chat template does not continue its own generation prompt with the answer."
                 )
-            pieces.append(Piece(done[len(context) : len(done) - len(after)] + missing, part))
+            answer = done[len(context) : len(done) - len(stop + after)]
+            if place in dialogue.truncated:
+                pieces.append(Piece(answer, part))
+                between = stop + missing + after
+            else:
+                pieces.append(Piece(answer + stop + missing, part))
         self._check_images(dialogue, pieces)
         return pieces
 

@@ -18,6 +18,12 @@ from rlaifv_pl.report.thumbnails import Thumbnails
 NOT_AT_HAND = "not at hand"
 MEANINGS = {
     "candidate/equal_text": "The policy said the same once more for this prompt.",
+    "candidate/truncated": "The limit of tokens cut it off (generate.max_new_tokens, truncated).",
+    "candidate/empty": "The policy said nothing.",
+    "candidate/no_form": "The splitter's model filled in no form; the same command asks again.",
+    "candidate/misquoted": "The splitter's model quoted words that are not in it; the same command asks again.",
+    "candidate/undivided": "The splitter could not take it apart; the same command asks again.",
+    "candidate/unjudged": "The labeler answered a question about it neither yes nor no; the same command asks again.",
     "candidate/no_claims": "It claims nothing that could be judged.",
     "candidate/special_token": "It spells out a special token, such as an image's marker: no model could learn it.",
     "candidate/repeated_claim": "It makes one claim twice (distinct_claims).",

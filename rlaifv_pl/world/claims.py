@@ -54,7 +54,7 @@ class SceneSplitter:
         """A name: nothing can be set."""
         return {"splitter": "scene"}
 
-    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
+    def split(self, answered: Sequence[Answered]) -> list[list[Claim]]:
         """The claims of each description."""
         return [divide(text) for _, text in answered]
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel
 
 from rlaifv_pl.feedback.conquer import ModelLabeler, conquer, low_mass
-from rlaifv_pl.feedback.engine import Request, Sampling
+from rlaifv_pl.feedback.engine import Completion, Request, Sampling
 from rlaifv_pl.feedback.engines.draw import SeededDraw
 from rlaifv_pl.feedback.engines.live import LiveEngine
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
@@ -197,7 +197,7 @@ class Colour(BaseModel):
 def test_a_form_is_filled_or_honestly_left_empty(base, monkeypatch):
     live = base.live
     said = iter(['Sure! {"colour": "green"}', 'so: {"colour": "red"} done', "no", "nothing", "at all"])
-    monkeypatch.setattr(live, "sample", lambda *_: [[next(said)]])
+    monkeypatch.setattr(live, "sample", lambda *_: [[Completion(next(said), True)]])
     first, second = live.fill([Request("a"), Request("b")], Colour)
     assert first == Colour(colour="red") and second is None
 
@@ -207,7 +207,7 @@ def test_a_form_that_is_drawn_again_is_drawn_by_its_requests_seed(base, monkeypa
 
     def sample(asked, seeds, sampling):
         drawn.append((seeds[0][0], sampling.temperature))
-        return [["no"]]
+        return [[Completion("no", True)]]
 
     monkeypatch.setattr(base.live, "sample", sample)
     base.live.fill([Request("a"), Request("a", seed=9)], Colour)

@@ -28,10 +28,13 @@ class Corrected:
 
     corrections: tuple[Correction, ...] = ()
     drop: str | None = None
-    """`no_error`: nothing to correct was found. `no_turns`: what was written did not hold.
-    `unanswered`: the model filled in no form."""
+    """`no_error`: nothing to correct was found. `no_turns`: no turn that was written holds. Of a model only:
+    `unanswered`: it filled in no form. `unusable`: no error that it names holds."""
     removed: Mapping[str, int] = field(default_factory=dict)
     """Turns and findings that did not hold, by reason."""
+
+
+UNANSWERED, UNUSABLE = "unanswered", "unusable"
 
 
 @dataclass(kw_only=True)

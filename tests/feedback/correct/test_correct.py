@@ -274,7 +274,7 @@ def test_finished_shards_of_other_settings_are_not_replaced(three, tmp_path, cha
     run(three, tmp_path / "out")
     with pytest.raises(FileExistsError, match="another recipe"):
         run(three, tmp_path / "out", **change)
-    with pytest.raises(FileExistsError, match="another recipe"):
+    with pytest.raises(FileExistsError, match="holds what is read"):
         run(three, Path(three))
 
 
