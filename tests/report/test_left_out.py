@@ -127,7 +127,7 @@ def test_shards_without_the_file_are_shown_as_before_and_a_damaged_one_is_named(
 def test_every_reason_of_a_rule_is_explained(made):
     assert {name for drops in DROPS.values() for name in drops} < set(MEANINGS)
     yielded = re.findall(r'yield "(\w+)"', inspect.getsource(pair_module))
-    assert len(yielded) == 6 and {name.partition("/")[2] for name in MEANINGS} >= set(yielded)
+    assert len(yielded) == 7 and {name.partition("/")[2] for name in MEANINGS} >= set(yielded)
 
 
 @pytest.mark.skipif(
