@@ -159,6 +159,7 @@ def _data(module: DPOModule, shards: Path, workers: int) -> AlignmentDataModule:
         global_rank=0,
         world_size=1,
         accumulate_grad_batches=1,
+        num_training_batches=float("inf"),
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         lightning_module=module,
     )

@@ -11,30 +11,34 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 from jsonargparse import Namespace, set_parsing_settings
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import OmegaConf
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from rlaifv_pl.data.atomic import atomic_file, disk_fault, writing
+from rlaifv_pl.data.atomic import atomic_file, writing
+from rlaifv_pl.data.attached import callbacks_of, datamodule_of
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.urls import redact
-from rlaifv_pl.explained import Explained
 from rlaifv_pl.export.callback import ExportPolicy
 from rlaifv_pl.objectives.base import AlignmentModule
+from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.rounds import Rounds
-from rlaifv_pl.run.checkpoint import RunCheckpoint
-from rlaifv_pl.run.console import Tell
+from rlaifv_pl.run.checkpoint import CHECKPOINTS, LAST, RunCheckpoint
+from rlaifv_pl.run.command import again
+from rlaifv_pl.run.console import RunProgressBar, Tell
+from rlaifv_pl.run.directory import Start, check_checkpoint
+from rlaifv_pl.run.ending import told_in_a_line
 from rlaifv_pl.run.held_out import HeldOut
 from rlaifv_pl.run.logs import ContinueLogs, default_loggers
-from rlaifv_pl.run.messages import explain
+from rlaifv_pl.run.messages import explain, option_names
 from rlaifv_pl.run.numbers import BadNumbers
 from rlaifv_pl.run.quiet import hush
 from rlaifv_pl.run.signals import StopOnSignal
 from rlaifv_pl.run.throughput import Throughput
 from rlaifv_pl.run.trust import trust
-from rlaifv_pl.world import shipped
+from rlaifv_pl.world import resolve_shipped
 
 TRAINER_DEFAULTS = {
     # The DataModule cuts the order by rank itself, and each epoch has an order of its own.
@@ -62,31 +66,51 @@ class Parser(LightningArgumentParser):
             self.error(f"{error.full_key}: {str(error).splitlines()[0]}", error)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        message = explain(message, self._option_names())
+        message = explain(message, option_names(self))
         if not self.exit_on_error or "JSONARGPARSE_DEBUG" in os.environ:
             # The parser of a nested class: what contains it may have other ways to read the value.
             super().error(message, ex)
         sys.stderr.write(f"error: {message}\n")
         sys.exit(2)
 
-    def _option_names(self) -> list[str]:
-        subcommands = self._subcommands_action._name_parser_map.values() if self._subcommands_action else ()
-        actions = [action for parser in (self, *subcommands) for action in parser._actions]
-        return [action.dest for action in actions if not action.dest.endswith("help")]
-
 
 class KeepConfig(SaveConfigCallback):
-    """The resolved config in the run's directory: `config.yaml`, and each start's own copy beside it."""
+    """The resolved config in the run's directory: `config.yaml`, and each start's own copy beside it.
 
-    @rank_zero_only
-    def save_config(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
-        if stage != "fit":
-            return
+    Nothing is written before model, data and checkpoint have been opened: a start that fails leaves what it found.
+    """
+
+    start: Start
+    """Says what makes room for the run."""
+
+    def setup(self, *_: Any, **_options: Any) -> None:
+        """Leave the directory alone; Lightning's own writes here, before the model is loaded."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
+        datamodule_of(trainer).check_opens()
+        # A strategy that cuts models into slices reads the checkpoint later.
+        if trainer.ckpt_path is None or not trainer.strategy.restore_checkpoint_after_setup:
+            self._keep(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
+        if not self.already_saved:
+            self._keep(trainer)
+
+    def _keep(self, trainer: Trainer) -> None:
+        self.already_saved = True
+        if trainer.is_global_zero:
+            self.start.make_room()
+            self.save_config(trainer, trainer.lightning_module, "fit")
+        trainer.strategy.barrier()
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         directory = Path(trainer.default_root_dir)
         with writing(directory):
             directory.mkdir(parents=True, exist_ok=True)
         starts = len(list(directory.glob("config.start*.yaml")))
-        text = self.parser.dump(_without_secrets(self.config), skip_none=False)
+        config = _without_secrets(self.config)
+        config["overwrite"] = False  # Asked for once; a run that is started from this file removes nothing.
+        text = self.parser.dump(config, skip_none=False)
         for name in (self.config_filename, f"config.start{starts}.yaml"):
             with atomic_file(directory / name) as file:
                 file.write(text.encode())
@@ -113,6 +137,10 @@ class CLI(LightningCLI):
             "--threads", type=int | None, default=None,
             help="Threads of a CPU operation. One is fastest for tiny models, and gives equal bits on any machine.",
         )  # fmt: skip
+        parser.add_argument(
+            "--overwrite", type=bool, default=False,
+            help="Remove the run that trainer.default_root_dir holds, and start over.",
+        )  # fmt: skip
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Throughput, "throughput")
         parser.add_lightning_class_args(BadNumbers, "numbers")
@@ -135,12 +163,51 @@ class CLI(LightningCLI):
             kwargs["logger"] = self.subcommand == "fit" and default_loggers(options["default_root_dir"])
         trainer: Any = super().instantiate_trainer(**kwargs)
         trainer.callbacks = [
-            callback
+            # Lightning adds its own where a bar is wanted and the config names none.
+            RunProgressBar() if type(callback) is RichProgressBar else callback
             for callback in trainer.callbacks
             if not (isinstance(callback, Rounds) and callback.prompts is None)
             and not (isinstance(callback, HeldOut) and not callback.benchmarks)
         ]
         return trainer
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        self.arguments = list(map(str, args)) if isinstance(args, list) else []
+        super().parse_arguments(parser, trust(self.arguments) if isinstance(args, list) else args)
+
+    def before_fit(self) -> None:
+        """Look where the run is to begin, before anything is loaded.
+
+        Raises:
+            RunError: another run is there, nothing can be written there, or there is no checkpoint to go on from.
+        """
+        start = Start(
+            directory=Path(self.trainer.default_root_dir),
+            ckpt_path=self._get(self.config, "ckpt_path"),
+            overwrite=self._get(self.config, "overwrite"),
+            makes_rounds=any(isinstance(callback, Rounds) for callback in callbacks_of(self.trainer)),
+        )
+        if start.ckpt_path not in (None, LAST):
+            check_checkpoint(str(start.ckpt_path), start.directory)
+        if not self.trainer.fast_dev_run:
+            start.check(self.config[self.subcommand].as_dict(), self.arguments)
+        for callback in callbacks_of(self.trainer):
+            if isinstance(callback, KeepConfig):
+                callback.start = start
+            elif isinstance(callback, StopOnSignal):
+                callback.command = again(self.arguments, ckpt_path=LAST)
+
+    def before_validate(self) -> None:
+        """Look for the checkpoint, before anything is loaded.
+
+        Raises:
+            RunError: there is none.
+        """
+        directory, path = Path(self.trainer.default_root_dir), self._get(self.config, "ckpt_path")
+        if path == LAST:  # Lightning would validate the model that the run started from.
+            path = str(directory / CHECKPOINTS / f"{LAST}.ckpt")
+        if path is not None:
+            check_checkpoint(str(path), directory)
 
     def instantiate_classes(self) -> None:
         try:
@@ -160,14 +227,20 @@ class CLI(LightningCLI):
 
 def run() -> None:
     """`main` for the shell: what the user can mend ends in one message, not in a traceback."""
+    with told_in_a_line():
+        explained_main()
+
+
+def explained_main(args: ArgsType = None) -> None:
+    """As `main`; what Lightning says of a mistake of the user's is a message, too.
+
+    Raises:
+        RunError: in place of Lightning's own error.
+    """
     try:
-        main()
-    except (Explained, TimeoutError) as error:
-        sys.exit(f"error: {error}")
-    except Exception as error:
-        if (fault := disk_fault(error)) is None:
-            raise
-        sys.exit(f"error: {fault}")
+        main(args)
+    except MisconfigurationException as error:
+        raise RunError(str(error)) from error
 
 
 def main(args: ArgsType = None) -> CLI:
@@ -181,7 +254,7 @@ Kind = TypeVar("Kind", bound=CLI)
 def start(kind: type[Kind], args: ArgsType = None) -> Kind:
     """As `main`, with a kind of command line that may do less with what it has put together."""
     hush()
-    OmegaConf.register_resolver("shipped", lambda name: str(shipped(name)), replace=True)
+    resolve_shipped()
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     arguments = sys.argv[1:] if args is None else args
     return kind(
@@ -196,5 +269,5 @@ def start(kind: type[Kind], args: ArgsType = None) -> Kind:
         parser_kwargs={"parser_mode": "omegaconf+"},
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
-        args=trust(arguments) if isinstance(arguments, list) else arguments,
+        args=arguments,
     )

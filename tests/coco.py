@@ -1,4 +1,4 @@
-"""Real photos as test data: 128 of COCO's, with their objects, turned into samples by a rule.
+"""Photos as test data: 128 of COCO's with their objects, or drawn stand-ins, turned into samples by a rule.
 
 The rule needs no model: a sentence says which objects are in the photo and how many; its rejected twin
 names one class that is absent and miscounts it. So the right answer to every check is known.
@@ -13,15 +13,17 @@ import pytest
 from datasets import Dataset, Features, Image, List, Value
 
 from rlaifv_pl.records import Correction, Sample
+from tests.drawn_photos import drawn_photos
 
-ROOT = Path(
+REAL = Path(
     os.environ.get("RLAIFV_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data" / "coco")
 )
+ROOT = REAL if (REAL / "objects.json").is_file() else drawn_photos()
 PROMPT = "Describe the photo."
 
-needs_photos = pytest.mark.skipif(
-    not (ROOT / "objects.json").is_file(),
-    reason=f"no photos in {ROOT}: set RLAIFV_TEST_DATA to a folder with images/*.jpg and objects.json",
+needs_real_photos = pytest.mark.skipif(
+    ROOT != REAL,
+    reason=f"no photos in {REAL}: set RLAIFV_TEST_DATA to a folder with images/*.jpg and objects.json",
 )
 
 

@@ -31,7 +31,7 @@ def shards(tmp_path_factory):
     return root
 
 
-def train(config: str, data: Path, model: Path, run: Path, steps: int = 12) -> list[float]:
+def train(config: str, data: Path, model: Path, run: Path, steps: int = 36) -> list[float]:
     """Losses of a short run of a shipped config on other shards with a small model."""
     main(
         [
@@ -45,7 +45,6 @@ def train(config: str, data: Path, model: Path, run: Path, steps: int = 12) -> l
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
-@coco.needs_photos
 @pytest.mark.parametrize(
     ("config", "data"),
     [("dpo.yaml", "trl"), ("dpo.yaml", "rlaifv"), ("sft.yaml", "llava"), ("nsft.yaml", "corrections")],
@@ -62,7 +61,6 @@ def test_each_objective_learns_the_photos_and_exports_what_it_learned(
     assert all(torch.equal(weights[name.removeprefix("policy.")], value) for name, value in saved.items())
 
 
-@coco.needs_photos
 def test_photos_keep_their_bytes_from_source_to_shard(shards):
     """Import stores the JPEG as it is, whichever format it came in."""
     photos = {photo.data for photo in coco.photos()}

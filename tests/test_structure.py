@@ -19,7 +19,8 @@ PARAMETERS = 6
 UNCHECKED_TYPES = 15
 
 LAYERS = [
-    {"explained", "records", "seeds"},
+    {"coco", "console", "explained", "records", "seeds"},
+    {"launcher"},
     {"models"},
     {"data"},
     {"objectives", "feedback"},

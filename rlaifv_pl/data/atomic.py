@@ -117,6 +117,14 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
         sync(path.parent)
 
 
+def unwritable(directory: Path) -> str | None:
+    """Why nothing can be written into a directory that is there or is yet to be made, in words; None if it can."""
+    there = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    if not there.is_dir():
+        return f"{there} is a file"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} is read-only, or not this user's"
+
+
 def sync(path: Path) -> None:
     """Wait until a file is on disk; or, of a directory, the names in it."""
     descriptor = os.open(path, os.O_RDONLY)

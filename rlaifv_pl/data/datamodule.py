@@ -3,7 +3,7 @@
 What a batch is made of is the objective's business: the module in training offers a `collator`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -12,25 +12,23 @@ import numpy as np
 
 from rlaifv_pl.data.collate import OnBadSample
 from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.loader import BatchLoader
+from rlaifv_pl.data.loader import BatchLoader, PositionedLoader
 from rlaifv_pl.data.manifest import ManifestError, hash_json
 from rlaifv_pl.data.order import (
     Deal,
     Room,
     Sizes,
-    Turn,
     bring_together,
-    deal,
     deal_all,
+    deal_every,
     epoch_order,
     sort_by_length,
-    turns,
 )
 from rlaifv_pl.data.remote import default_cache, local
-from rlaifv_pl.data.shards import ShardSet, load_shards
+from rlaifv_pl.data.shards import ShardSet, cache_place, load_shards
+from rlaifv_pl.data.sidecar import check_places
 from rlaifv_pl.data.survey import Survey
 from rlaifv_pl.data.urls import is_url, redact
-from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.seeds import derive, run_seed
 
 
@@ -69,8 +67,9 @@ class AlignmentDataModule(L.LightningDataModule):
         on_bad_sample: stop at a sample that cannot be trained on, or leave it out and count it.
         cache_tower: run a frozen vision tower once for each sample, before training, and keep what the model reads of
             its output beside the shards. How much that is, is said before it begins.
-        cache_dir: where shards behind URLs are copied to, with what is computed of them; RLAIFV_PL_CACHE of the
-            environment unless given, or `rlaifv_pl` in the user's own cache.
+        cache_dir: where shards behind URLs are copied to, and where what is computed of samples is kept (log-ps of a
+            cached reference, features of a tower, sizes). Unless given, copies are in RLAIFV_PL_CACHE of the
+            environment or `rlaifv_pl` in the user's own cache, and what is computed lies beside the shards.
     """
 
     def __init__(
@@ -104,27 +103,29 @@ class AlignmentDataModule(L.LightningDataModule):
         self.group_by, self.sort_within = group_by, sort_within
         self.num_workers, self.window, self.on_bad_sample = num_workers, window, on_bad_sample
         self.cache_tower, self.cache_dir = cache_tower, cache_dir
+        self._how_sized = max_tokens or group_by or sort_within
         self._begin()
         self.shards_of_epoch: Callable[[int], list[str]] | None = None
         """Gives the shards of an epoch in place of `train`, where they are made in the run."""
 
     def _begin(self) -> None:
         self._position: dict[str, Any] = _start_of(epoch=0)
-        self._opened: tuple[int, ShardSet] | None = None
+        self._opened: tuple[list[str], ShardSet] | None = None
         self._copies: dict[str, Path] = {}
 
     def prepare_data(self) -> None:
         for source in self.sources:
             source.ensure()
         # Now, since a node's other processes, and other nodes, wait for the end of this as long as it takes.
-        is_validation = self.trainer is not None and self.trainer.validating
-        for shards in [self.val] if is_validation else [self.train, self.val]:
-            for path in _listed(shards):
-                local(path, self.cache_dir)
+        for path in self._named_shards():
+            local(path, self.cache_dir)
 
     def setup(self, stage: str) -> None:
         # Called before a checkpoint is restored: a second run with this object is a run of its own.
         self._begin()
+        if self.trainer is not None:  # Before the model is loaded.
+            found = [local(path, self.cache_dir) for path in self._named_shards()]
+            check_places([cache_place(one, self.cache_dir) for one in found], self._computed())
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self._position)
@@ -132,23 +133,30 @@ class AlignmentDataModule(L.LightningDataModule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._position = dict(state)
 
-    def train_dataloader(self) -> "PositionedLoader":
+    def train_dataloader(self) -> PositionedLoader:
         """This epoch's batches, from where the run was interrupted if it was."""
         trainer, epoch = self.trainer, self.trainer.current_epoch
         samples = self._train_samples(epoch)
         if self._position["epoch"] != epoch:
             self._position = _start_of(epoch)
         self._check_shards(samples)
-        shares = self._deal(samples, epoch, self._position["samples"])
-        mine = turns(shares, trainer.global_rank, self._position["batches"], trainer.accumulate_grad_batches)
-        return PositionedLoader(self._position, samples, mine, **self._how(samples))
+        deals = self._deal(samples, epoch, self._position["samples"])
+        return PositionedLoader(self._position, samples, deals, trainer, **self._how(samples))
 
     def val_dataloader(self) -> BatchLoader | list:
         if self.val is None:
             return []
         samples = self._open(self.val, "data.val")
-        shares = deal_all(range(len(samples)), self.trainer.world_size, self.val_batch_size)
-        return BatchLoader(samples, turns(shares, self.trainer.global_rank), **self._how(samples))
+        deals = deal_all(range(len(samples)), self.trainer.world_size, self.val_batch_size)
+        mine = [deal[self.trainer.global_rank] for deal in deals]
+        return BatchLoader(samples, mine, **self._how(samples))
+
+    def check_opens(self) -> None:
+        """Open the shards that are there before the run, for the faults that `load_shards` names."""
+        if self.shards_of_epoch is None:
+            self._train_samples(self.trainer.current_epoch)
+        if self.val is not None:
+            self._open(self.val, "data.val")
 
     def batches_per_epoch(self) -> int:
         """Batches that this rank sees in a whole epoch of the shards of now."""
@@ -180,6 +188,19 @@ class AlignmentDataModule(L.LightningDataModule):
             self._copies[path] = copy
         return [self._copies.get(path) or Path(path) for path in _listed(shards)]
 
+    def _named_shards(self) -> list[str]:
+        is_validation = self.trainer is not None and self.trainer.validating
+        return _listed(self.val) if is_validation else _listed(self.train) + _listed(self.val)
+
+    def _computed(self) -> list[str]:
+        """Kinds of what is computed of samples before they are trained on."""
+        needed = {
+            "reference": self.trainer.lightning_module.reference_mode == "cached",
+            "tower": self.cache_tower,
+            "sizes": self._how_sized,
+        }
+        return [kind for kind, is_needed in needed.items() if is_needed]
+
     def _check_shards(self, samples: ShardSet) -> None:
         """Refuse to go on inside an epoch of other shards: its place says nothing about these."""
         found = hash_json(samples.hashes)
@@ -192,9 +213,9 @@ class AlignmentDataModule(L.LightningDataModule):
         self._position["shards"] = found
 
     def _train_samples(self, epoch: int) -> ShardSet:
-        if self._opened is None or self._opened[0] != epoch:
-            shards = self.shards_of_epoch(epoch) if self.shards_of_epoch else self.train
-            self._opened = epoch, self._open(shards, "data.train")
+        shards = _listed(self.shards_of_epoch(epoch) if self.shards_of_epoch else self.train)
+        if self._opened is None or self._opened[0] != shards:
+            self._opened = shards, self._open(shards, "data.train")
         return self._opened[1]
 
     def _deal(self, samples: ShardSet, epoch: int, start: int) -> list[Deal]:
@@ -204,10 +225,10 @@ class AlignmentDataModule(L.LightningDataModule):
             order = bring_together(order, sizes.prompt)
         if self.sort_within:
             order = sort_by_length(order, sizes, self.sort_within, derive(run_seed(), "lengths", epoch))
-        return deal(order[start:], self.trainer.world_size, self.room, sizes)
+        return deal_every(order[start:], self.trainer.world_size, self.room, sizes)
 
     def _survey(self, samples: ShardSet) -> Sizes | None:
-        if not (self.room.tokens or self.group_by or self.sort_within):
+        if not self._how_sized:
             return None
         module: Any = self.trainer.lightning_module
         survey = Survey(samples, module.reading, module.collator(self.on_bad_sample), self.num_workers)
@@ -228,30 +249,13 @@ class AlignmentDataModule(L.LightningDataModule):
         return how | {"reference": module.known(samples, self.val_batch_size, how)}
 
     def _open(self, shards: Shards | None, name: str) -> ShardSet:
-        return load_shards(self.fetch(expected(shards, name)))
-
-
-class PositionedLoader(BatchLoader):
-    """Hands out batches with their weights, and notes how far it is, in samples of all ranks.
-
-    Its length is that of the whole epoch, as Lightning counts: the batches that were trained before
-    an interruption, and those left.
-    """
-
-    def __init__(
-        self, position: dict[str, Any], samples: ShardSet, turns: Sequence[Turn], **how: Any
-    ) -> None:
-        super().__init__(samples, turns, **how)
-        self._position, self._before = position, position["batches"]
-
-    def __len__(self) -> int:
-        return self._before + len(self.turns)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in super().__iter__():
-            self._position["samples"] += batch.among
-            self._position["batches"] += 1
-            yield batch
+        samples = load_shards(self.fetch(expected(shards, name)), self.cache_dir)
+        # A round without pairs ends its run by itself.
+        if not len(samples) and not self.shards_of_epoch:
+            raise ManifestError(
+                f"{name}: {', '.join(_listed(shards))} holds no sample. Name shards that hold some."
+            )
+        return samples
 
 
 def expected(shards: Shards | None, name: str) -> Shards:

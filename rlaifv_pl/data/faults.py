@@ -26,7 +26,10 @@ class Reason(StrEnum):
         "Restore the file that the manifest describes, or write the shards again.",
     )
     CORRUPT_SHARD = "corrupt_shard", "Copy the shard again, or write it again from its source."
-    FOREIGN_MEMBER = "foreign_member", "Write shards with `ShardWriter`: shards/README.md lists the members."
+    FOREIGN_MEMBER = (
+        "foreign_member",
+        "Remove it, or write the shards again: shards/README.md lists the members.",
+    )
     BAD_LINK = (
         "bad_link",
         "Link images only to an earlier image of the same tar, or write the shards without `link_duplicate_images`.",
@@ -36,7 +39,14 @@ class Reason(StrEnum):
     MISSING_JSON = "missing_json", "Write `<key>.json` beside the images of the sample."
     INVALID_JSON = "invalid_json", "Write one JSON object in UTF-8, without NaN or Infinity."
     WRONG_TYPE = "wrong_type", "Compare the field with shards/README.md."
-    MISSING_FIELD = "missing_field", "Add the column, or name the right format with `format=`."
+    MISSING_FIELD = (
+        "missing_field",
+        "Add the column, say by --keys which other one it is, or name the right --format.",
+    )
+    UNREAD_COLUMN = (
+        "unread_column",
+        "Put what it says into the prompt, or leave the column behind with --ignore.",
+    )
     VIDEO_OR_AUDIO = (
         "video_or_audio",
         "Leave such rows out, or give some of the video's frames as images.",
@@ -44,7 +54,7 @@ class Reason(StrEnum):
 
     MISSING_IMAGE = (
         "missing_image",
-        "Check the path and `--images_root`; for what lies behind a URL, give `--fetch true`.",
+        "Check the path and --images_root; for what lies behind a URL, add --fetch true.",
     )
     UNDECODABLE_IMAGE = (
         "undecodable_image",
@@ -62,12 +72,22 @@ class Reason(StrEnum):
         "not_rendered",
         "Change the texts of the sample, or the chat template, as the message says.",
     )
+    RENDERED_PROMPT = (
+        "rendered_prompt",
+        "Give the words of each turn alone: training and generation put the model's own template around them.",
+    )
+    SPECIAL_TOKEN = (
+        "special_token",
+        "Remove it from the text: a model would not read it as these letters. An image's place in a prompt is an "
+        "image block, or `<image>` where rows are imported.",
+    )
     MISSING_ANSWER = "missing_answer", "Give both `chosen` and `rejected`, or neither."
     EMPTY_ANSWER = "empty_answer", "Leave the field out if there is no answer."
     UNPAIRED = (
         "unpaired",
         "Pair it with a better answer to the same prompt: no objective learns from it alone.",
     )
+    RIGHT_ALREADY = "right_already", "Nothing to do: its authors leave it out, too."
     MISSING_EVIDENCE = (
         "missing_evidence",
         "Judge both answers claim by claim first, or use a corrector that reads the answers only (LLMCorrector).",

@@ -113,8 +113,8 @@ def put_together(
         if samples[place].images and not len(side[0]):
             raise SidecarError(
                 f"sample {batch.keys[place]} has images, but none were seen when the features of the vision tower "
-                "were computed: it could not be read then. Delete the directories tower-* beside the shards: they "
-                "are made again."
+                "were computed: it could not be read then. Delete the directories tower-* beside the shards, or in "
+                "data.cache_dir: they are made again."
             )
         parts.append(side)
     return [torch.cat(leaf) for leaf in zip(*parts, strict=True)]

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
-from rich.console import Console
-from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
+from rlaifv_pl.console import track
 from rlaifv_pl.data.known import Known
 from rlaifv_pl.data.sidecar import Sidecars
 
@@ -39,8 +38,7 @@ def fill(sidecars: Sidecars, task: Task, trainer: Trainer, num_workers: int) -> 
     numbers = [number for shard in mine for number in sidecars.samples.numbers(shard)]
     loader = DataLoader(task.read, batch_size=None, sampler=numbers, num_workers=num_workers)
     shown = track(
-        loader, task.title, len(numbers), console=Console(stderr=True),
-        disable=not (trainer.is_global_zero and numbers),
+        loader, task.title, len(numbers), is_shown=trainer.is_global_zero and bool(numbers)
     )  # fmt: skip
     found: list[Known] = []
     for item in shown:

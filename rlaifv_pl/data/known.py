@@ -39,7 +39,7 @@ def put_together(batch: Batch, known: Sequence[Known]) -> Tensor:
             raise SidecarError(
                 f"sample {key}: its reference log-ps were computed for other tokens than it has now, so tokenizer, "
                 "chat template, objective or model.max_length changed since. Delete the directories reference-* "
-                "beside the shards: they are made again."
+                "beside the shards, or in data.cache_dir: they are made again."
             )
     logps = torch.empty(len(owner), dtype=known[0][LOGPS].dtype)
     for at, value in enumerate(known):

@@ -5,10 +5,8 @@ number of samples consumed is the whole position: equal on all ranks, independen
 when the size of batches or the number of ranks changes in mid-epoch.
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from operator import attrgetter
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 import numpy as np
@@ -108,7 +106,7 @@ def deal(order: np.ndarray, ranks: int, room: Room, sizes: Sizes | None = None) 
     """Batches of all ranks: each sample goes where there is least yet, and a batch ends with the first that
     finds no room. Neighbours of one prompt go to one rank while it has room.
 
-    A last batch that cannot give every rank a sample is left out, since some would wait for the others.
+    A last batch that cannot give every rank a sample is left out: `deal_every` deals it, too.
 
     Args:
         order: (n,) sample indices.
@@ -116,43 +114,79 @@ def deal(order: np.ndarray, ranks: int, room: Room, sizes: Sizes | None = None) 
         room: of a rank.
         sizes: of the samples; without, they count as equally large and none belong together.
     """
-    shares: list[Deal] = []
-    hands, last = [_Hand() for _ in range(ranks)], _Hand()
-    for number in order.tolist():
-        size, prompt = (int(sizes.tokens[number]), sizes.prompt[number]) if sizes else (1, number)
-        is_padded = sizes is not None and sizes.is_padded
-        roomy = [hand for hand in hands if hand.has_room(size, room, is_padded)]
-        if not roomy:
-            shares.append([hand.numbers for hand in hands])
-            roomy = hands = [_Hand() for _ in range(ranks)]
-        if last.prompt != prompt or last not in roomy:
-            last = min(roomy, key=attrgetter("tokens"))
-        last.take(number, size, prompt)
-    return shares + _deal_rest([hand.numbers for hand in hands], room, sizes)
+    if sizes is None:
+        sizes = Sizes(np.ones(len(order), dtype=int), np.arange(len(order)), is_padded=False)
+    else:
+        # One that cannot be used has no token; as none it would find room on one rank for ever.
+        sizes = sizes._replace(tokens=sizes.tokens[order].clip(min=1), prompt=sizes.prompt[order])
+    hands = _Hands(ranks, room, sizes.is_padded)
+    shares, numbers = [], zip(order.tolist(), sizes.tokens.tolist(), sizes.prompt.tolist(), strict=True)
+    for number, size, prompt in numbers:
+        if not hands.take(number, size, prompt):
+            shares.append(hands.numbers)
+            hands = _Hands(ranks, room, sizes.is_padded)
+            hands.take(number, size, prompt)
+    if all(hands.numbers):
+        return [*shares, hands.numbers]
+    if sum(map(len, hands.numbers)) < ranks:
+        return shares
+    # A prompt of several samples left a rank without any: now each sample counts for itself, in the order of hands.
+    places = {number: place for place, number in enumerate(order.tolist())}
+    rest = np.concatenate(hands.numbers).astype(int)
+    tokens = sizes.tokens[[places[number] for number in rest.tolist()]]
+    alone = Sizes(tokens, np.arange(len(rest)), sizes.is_padded)
+    last = deal(np.arange(len(rest)), ranks, room, alone)
+    return shares + [[rest[part].tolist() for part in share] for share in last]
 
 
-@dataclass(eq=False, slots=True)
-class _Hand:
-    """What a rank has got of a batch so far."""
+class _Hands:
+    """What each rank has got of a batch so far."""
 
-    numbers: list[int] = field(default_factory=list)
-    tokens: int = 0
-    longest: int = 0
-    prompt: int | None = None
-    """Of its last sample."""
+    def __init__(self, ranks: int, room: Room, is_padded: bool) -> None:
+        self.room, self.is_padded = room, is_padded
+        self.numbers: Deal = [[] for _ in range(ranks)]
+        self._tokens, self._longest = [0] * ranks, [0] * ranks
+        self._last = 0
+        self._prompt: int | None = None
+        self._by_load = [(0, rank) for rank in range(ranks)]
+        """A heap of (tokens, rank); an entry whose rank has got more since is passed over."""
 
-    def has_room(self, size: int, room: Room, is_padded: bool) -> bool:
+    def take(self, number: int, size: int, prompt: int) -> bool:
+        """Give a sample to the rank of its prompt's last one, or to that with least; False where none has room."""
+        is_neighbour = prompt == self._prompt and self._has_room(self._last, size)
+        rank = self._last if is_neighbour else self._least(size)
+        if rank is None:
+            return False
+        self.numbers[rank].append(number)
+        self._tokens[rank] += size
+        self._longest[rank] = max(self._longest[rank], size)
+        self._last, self._prompt = rank, prompt
+        heappush(self._by_load, (self._tokens[rank], rank))
+        return True
+
+    def _least(self, size: int) -> int | None:
+        full: list[tuple[int, int]] = []
+        found: int | None = None
+        while self._by_load and found is None:
+            load, rank = heappop(self._by_load)
+            if load != self._tokens[rank]:
+                continue
+            if self._has_room(rank, size):
+                found = rank
+            elif self.room.samples is None or len(self.numbers[rank]) < self.room.samples:
+                full.append((load, rank))  # A shorter sample may fit.
+        for entry in full:
+            heappush(self._by_load, entry)
+        return found
+
+    def _has_room(self, rank: int, size: int) -> bool:
         """A sample by itself always has."""
-        count = len(self.numbers) + 1
-        needed = count * max(self.longest, size) if is_padded else self.tokens + size
-        fits = (room.samples is None or count <= room.samples) and (
-            room.tokens is None or needed <= room.tokens
+        count = len(self.numbers[rank]) + 1
+        needed = count * max(self._longest[rank], size) if self.is_padded else self._tokens[rank] + size
+        fits = (self.room.samples is None or count <= self.room.samples) and (
+            self.room.tokens is None or needed <= self.room.tokens
         )
         return fits or count == 1
-
-    def take(self, number: int, size: int, prompt: int) -> None:
-        self.numbers.append(number)
-        self.tokens, self.longest, self.prompt = self.tokens + size, max(self.longest, size), prompt
 
 
 def deal_all(order: Sequence[int], ranks: int, size: int) -> list[Deal]:
@@ -165,53 +199,12 @@ def deal_all(order: Sequence[int], ranks: int, size: int) -> list[Deal]:
     return [[part[rank::ranks] for rank in range(ranks)] for part in parts]
 
 
-def _deal_rest(share: Deal, room: Room, sizes: Sizes | None) -> list[Deal]:
-    if all(share):
-        return [share]
-    rest = np.concatenate(share).astype(int)
-    if len(rest) < len(share):
-        return []
-    # A prompt of several samples left a rank without any: now each sample counts for itself.
-    return deal(rest, len(share), room, sizes._replace(prompt=np.arange(len(sizes.prompt))))
+def deal_every(order: np.ndarray, ranks: int, room: Room, sizes: Sizes | None = None) -> list[Deal]:
+    """As `deal`, with every sample: those that it leaves out are a last batch, of which some ranks have none."""
+    shares = deal(order, ranks, room, sizes)
+    return shares + deal_all(order[sum(map(samples_of, shares)) :].tolist(), ranks, size=1)
 
 
-class Turn(NamedTuple):
-    """A rank's batch, and what it is among those that are computed with it."""
-
-    numbers: list[int]
-    """Of the samples. A rank that has none computes one of another's, since models in slices compute in step."""
-    among: int
-    """Samples of all ranks' batches."""
-    share: float
-    """What the mean over the rank's samples adds to that over all, as the mean over ranks: own samples over those of
-    a rank on average. 0 for samples of another's."""
-    weight: float = 1.0
-    """Of the batches of all ranks among those of a step: makes its samples count equally."""
-
-
-def turns(shares: Sequence[Deal], rank: int, before: int = 0, accumulated: int = 1) -> list[Turn]:
-    """A rank's batches.
-
-    Args:
-        shares: the batches of all ranks.
-        rank: whose are wanted.
-        before: batches of the epoch that came earlier.
-        accumulated: batches of a step; the last step of an epoch may have fewer.
-
-    >>> turns([[[1, 2], [3, 4]], [[5], []]], rank=1, accumulated=2)
-    [Turn(numbers=[3, 4], among=4, share=1.0, weight=1.6), Turn(numbers=[5], among=1, share=0.0, weight=0.4)]
-    """
-    counts = [sum(map(len, share)) for share in shares]
-    steps = [(before + place) // accumulated for place in range(len(shares))]
-    samples: Counter[int] = Counter()
-    for step, count in zip(steps, counts, strict=True):
-        samples[step] += count
-    return [
-        Turn(
-            numbers=share[rank] or share[0][:1],
-            among=count,
-            share=len(share[rank]) * len(share) / count,
-            weight=count * accumulated / samples[step],
-        )
-        for step, share, count in zip(steps, shares, counts, strict=True)
-    ]
+def samples_of(share: Deal) -> int:
+    """Samples of a batch of all ranks."""
+    return sum(map(len, share))

@@ -18,10 +18,10 @@ from pathlib import Path
 from threading import Event
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
+from rlaifv_pl.console import stderr
 from rlaifv_pl.data.atomic import TEMPORARY_SUFFIX, atomic_file
 from rlaifv_pl.data.manifest import (
     MANIFEST_NAME,
@@ -150,7 +150,7 @@ def _alone(copy: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         said = f"another process is fetching {copy}: waiting for it"
-        Console(stderr=True).print(said, markup=False, highlight=False, soft_wrap=True)
+        stderr.print(said, markup=False, highlight=False, soft_wrap=True)
         lock.acquire()
     try:
         yield
@@ -170,7 +170,7 @@ def _check_room(copy: Path, directory: RemoteDirectory, missing: Sequence[ShardI
 
 
 def _fetch_all(copy: Path, directory: RemoteDirectory, missing: Sequence[ShardInfo]) -> None:
-    console, size = Console(stderr=True), sum(shard.bytes for shard in missing)
+    console, size = stderr, sum(shard.bytes for shard in missing)
     said = f"fetching {len(missing)} shards ({decimal(size)}) of {directory.shown} to {copy}"
     console.print(said, markup=False, highlight=False, soft_wrap=True)
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()

@@ -89,6 +89,10 @@ class ShardWriter:
         self._growing: _GrowingShard | None = None
 
     def __enter__(self) -> Self:
+        if self.directory.exists() and not self.directory.is_dir():
+            raise FileExistsError(
+                f"{self.directory} is a file, not a directory to write shards to. Name one."
+            )
         if not self.overwrite:
             self._refuse_foreign_shards()
         self._claim()
@@ -120,6 +124,11 @@ class ShardWriter:
         """Images that became links so far, and the bytes that they would have taken; empty where there are none."""
         return dict(self._shared + (self._growing.shared if self._growing else Counter()))
 
+    @property
+    def drops(self) -> dict[str, int]:
+        """Samples that were left out so far, by reason."""
+        return dict(sorted(self._drops.items()))
+
     def drop(self, reason: str, count: int = 1) -> None:
         """Count samples that were left out, for the manifest. Any name will do, `Reason`s are names."""
         self._drops[str(reason)] += count
@@ -143,7 +152,7 @@ class ShardWriter:
         self.manifest = Manifest(
             shards=tuple(self._shards),
             kinds=dict(sorted(self._kinds.items())),
-            drops=dict(sorted(self._drops.items())),
+            drops=self.drops,
             recipe=self.recipe,
             recipe_hash=self.recipe_hash,
             round=self.round,

@@ -4,6 +4,7 @@ A shard is an ordinary WebDataset tar; `webdataset.WebDataset` streams it too. H
 number, so that an epoch's order can be fixed in advance and resumed anywhere.
 """
 
+import hashlib
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -85,15 +86,17 @@ class ShardSet(Dataset[Sample]):
 
     Args:
         paths: shard directories, each with its manifest.
+        cache_dir: where what is computed of the samples is kept; beside the shards unless given.
 
     Raises:
         ManifestError: a directory is unfinished or damaged.
         BadSample: a shard cannot be indexed, or holds another number of samples than its manifest says.
     """
 
-    def __init__(self, paths: Sequence[str | Path]) -> None:
+    def __init__(self, paths: Sequence[str | Path], cache_dir: str | Path | None = None) -> None:
         if not paths:
             raise ValueError("expected at least one shard directory, got none")
+        self.cache_dir = cache_dir
         self.manifests = tuple(read_manifest(path) for path in paths)
         self.shards: list[Shard] = []
         self.hashes: list[str] = []
@@ -127,6 +130,10 @@ class ShardSet(Dataset[Sample]):
         number, offset = self.locate(index)
         return self.shards[number].where(offset)
 
+    def cache_of(self, shard: int) -> Path:
+        """Directory for what is computed of the samples of a shard."""
+        return cache_place(Path(self.shards[shard].path).parent, self.cache_dir)
+
     def numbers(self, shard: int) -> range:
         """Of the samples of a shard."""
         return range(self._ends[shard] - len(self.shards[shard]), self._ends[shard])
@@ -141,9 +148,22 @@ class ShardSet(Dataset[Sample]):
 
 
 def load_shards(paths: str | Path | Sequence[str | Path], cache_dir: str | Path | None = None) -> ShardSet:
-    """Open one shard directory or several, as `ShardSet` describes; URLs through the cache, as `local` does."""
+    """Open one shard directory or several, as `ShardSet` describes; URLs through the cache, as `local` does.
+
+    Args:
+        paths: directories, or URLs of some.
+        cache_dir: for copies of what lies behind URLs, and for what is computed of the samples.
+    """
     paths = [paths] if isinstance(paths, str | Path) else paths
-    return ShardSet([local(path, cache_dir) for path in paths])
+    return ShardSet([local(path, cache_dir) for path in paths], cache_dir)
+
+
+def cache_place(shards: Path, cache_dir: str | Path | None) -> Path:
+    """Directory for what is computed of the samples of a shard directory: itself, or its own in a cache."""
+    if cache_dir is None or shards.absolute().is_relative_to(Path(cache_dir).absolute()):
+        return shards
+    name = hashlib.sha256(os.fsencode(shards.absolute())).hexdigest()[:12]
+    return Path(cache_dir) / f"{shards.absolute().name}-{name}"
 
 
 def check_length(shard: Shard, expected: int) -> None:

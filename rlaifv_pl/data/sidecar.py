@@ -1,6 +1,7 @@
-"""What was computed of the samples of a shard once, in a file beside it.
+"""What was computed of the samples of a shard once, in a file beside it, or in a cache directory.
 
     <shards>/reference-3f2a9c01b7d4/shard-000000.safetensors
+    <data.cache_dir>/<name of shards>-<hash of their path>/reference-3f2a9c01b7d4/shard-000000.safetensors
 
 The directory is named after a hash of all that decides the results, so that several kinds, and results of
 several models, lie side by side. Each file repeats it in its header, together with the hash of the shard: a
@@ -19,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from rlaifv_pl.data.atomic import WriteError, atomic_file, writing
+from rlaifv_pl.data.atomic import WriteError, atomic_file, unwritable, writing
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.data.shards import MAX_OPEN_SHARDS, Shard, ShardSet
 from rlaifv_pl.data.strict_json import parse_json
@@ -27,6 +28,13 @@ from rlaifv_pl.explained import Explained
 
 VERSION = 1
 """Raised when a reader of the old version would misread the new files."""
+ELSEWHERE = "Name another place: --data.cache_dir DIR."
+NAMES = {
+    "reference": "Log-ps of a cached reference (model.reference: cached)",
+    "tower": "Features of the vision tower (data.cache_tower)",
+    "sizes": "Sizes of samples (data.max_tokens, group_by, sort_within)",
+}
+"""What messages call each kind of results."""
 ENDS = ".ends"
 HEADER = "sidecar"
 
@@ -50,14 +58,17 @@ class Sidecars:
         self.name = f"{kind}-{hash_json(self.identity)[:12]}"
 
     def missing(self) -> list[int]:
-        """Numbers of the shards that have none yet.
+        """Numbers of the shards that have none yet, which is to be computed and written.
 
         Raises:
-            SidecarError: a file is there, but not that of its shard.
+            SidecarError: a file is there, but not that of its shard; or nothing can be written where one is missing.
         """
-        return [
+        missing = [
             number for number, size in enumerate(self.samples.lengths) if size and not self._is_there(number)
         ]
+        for place in {self.samples.cache_of(number) for number in missing}:
+            _check_place(place, self.kind)
+        return missing
 
     def write(self, number: int, values: Sequence[Mapping[str, Tensor]]) -> None:
         """Store what was computed of a shard: for each sample, tensors by name, stacked along their first
@@ -75,13 +86,11 @@ class Sidecars:
         data = save(tensors, {HEADER: json.dumps(self._header(number))})
         try:
             with writing(path.parent):
-                path.parent.mkdir(exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path, len(data)) as file:
                 file.write(data)
         except WriteError as error:
-            raise SidecarError(
-                f"{error} It belongs beside its shard; copy the shards to another place if that one is not yours."
-            ) from error
+            raise SidecarError(f"{error} {ELSEWHERE}") from error
 
     def read(self, index: int) -> dict[str, Tensor]:
         """What was computed of a sample.
@@ -107,9 +116,10 @@ class Sidecars:
             return {name: file.get_tensor(name) for name in _ends(file, len(self._shard(number)))}
 
     def path(self, number: int) -> Path:
-        """Of the file beside a shard."""
-        shard = Path(self._shard(number).path)
-        return shard.parent / self.name / f"{shard.stem}.safetensors"
+        """Of a shard's file."""
+        return (
+            self.samples.cache_of(number) / self.name / f"{Path(self._shard(number).path).stem}.safetensors"
+        )
 
     def _shard(self, number: int) -> Shard:
         return self.samples.shards[number]
@@ -131,6 +141,27 @@ class Sidecars:
                 "it is made again."
             )
         return True
+
+
+def check_places(places: Sequence[Path], kinds: Sequence[str]) -> None:
+    """Look whether results can be kept where there are none of a kind at all, before it is known which are missing.
+
+    Args:
+        places: directories for what is computed of samples.
+        kinds: of results.
+
+    Raises:
+        SidecarError: they cannot.
+    """
+    for place in places:
+        for kind in kinds:
+            if not any(place.glob(f"{kind}-*")):
+                _check_place(place, kind)
+
+
+def _check_place(place: Path, kind: str) -> None:
+    if (obstacle := unwritable(place)) is not None:
+        raise SidecarError(f"{NAMES.get(kind, kind)} would be kept in {place}, but {obstacle}. {ELSEWHERE}")
 
 
 @contextmanager

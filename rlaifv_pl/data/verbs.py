@@ -13,13 +13,16 @@ from rich.table import Table
 from rlaifv_pl.data.contact_sheet import draw_contact_sheet
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_images
-from rlaifv_pl.data.importers.run import (
+from rlaifv_pl.data.importers.account import (
+    CONTRADICTED_NOTE,
+    ENDS_NOTE,
+    FORMATS_NOTE,
     IMAGE_NOTES,
     SHARED_NOTE,
+    UNREAD_NOTE,
     WITH_IMAGES_NOTE,
-    ImportOptions,
-    import_shards,
 )
+from rlaifv_pl.data.importers.run import ImportOptions, import_shards
 from rlaifv_pl.data.manifest import Manifest, ShardInfo, hash_file, read_manifest
 from rlaifv_pl.data.remote import local
 from rlaifv_pl.data.schema import Kind, check_sample, kinds
@@ -42,8 +45,9 @@ def import_(sources: list[str] | str, out: str, **options: Any) -> None:
     """Turn preference or SFT data into shards; shards/README.md lists the formats.
 
     Args:
-        sources: one or a list of: parquet, JSON, JSON lines, CSV or TSV file, directory of such, saved `datasets`, or
-            a data set of the hub as `hub:OWNER/NAME`, `hub:OWNER/NAME:SPLIT` or `hub:OWNER/NAME:CONFIG:SPLIT`.
+        sources: one or several of: parquet, Arrow, JSON, JSON lines, CSV or TSV file, pattern, directory of such, saved
+            `datasets`, folder of a downloaded data set (`DIR:SPLIT`), or a data set of the hub as `hub:OWNER/NAME`,
+            `hub:OWNER/NAME:SPLIT` or `hub:OWNER/NAME:CONFIG:SPLIT`.
         out: the directory of shards to write.
         options: as of ImportOptions.
     """
@@ -58,12 +62,19 @@ def import_(sources: list[str] | str, out: str, **options: Any) -> None:
 
 
 def _checks(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Rows on what an import noted: images, and which side of the pairs is longer."""
+    """Rows on what an import noted: formats, images, unread columns, end tokens, the longer side of pairs."""
     notes = manifest.notes
+    yield "format", ", ".join(notes[FORMATS_NOTE])
     yield "samples with images", f"{notes[WITH_IMAGES_NOTE]} of {manifest.samples}"
     for name in IMAGE_NOTES.values():
         if name in notes:
             yield _SAID[name], str(notes[name])
+    if left := notes.get(UNREAD_NOTE):
+        yield "columns not read", ", ".join(f"{name or '(no name)'} ({rows})" for name, rows in left.items())
+    if rows := notes.get(CONTRADICTED_NOTE):
+        yield "rejected scored higher", f"{rows}: check which column is the better answer"
+    if ends := notes.get(ENDS_NOTE):
+        yield "end tokens removed", f"of the answers of {ends}"
     if shared := notes.get(SHARED_NOTE):
         yield "images shared", f"{shared['images']}, {shared['bytes'] / 1e6:.1f} MB saved"
     if longer := notes.get("longer_side"):

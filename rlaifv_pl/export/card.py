@@ -76,7 +76,7 @@ def _figure(key: str, value: float | None) -> str:
         return ""
     if key in _SHARES:
         return f"{100 * value:.1f} %"
-    return f"{value:.1f}" if isinstance(value, float) else f"{value:,}"
+    return f"{value:z.1f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _inline(value: Any) -> str:
@@ -92,5 +92,5 @@ def _inline(value: Any) -> str:
 
 def _cell(value: Any) -> str:
     """A value in one cell of a table; nothing in it can end the cell, or be taken for markup."""
-    text = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+    text = f"{value:zg}" if isinstance(value, float) else "none" if value is None else str(value)
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

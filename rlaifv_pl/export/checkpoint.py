@@ -1,7 +1,7 @@
 """The policy of a run's checkpoint: the base with what the run has trained of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def load_trained(run: str | Path, checkpoint: str = "last") -> Trained:
     """
     spec, path = policy_of(run), checkpoint_path(run, checkpoint)
     stored = CheckpointFiles().load_checkpoint(path)
+    spec = _from_where_it_ran(spec, stored["base"].get("directory"))
     model = load_model(spec)
     if stored["base"]["weights"] != fingerprint(model):
         raise ExportError(
@@ -66,6 +67,18 @@ def policy_of(run: str | Path) -> PolicySpec:
     settings: dict[str, Any] = yaml.safe_load(_config(run).read_text())["model"]["init_args"]["policy"]
     lora = settings.pop("lora", None)
     return PolicySpec(**settings, lora=LoRA(**lora) if lora else None)
+
+
+def _from_where_it_ran(spec: PolicySpec, directory: str | None) -> PolicySpec:
+    """A policy whose relative paths are taken from the directory that the run was started in, where they exist there
+    and not in this one."""
+    places = {name: getattr(spec, name) for name in ("path", "chat_template")}
+    moved = {
+        name: str(Path(directory) / place)
+        for name, place in places.items()
+        if directory and place and not Path(place).exists() and (Path(directory) / place).exists()
+    }
+    return replace(spec, **moved)
 
 
 def checkpoint_path(run: str | Path, checkpoint: str) -> Path:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from rlaifv_pl.data.atomic import WriteError, writing
+from rlaifv_pl.data.atomic_directory import replace_directory, restore_directory
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.explained import Explained
 from rlaifv_pl.export.layout import missing_files
@@ -91,16 +92,14 @@ def replacing(out: Path, mark: str, write: Callable[[Path], None]) -> Path:
     Raises:
         ExportError: `out` holds something else.
     """
+    restore_directory(out)
     if out.exists() and not (out / mark).is_file():
         raise ExportError(f"{out} exists and is no model directory, so it is not replaced. Name another one.")
-    aside, old = (out.with_name(f"{out.name}.{state}") for state in ("writing", "old"))
+    place = out.resolve()  # A link stays one.
+    aside = place.with_name(f"{place.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
     write(aside)
-    if out.exists():
-        out.rename(old)
-    aside.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    replace_directory(aside, place)
     return out
 
 

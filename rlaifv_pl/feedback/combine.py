@@ -8,7 +8,7 @@ from rlaifv_pl.records import Candidate, Verdict
 
 def minus_rejected(candidate: Candidate) -> float:
     """Minus the number of rejected claims: RLAIF-V's rule. A tie of yes and no rejects."""
-    return -float(sum(verdict.rejected for verdict in candidate.verdicts))
+    return 0.0 - sum(verdict.rejected for verdict in candidate.verdicts)
 
 
 def minus_expected_rejected(candidate: Candidate) -> float:
@@ -16,7 +16,7 @@ def minus_expected_rejected(candidate: Candidate) -> float:
 
     Of a candidate that was judged as a whole it is the rating, less one (self-reward).
     """
-    return -sum(_doubt(verdict) for verdict in candidate.verdicts)
+    return 0.0 - sum(_doubt(verdict) for verdict in candidate.verdicts)
 
 
 def minus_rejected_share(candidate: Candidate) -> float:

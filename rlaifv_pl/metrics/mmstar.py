@@ -20,10 +20,12 @@ _OPENINGS = ("", "(", "option ", "the answer is ")
 def mmstar_right(completion: str, answer: str) -> bool:
     """Whether an answer begins with the right letter, as MMStar reads it: an article is an A, too.
 
-    >>> [mmstar_right(text, "A") for text in ("A: red", "(A)", "The answer is A.", "A cat", "Answer: A", "b")]
+    A line end counts as a blank.
+
+    >>> [mmstar_right(text, "A") for text in ("A: red", "(A)", "The answer is\\nA.", "A cat", "Answer: A", "b")]
     [True, True, True, True, True, False]
     """
-    text = completion.lower().strip()
+    text = completion.lower().strip().replace("\n", " ")
     letter = answer.lower().strip()
     return any(text.startswith(opening + letter) for opening in _OPENINGS)
 

@@ -1,25 +1,21 @@
 """Work on a benchmark in parts, with a bar: what models are asked is kept batch by batch, and shared by processes."""
 
-from collections.abc import Callable, Iterable
-
-from rich.console import Console
-from rich.progress import track
-
-from rlaifv_pl.feedback.parts import Parts, Row, Share
+from rlaifv_pl.console import track
+from rlaifv_pl.feedback.parts import Parts, Rows, Share
 
 PARTS_SUFFIX = ".parts"
 
 
-def make_share(parts: Parts, make: Callable[[range], Iterable[Row]], title: str) -> None:
+def make_share(parts: Parts, make: Rows, title: str, share: Share) -> None:
     """Make what is missing of this process's parts; the first process shows how far it is.
 
     Args:
         make: rows of the records with these numbers.
         title: of the bar.
+        share: which parts are this process's.
     """
-    share = Share.of_launcher()
-    mine = range(share.rank, len(parts.slices), share.of)
-    is_shown = share.rank == 0 and not all(map(parts.is_made, mine))
+    mine = share.numbers(parts)
+    is_shown = share.leads and not all(map(parts.is_made, mine))
     steps = parts.make(make, share)
-    for _ in track(steps, title, len(mine), console=Console(stderr=True), disable=not is_shown):
+    for _ in track(steps, title, len(mine), is_shown=is_shown):
         pass

@@ -78,3 +78,8 @@ def target_logps(hidden: Tensor, weight: Tensor, target: Tensor, chunk: int = VO
 def group_sums(values: Tensor, group: Tensor, num_groups: int) -> Tensor:
     """(G,) sums of `values` (M,) over the targets of each group; 0 for a group without targets."""
     return values.new_zeros(num_groups).index_add(0, group, values)
+
+
+def sum_type(device: torch.device) -> torch.dtype:
+    """The type to add up many batches in, of which float32 would lose the last digits; MPS has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64

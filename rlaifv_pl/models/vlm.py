@@ -67,13 +67,10 @@ class Batch:
     """Of each tree, the place of a sample whose images it has, and whether they are its rejected ones."""
     tower: list[Tensor] | None = None
     """What a frozen vision tower made of `images`, as `TowerLayout` keeps it, where that is known beforehand."""
-    among: int = 0
-    """Samples of the batches of all processes that are computed with this one."""
-    share: float = 1.0
-    """What this batch's mean adds to that over all of them, as the mean over processes; 0 for one that only keeps the
-    others company."""
-    weight: float = 1.0
-    """Of the batches of all processes among those of a step: makes its samples count equally."""
+    step_counts: Tensor | None = None
+    """`counts` of all batches of all processes that make up the optimiser step; None for a batch by itself."""
+    is_stand_in: bool = False
+    """Whether it counts for nothing, and is computed since other processes compute theirs."""
     dropped: list[tuple[str, str]] = field(default_factory=list)
     """(where it lies, reason) of each sample that was left out."""
 
@@ -81,6 +78,13 @@ class Batch:
     def num_groups(self) -> int:
         """parts x B."""
         return self.parts * len(self.keys)
+
+    @property
+    def counts(self) -> Tensor:
+        """(1 + parts,) number of samples, and of the targets of each part."""
+        targets = torch.bincount(self.group // max(1, len(self.keys)), minlength=self.parts)
+        counts = torch.cat([targets.new_tensor([len(self.keys)]), targets])
+        return counts * (not self.is_stand_in)
 
 
 class VLM(nn.Module):

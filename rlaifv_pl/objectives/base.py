@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import torch
@@ -20,37 +20,20 @@ from rlaifv_pl.data.sidecar import Sidecars
 from rlaifv_pl.models.chat import Chat, Dialogue
 from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.loading import load_policy
-from rlaifv_pl.models.logps import group_sums
 from rlaifv_pl.models.policy import PolicySpec, load_processor
 from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
+from rlaifv_pl.objectives import checks
 from rlaifv_pl.objectives.cached import CachedReference
-from rlaifv_pl.objectives.checks import RunError, check_gradients, check_resumed, check_tree, slicing_of
-from rlaifv_pl.objectives.in_step import InStep
-from rlaifv_pl.objectives.schedule import Schedule, rate, steps_of
+from rlaifv_pl.objectives.checks import RunError, check_gradients, check_tree, slicing_of
+from rlaifv_pl.objectives.in_step import STAND_IN, InStep
+from rlaifv_pl.objectives.means import RunningMeans, Step
+from rlaifv_pl.objectives.schedule import Schedule, follow_schedule, rate, steps_of
+from rlaifv_pl.objectives.scored import Scored
+from rlaifv_pl.objectives.tally import Tally
 from rlaifv_pl.objectives.tower import CachedTower
 from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive, run_seed
-
-
-class Scored(NamedTuple):
-    """Log-ps of a batch under one model."""
-
-    tokens: Tensor
-    """(M,) log-p of each target, nats."""
-    sums: Tensor
-    """(parts x B,) completion log-ps, nats."""
-    counts: Tensor
-    """(parts x B,) number of targets."""
-
-
-class Step(NamedTuple):
-    """What an objective makes of a batch: this process's parts of means over the samples, or tokens, of all processes.
-    The mean of the parts is the mean."""
-
-    loss: Tensor
-    """The only thing with a gradient."""
-    metrics: dict[str, Tensor]
 
 
 class AlignmentModule(L.LightningModule):
@@ -89,7 +72,13 @@ class AlignmentModule(L.LightningModule):
         self.cached: CachedReference | None = None
         self.cached_tower: CachedTower | None = None
         self.dropped: Counter[str] = Counter()
-        self._in_step = InStep()
+        self._in_step = InStep(lambda: self.collator("raise")([STAND_IN]))
+        self._running = {"train": RunningMeans(), "val": RunningMeans()}
+        self.tallies = {
+            "train": Tally(),
+            "val": Tally(),
+        }  # Of this epoch, and of this pass over validation data.
+        self._is_idle = False  # Whether no process has a sample in this step.
         self._tree_is_checked = self._gradients_are_checked = False
         self.schedule_epochs: int | None = None
         """Epochs that the schedule spans from `schedule_start` on; the whole run unless set."""
@@ -106,7 +95,10 @@ class AlignmentModule(L.LightningModule):
 
     @abstractmethod
     def objective(self, batch: Batch) -> Step:
-        """The loss of a batch and what to log of it."""
+        """What a batch adds to the loss of its step, and to what is logged of it."""
+
+    def end_step(self) -> None:
+        """Learn of a step's batches, all of which have been computed; all processes call it together."""
 
     def configure_model(self) -> None:
         if self.policy is None:
@@ -162,27 +154,49 @@ class AlignmentModule(L.LightningModule):
     def score(self, batch: Batch) -> tuple[Scored, Scored | None]:
         """Log-ps of the batch's targets under the policy, and under the reference if there is one."""
         with self.reference.watching() if self.reference else nullcontext():
-            policy = self._scored(self.policy(batch), batch)
+            policy = Scored.of(self.policy(batch), batch)
         if self.reference:
-            return policy, self._scored(self.reference.token_logps(batch), batch)
+            return policy, Scored.of(self.reference.token_logps(batch), batch)
         if batch.reference:
-            return policy, self._scored(batch.reference.values, batch)
+            return policy, Scored.of(batch.reference.values, batch)
+        if self.cached and batch.is_stand_in:
+            return policy, policy  # Of no weight, and nowhere beside the shards.
         if self.cached:
             raise RunError(
                 "reference: cached needs batches of AlignmentDataModule, which bring its log-ps along."
             )
         return policy, None
 
-    def _scored(self, tokens: Tensor, batch: Batch) -> Scored:
-        counts = group_sums(torch.ones_like(tokens), batch.group, batch.num_groups)
-        return Scored(tokens, group_sums(tokens, batch.group, batch.num_groups), counts)
-
     def training_step(self, batch: Batch, _index: int) -> Tensor | None:
         self.dropped.update(reason for _, reason in batch.dropped)
+        self.tallies["train"].add(batch)
+        loss = self._train_on(batch)
+        if not self.trainer.fit_loop.epoch_loop._should_accumulate():
+            self.end_step()
+            self._log("train")
+        return loss
+
+    def _train_on(self, batch: Batch) -> Tensor | None:
+        """The loss to be trained on; None for a lone process without samples."""
+        self._is_idle = not batch.keys and (batch.step_counts is None or not batch.step_counts[0])
         if (batch := self._in_step(batch, self.trainer)) is None:
             return None
         self._check_tree(batch)
-        return self._log(batch, "train").loss * batch.weight
+        step = self._computed(batch, "train")
+        # The trainer takes the mean over processes and batches of what is a sum over both.
+        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return step.loss * (1 if batch.step_counts is None else parts)
+
+    def _computed(self, batch: Batch, stage: str) -> Step:
+        step = self.objective(batch)
+        if batch.is_stand_in:
+            step = step.without_weight()
+        self._running[stage].add(step, batch.counts)
+        return step
+
+    def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
+        if self._is_idle:
+            self.policy.zero_grad()  # An optimiser passes over what has none, and would decay on zeros.
 
     def _check_tree(self, batch: Batch) -> None:
         if self._tree_is_checked or self.policy.attention == "rows":
@@ -191,36 +205,21 @@ class AlignmentModule(L.LightningModule):
         if self.trainer.strategy.reduce_boolean_decision(self.policy.shares(batch)):
             self._tree_is_checked = check_tree(self.policy, batch)
 
+    def on_validation_epoch_start(self) -> None:
+        self.tallies["val"] = Tally()
+
     def validation_step(self, batch: Batch, _index: int) -> None:
+        self.tallies["val"].add(batch)
         if (batch := self._in_step(batch, self.trainer)) is not None:
-            self._log(batch, "val")
+            self._computed(batch, "val")
 
-    def _log(self, batch: Batch, stage: str) -> Step:
-        step, training = self.objective(batch), stage == "train"
-        # The mean over processes is that over all their samples; in validation, batches have their number of them.
-        how: dict[str, Any] = {
-            "on_step": training,
-            "on_epoch": not training,
-            "sync_dist": self.trainer.world_size > 1,
-        }
-        how["batch_size"] = batch.among or len(batch.keys)
-        self.log_dict({f"{stage}/{name}": value.detach() for name, value in step.metrics.items()}, **how)
-        self.log(f"{stage}/loss", step.loss.detach(), prog_bar=True, **how)
-        return step
+    def on_validation_epoch_end(self) -> None:
+        self.tallies["val"].check("data.val")
+        self._log("val", on_step=False, on_epoch=True, sync_dist=self.trainer.world_size > 1)
 
-    def token_mean(self, total: Tensor, count: Tensor | int, batch: Batch) -> Tensor:
-        """This process's part of a mean over the tokens of all: the mean of the parts is the mean.
-
-        Args:
-            total: sum over its own tokens.
-            count: number of them; where no process has any, the mean is 0.
-            batch: that they are of.
-        """
-        is_own = float(batch.share > 0)
-        counts = torch.as_tensor(count, dtype=total.dtype, device=total.device) * is_own
-        if self._trainer is not None and self.trainer.world_size > 1:
-            counts = self.trainer.strategy.reduce(counts, reduce_op="mean")
-        return total * is_own / torch.where(counts > 0, counts, 1.0)
+    def _log(self, stage: str, **how: Any) -> None:
+        for name, value in self._running[stage].take(self.trainer).items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == "loss", **how)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # Named, so that an optimiser may treat matrices of layers and embeddings differently.
@@ -233,6 +232,7 @@ class AlignmentModule(L.LightningModule):
         return optimizer
 
     def on_train_start(self) -> None:
+        follow_schedule(self.trainer)
         # A checkpoint brings the optimiser's settings of its time along; those of the config hold.
         for group, settings in zip(self._param_groups, self._settings, strict=True):
             group.update(settings, initial_lr=settings["lr"])
@@ -240,6 +240,10 @@ class AlignmentModule(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         # Shards may differ from epoch to epoch, and with them the length of the run.
         self.__dict__.pop("_planned_steps", None)
+        self.tallies["train"] = Tally()
+
+    def on_train_epoch_end(self) -> None:
+        self.tallies["train"].check(f"the shards of epoch {self.current_epoch}")
 
     @cached_property
     def _planned_steps(self) -> int:
@@ -268,7 +272,8 @@ class AlignmentModule(L.LightningModule):
         # A process that leaves writing to the first one has nothing.
         state, trained = checkpoint["state_dict"], self._trained_names()
         checkpoint["state_dict"] = {name: state[name] for name in trained if name in state}
-        checkpoint["base"] = {"path": self.policy_spec.path, "weights": self.base_weights}
+        checkpoint["base"] = checks.origin_of(self)
+        checkpoint["tally"] = self.tallies["train"].state_dict()
         if self.cached:
             checkpoint["reference"] = self.cached.state_dict()
 
@@ -278,8 +283,9 @@ class AlignmentModule(L.LightningModule):
         Raises:
             RunError: as `check_resumed`.
         """
-        check_resumed(checkpoint, self._trained_names(), self.policy_spec.path, self.base_weights)
+        checks.check_resumed(checkpoint, self._trained_names(), checks.origin_of(self))
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+        self.tallies["train"] = Tally(checkpoint.get("tally") if self.global_rank == 0 else None)
         if self.cached:
             self.cached.load_state_dict(checkpoint.get("reference", self.cached.state_dict()))
 

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
-from rich.console import Console
-from rich.progress import track
 
+from rlaifv_pl.console import track
 from rlaifv_pl.data.known import UNKNOWN, Known, take_apart
 from rlaifv_pl.data.loader import BatchLoader
-from rlaifv_pl.data.order import Turn, deal_all, turns
+from rlaifv_pl.data.order import deal_all
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import Sidecars
 from rlaifv_pl.models.identity import weights_hash
@@ -20,7 +19,7 @@ from rlaifv_pl.models.policy import PolicyError, PolicySpec
 from rlaifv_pl.models.reference import frozen
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives.checks import slicing_of
-from rlaifv_pl.objectives.in_step import InStep
+from rlaifv_pl.objectives.in_step import STAND_IN, InStep
 from rlaifv_pl.objectives.tower import seen_as
 
 
@@ -36,7 +35,7 @@ class CachedReference:
     def __init__(self, policy: VLM, spec: PolicySpec, processor: Any) -> None:
         self.policy, self.spec, self.processor = policy, spec, processor
         self.weights, self.adapters = weights_hash(policy, adapters=False), False
-        self._is_policy, self._in_step = True, InStep()
+        self._is_policy = True
 
     def renew(self) -> None:
         """Compare with the policy as it is now, adapters included."""
@@ -81,14 +80,15 @@ class CachedReference:
 
     def _make(self, sidecars: Sidecars, work: list["_Work"], trainer: Trainer, how: dict[str, Any]) -> None:
         model, samples = self._model(trainer), sidecars.samples
-        loader = BatchLoader(samples, [part.turn for part in work], **how)
+        in_step = InStep(lambda: how["collate"]([STAND_IN]))
+        loader = BatchLoader(samples, [part.numbers for part in work], **how)
         shown = track(
-            zip(work, loader, strict=True), "reference log-ps", len(work), console=Console(stderr=True),
-            disable=not trainer.is_global_zero,
+            zip(work, loader, strict=True), "reference log-ps", len(work), is_shown=trainer.is_global_zero
         )  # fmt: skip
         found: dict[int, Known] = {}
         for part, batch in shown:
-            found |= self._score(model, trainer, part.turn.numbers, batch)
+            if (computed := in_step(batch, trainer)) is not None:
+                found |= self._score(model, trainer, part.numbers, computed)
             if part.ends_shard:
                 found = _gather(found, trainer.world_size)
                 if trainer.is_global_zero:
@@ -97,12 +97,10 @@ class CachedReference:
 
     @torch.no_grad()
     def _score(self, model: VLM, trainer: Trainer, numbers: Sequence[int], batch: Batch) -> dict[int, Known]:
-        strategy, own = trainer.strategy, batch
-        if (batch := self._in_step(own, trainer)) is None:
-            return {}
+        strategy = trainer.strategy
         with strategy.precision_plugin.forward_context(), frozen(model, adapters=self.adapters):
             logps = model(strategy.batch_to_device(batch))
-        if not own.keys:
+        if batch.is_stand_in:
             return {}
         values = take_apart(batch, logps)
         return {numbers[kept]: value for kept, value in zip(batch.kept, values, strict=True)}
@@ -132,7 +130,7 @@ class _Work(NamedTuple):
     """A batch of the pass, of this process."""
 
     shard: int
-    turn: Turn
+    numbers: list[int]
     ends_shard: bool
 
 
@@ -142,8 +140,8 @@ def _plan(samples: ShardSet, shards: Sequence[int], trainer: Trainer, batch_size
     work = []
     for shard in shards:
         numbers = samples.numbers(shard)
-        mine = turns(deal_all(numbers, size, batch_size), rank)
-        work += [_Work(shard, turn, turn is mine[-1]) for turn in mine]
+        mine = [deal[rank] for deal in deal_all(numbers, size, batch_size)]
+        work += [_Work(shard, part, place == len(mine) - 1) for place, part in enumerate(mine)]
     return work
 
 

@@ -1,6 +1,7 @@
 """What is looked at once, at the start or the first batch, since it would go wrong in silence."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,19 +75,39 @@ def check_gradients(policy: VLM) -> None:
         )
 
 
-def check_resumed(checkpoint: Mapping[str, Any], trained: Sequence[str], path: str, weights: str) -> None:
+def origin_of(module: Any) -> dict[str, str]:
+    """What a run starts from, for its checkpoints: path of the policy, hash of its weights, objective, and the
+    directory from which a relative path is taken.
+
+    Args:
+        module: the objective.
+    """
+    return {
+        "path": module.policy_spec.path,
+        "weights": module.base_weights,
+        "objective": type(module).__name__,
+        "directory": os.getcwd(),
+    }
+
+
+def check_resumed(checkpoint: Mapping[str, Any], trained: Sequence[str], origin: Mapping[str, str]) -> None:
     """Compare a checkpoint with the run that is to go on from it.
 
     Args:
         checkpoint: as it was saved.
         trained: names of what trains.
-        path: of the policy as it was loaded.
-        weights: their hash.
+        origin: of the run.
 
     Raises:
         RunError: other parameters train now, or the run did not start from these weights, so that what is frozen,
             and the reference, would be others.
     """
+    base = checkpoint.get("base", {"path": "no model of this program", "weights": ""})
+    if (objective := base.get("objective", origin["objective"])) != origin["objective"]:
+        raise RunError(
+            f"The checkpoint is of a run of {objective}, and this one is of {origin['objective']}. To go on from its "
+            "weights, write them with `rlaifv export RUN DIR` and set model.policy.path to DIR."
+        )
     saved, expected = set(checkpoint["state_dict"]), set(trained)
     if saved != expected:
         raise RunError(
@@ -94,9 +115,9 @@ def check_resumed(checkpoint: Mapping[str, Any], trained: Sequence[str], path: s
             f"missing {sorted(expected - saved)[:8]}, unexpected {sorted(saved - expected)[:8]}. "
             "Resume with the config that the run was started with (config.yaml in its directory)."
         )
-    if checkpoint["base"]["weights"] != weights:
+    if base["weights"] != origin["weights"]:
         raise RunError(
-            f"The checkpoint is of a run that started from {checkpoint['base']['path']}, and policy.path, "
-            f"{path}, holds other weights (or policy.dtype rounds them otherwise). Resume "
+            f"The checkpoint is of a run that started from {base['path']}, and policy.path, "
+            f"{origin['path']}, holds other weights (or policy.dtype rounds them otherwise). Resume "
             "with the model that the run was started from; the directory may have moved."
         )

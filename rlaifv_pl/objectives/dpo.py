@@ -9,9 +9,11 @@ from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.models.chat import Dialogue, prompt_messages, turn
 from rlaifv_pl.models.reference import ReferenceMode, resolve_reference
 from rlaifv_pl.models.vlm import Batch
-from rlaifv_pl.objectives.base import AlignmentModule, Scored, Step
+from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.objectives.compose import check_terms, compose
 from rlaifv_pl.objectives.losses import PairLogps, pair_metrics
+from rlaifv_pl.objectives.means import SAMPLES, Mean, Step, counts_of
+from rlaifv_pl.objectives.scored import Scored
 from rlaifv_pl.objectives.terms import Sigmoid, Term
 from rlaifv_pl.records import Sample
 
@@ -50,18 +52,33 @@ class DPOModule(AlignmentModule):
         prompt = prompt_messages(sample)
         context = (None,) * sum(message["role"] == "assistant" for message in prompt)
         return [
-            Dialogue([*prompt, turn("assistant", sample.chosen)], (*context, 0)),
-            Dialogue([*prompt, turn("assistant", sample.rejected)], (*context, 1), rejected_images=True),
+            Dialogue(
+                [*prompt, turn("assistant", sample.chosen)],
+                (*context, 0),
+                truncated=(len(context),) if "chosen" in sample.truncated else (),
+            ),
+            Dialogue(
+                [*prompt, turn("assistant", sample.rejected)],
+                (*context, 1),
+                rejected_images=True,
+                truncated=(len(context),) if "rejected" in sample.truncated else (),
+            ),
         ]
 
     def objective(self, batch: Batch) -> Step:
         scored, compared = self.score(batch)
         policy, reference = _pairs(scored), _pairs(compared) if compared else None
+        # Terms learn of training alone, and nothing of a batch that counts for nothing.
+        self.losses.train(self.training and not batch.is_stand_in)
         composed = compose(self._terms, policy, reference)
         metrics = pair_metrics(policy, reference, self._beta)
         metrics |= {f"loss/{name}": value.mean() for name, value in composed.parts.items()}
-        parts = {name: value * batch.share for name, value in metrics.items()}
-        return Step(composed.loss.mean() * batch.share, parts)
+        logged = {name: Mean(value * len(batch.keys), SAMPLES) for name, value in metrics.items()}
+        return Step([Mean(composed.loss.sum(), SAMPLES)], logged, counts_of(batch))
+
+    def end_step(self) -> None:
+        for term in self._terms:
+            term.end_step()
 
     @property
     def _beta(self) -> float:

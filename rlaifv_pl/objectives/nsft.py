@@ -11,8 +11,9 @@ from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.models.chat import Dialogue, about_images, prompt_messages, turn
 from rlaifv_pl.models.reference import ReferenceMode, resolve_reference
 from rlaifv_pl.models.vlm import Batch
-from rlaifv_pl.objectives.base import AlignmentModule, Step
+from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.objectives.losses import token_kl
+from rlaifv_pl.objectives.means import TARGETS, Mean, Step, counts_of, targets_of
 from rlaifv_pl.records import Message, Sample
 
 CHOSEN, CORRECTIONS = 0, 1
@@ -25,7 +26,7 @@ class NSFTModule(AlignmentModule):
         merge: `append` continues the chosen answer with the corrections in one dialogue;
             `separate` makes two dialogues about the same image; `corrections_only` leaves the chosen
             answer out (the paper's ablation).
-        reduction: `token_mean` is the mean over all targets of a batch, in which longer parts weigh
+        reduction: `token_mean` is the mean over all targets of a step, in which longer parts weigh
             more; `sum_of_means` adds the means of the two parts, as the paper's formula does.
         kl_weight: of the per-token KL estimate against the reference (the paper's last ablation).
             It needs a reference: nSFT holds a second model then, unless it is `adapter_off`.
@@ -75,22 +76,24 @@ class NSFTModule(AlignmentModule):
         prompt = prompt_messages(sample)
         context = (None,) * sum(message["role"] == "assistant" for message in prompt)
         answered = [*prompt, turn("assistant", answer)]
+        side = "completion" if sample.chosen is None else "chosen"
+        truncated = (len(context),) if side in sample.truncated else ()
         if self.merge == "append":
-            return [Dialogue([*answered, *turns], (*context, CHOSEN, *later))]
-        return [Dialogue(answered, (*context, CHOSEN)), corrected]
+            return [Dialogue([*answered, *turns], (*context, CHOSEN, *later), truncated=truncated)]
+        return [Dialogue(answered, (*context, CHOSEN), truncated=truncated), corrected]
 
     def objective(self, batch: Batch) -> Step:
         policy, reference = self.score(batch)
-        tokens = len(policy.tokens)
-        sums, counts = policy.sums.view(2, -1).sum(1), policy.counts.view(2, -1).sum(1)
-        chosen, corrections = self.token_mean(-sums, counts, batch)
-        parts = {"loss/chosen": chosen, "loss/corrections": corrections}
-        whole = self.token_mean(-policy.tokens.sum(), tokens, batch)
-        loss = whole if self.reduction == "token_mean" else chosen + corrections
+        chosen, corrections = (
+            Mean(-sums.sum(), targets_of(part)) for part, sums in enumerate(policy.sums.chunk(self.parts))
+        )
+        logged = {"loss/chosen": chosen, "loss/corrections": corrections}
+        whole = Mean(-policy.tokens.sum(), TARGETS)
+        losses = [whole] if self.reduction == "token_mean" else [chosen, corrections]
         if reference is not None:
-            parts["kl"] = self.token_mean(token_kl(policy.tokens, reference.tokens).sum(), tokens, batch)
-            loss = loss + self.kl_weight * parts["kl"]
-        return Step(loss, parts)
+            logged["kl"] = Mean(token_kl(policy.tokens, reference.tokens).sum(), TARGETS)
+            losses.append(logged["kl"].times(self.kl_weight))
+        return Step(losses, logged, counts_of(batch))
 
 
 def _missing(sample: Sample, what: str) -> BadSample:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.models.chat import Dialogue, prompt_messages, turn
 from rlaifv_pl.models.vlm import Batch
-from rlaifv_pl.objectives.base import AlignmentModule, Step
+from rlaifv_pl.objectives.base import AlignmentModule
+from rlaifv_pl.objectives.means import SAMPLES, TARGETS, Mean, Step, counts_of
 from rlaifv_pl.records import Sample
 
 
 class SFTModule(AlignmentModule):
-    """Cross-entropy on answers: the mean over all target tokens of a batch.
+    """Cross-entropy on answers: the mean over all target tokens of a step.
 
     Of an SFT sample every assistant turn is a target, as in LLaVA's training; of a preference sample
     it is `chosen` alone, which makes this the continual-SFT baseline of DPO on the same shards.
@@ -26,9 +27,16 @@ class SFTModule(AlignmentModule):
             )
         messages = [*prompt_messages(sample), turn("assistant", answer)]
         earlier = sum(message["role"] == "assistant" for message in messages) - 1
-        return [Dialogue(messages, (*[None if sample.completion is None else 0] * earlier, 0))]
+        side = "chosen" if sample.completion is None else "completion"
+        return [
+            Dialogue(
+                messages,
+                (*[None if sample.completion is None else 0] * earlier, 0),
+                truncated=(earlier,) if side in sample.truncated else (),
+            )
+        ]
 
     def objective(self, batch: Batch) -> Step:
         scored, _ = self.score(batch)
-        loss = self.token_mean(-scored.tokens.sum(), len(scored.tokens), batch)
-        return Step(loss, {"tokens": scored.counts.mean() * batch.share})
+        tokens = {"tokens": Mean(scored.counts.sum(), SAMPLES)}
+        return Step([Mean(-scored.tokens.sum(), TARGETS)], tokens, counts_of(batch))

@@ -28,6 +28,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from rlaifv_pl.models.logps import sum_type
 from rlaifv_pl.objectives import losses
 from rlaifv_pl.objectives.losses import PairLogps
 
@@ -80,6 +81,9 @@ class Term(nn.Module, ABC):
     @abstractmethod
     def forward(self, policy: PairLogps, reference: PairLogps | None) -> Tensor:
         """The loss of each pair, `(B,)`, not yet weighted."""
+
+    def end_step(self) -> None:
+        """Learn of the pairs that were met since the last step; all ranks call it together. Most terms do nothing."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -186,11 +190,11 @@ class NCA(Term):
 
 @dataclass(eq=False, kw_only=True)
 class BCO(Term):
-    """BCO with its threshold, the running mean of all rewards met in training: `losses.bco_loss`.
+    """BCO with its threshold, the running mean of all rewards met in earlier steps: `losses.bco_loss`.
 
-    The mean takes in a batch before the batch is judged by it, over the pairs of all ranks, so every
-    rank must run the term at every training step. Validation reads it only. It is a pair of buffers
-    and so part of the checkpoint. InternVL's MPO has this shift; TRL's `bco_pair` has dropped it.
+    The mean takes in the pairs of a step, of all ranks, when the step ends, so that it is the same however the step is
+    cut into batches; the first step has rewards of 0 anyway. Validation reads it only. It is a pair of buffers and so
+    part of the checkpoint. InternVL's MPO has this shift, moved before each batch; TRL's `bco_pair` has dropped it.
     """
 
     beta: float = _positive(0.1)
@@ -201,24 +205,31 @@ class BCO(Term):
         self.num_rewards: Tensor
         self.register_buffer("shift", torch.zeros((), dtype=torch.float32))
         self.register_buffer("num_rewards", torch.zeros((), dtype=torch.int64))
+        self._met: Tensor | float = 0.0  # Sum and number of the rewards since the last step.
 
     def forward(self, policy: PairLogps, reference: PairLogps) -> Tensor:
         if self.training:
-            self._absorb(losses.rewards(policy, reference, self.beta))
+            self._meet(losses.rewards(policy, reference, self.beta))
         return losses.bco_loss(policy, reference, self.beta, self.shift)
 
     @torch.no_grad()
-    def _absorb(self, rewards: losses.Rewards) -> None:
-        """Move `shift` to the mean of the rewards so far and these."""
-        both = torch.cat(rewards).float()
+    def _meet(self, rewards: losses.Rewards) -> None:
+        both = torch.cat(rewards).to(sum_type(self.shift.device))
         # A batch gone bad may be skipped, but in the mean, and in the checkpoint, it would stay.
         finite = both.isfinite()
-        total = torch.stack([both.where(finite, 0).sum(), finite.float().sum()])
+        self._met = self._met + torch.stack([both.where(finite, 0).sum(), finite.sum().to(both)])
+
+    @torch.no_grad()
+    def end_step(self) -> None:
+        device = self.shift.device
+        met, self._met = torch.zeros(2, dtype=sum_type(device), device=device) + self._met, 0.0
         if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(total)
-        reward_sum, count = total
+            dist.all_reduce(met)
+        reward_sum, count = met
         self.num_rewards += count.long()
-        self.shift += (reward_sum - count * self.shift) / self.num_rewards.clamp(min=1)
+        # Not in place: what the step computed with it may have its backward pass yet to come.
+        moved = (reward_sum - count * self.shift) / self.num_rewards.clamp(min=1)
+        self.shift = (self.shift + moved).to(self.shift.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BCO":
         # Under bf16-true every module is cast, and a mean of 8 bits soon stops moving: of a cast, take

@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
-from rich.console import Console
 from rich.filesize import decimal
 from torch import Tensor
 
+from rlaifv_pl.console import stderr
 from rlaifv_pl.data.features import FIRST, Pixels, SamplePixels, Shown, name_of, pixels
 from rlaifv_pl.data.fill import Task, fill
 from rlaifv_pl.data.images import OPENING
@@ -176,7 +176,8 @@ def _check_room(sidecars: Sidecars, missing: list[int], size: int) -> None:
     """
     directories, counts = {}, Counter()
     for number in missing:
-        directory = sidecars.path(number).parent.parent
+        place = sidecars.samples.cache_of(number)
+        directory = next(path for path in (place, *place.absolute().parents) if path.exists())
         disk = directory.stat().st_dev
         directories.setdefault(disk, directory)
         counts[disk] += len(sidecars.samples.shards[number])
@@ -189,11 +190,11 @@ def _check_room(sidecars: Sidecars, missing: list[int], size: int) -> None:
         _say(f"features of the vision tower: {told}")
         if needed > free:
             raise PolicyError(
-                f"data.cache_tower: the features of the vision tower do not fit: {told}. Make room, move the shards to "
-                "a larger disk, or set data.cache_tower: false."
+                f"data.cache_tower: the features of the vision tower do not fit: {told}. Make room, name a place "
+                "on a larger disk (--data.cache_dir DIR), or set data.cache_tower: false."
             )
 
 
 @rank_zero_only
 def _say(line: str) -> None:
-    Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+    stderr.print(line, highlight=False, soft_wrap=True)

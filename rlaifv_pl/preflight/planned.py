@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
 from rlaifv_pl.cli import CLI
+from rlaifv_pl.launcher import this_process
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.objectives.schedule import updates
 from rlaifv_pl.rounds import Rounds
@@ -133,7 +134,8 @@ def _devices(wanted: Any, here: bool, nodes: int) -> int:
         case str() if wanted.isdecimal():
             return int(wanted)
     there = torch.cuda.device_count() if here else 1
-    return int(os.environ.get("WORLD_SIZE", 0)) // nodes or there
+    started = this_process().world_size
+    return started // nodes if started > 1 else there
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What samples come to, read as training reads them, and the batches that would be dealt of them."""
 
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from rich.progress import track
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.faults import BadSample
-from rlaifv_pl.data.order import Sizes, bring_together, deal, epoch_order, sort_by_length
+from rlaifv_pl.data.order import Sizes, bring_together, deal_every, epoch_order, sort_by_length
 from rlaifv_pl.data.shards import ShardSet, ShardWriter
 from rlaifv_pl.data.survey import PROMPT, ROW_TOKENS, TREE_TOKENS, Layout, measure
 from rlaifv_pl.models.prefix_tree import Branch
@@ -145,8 +146,8 @@ def batches(found: Surveyed, data: AlignmentDataModule, layout: Layout, world: i
     if data.sort_within:
         order = sort_by_length(order, sizes, data.sort_within, derive(run_seed(), "lengths", 0))
     is_sized = data.room.tokens or data.group_by or data.sort_within
-    shares = deal(order, world, data.room, sizes if is_sized else None)
-    dealt = [mine for share in shares for mine in share]
+    shares = deal_every(order, world, data.room, sizes if is_sized else None)
+    dealt = [mine for share in shares for mine in share if mine]
     laid = np.array([_laid_out(tokens[mine], sizes.is_padded) for mine in dealt], dtype=np.int64)
     held = (
         sum(int(found.column("tree")[mine].sum()) for mine in dealt) if layout != "rows" else int(laid.sum())
@@ -156,8 +157,7 @@ def batches(found: Surveyed, data: AlignmentDataModule, layout: Layout, world: i
     elif is_sized:
         per_epoch = max(1, round(len(shares) * count / len(found.numbers)))
     else:
-        full, rest = divmod(count, data.room.samples * world)
-        per_epoch = full + (rest >= world)
+        per_epoch = ceil(count / (data.room.samples * world))
     return Batches(dealt, per_epoch, laid, 1 - held / max(1, int(laid.sum())))
 
 

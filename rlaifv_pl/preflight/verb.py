@@ -26,6 +26,7 @@ from rlaifv_pl.preflight.spread import spread_of
 from rlaifv_pl.preflight.tokens import batches, stand_ins, survey
 from rlaifv_pl.rounds import Rounds
 from rlaifv_pl.rounds.check import check_rounds
+from rlaifv_pl.run.directory import Start
 
 OWN = {f"--{option.name}" for option in fields(Options)}
 
@@ -105,6 +106,11 @@ class _Look:
         self.layout, self.weights = model.layout, sum(each.nbytes for each in model.parameters())
         self._make_sources()
         rounds = self.planned.rounds
+        if kept := Start(directory=self.directory, makes_rounds=rounds is not None).kept():
+            self.found.notes.append(
+                f"{self.directory} holds a run already ({', '.join(kept)}): fit goes on with it by --ckpt_path last, "
+                "and wants --overwrite true or another trainer.default_root_dir for a new one"
+            )
         if rounds is None:
             samples = self._open(self.data.train, "data.train")
             if self.data.val is not None:
@@ -174,9 +180,6 @@ class _Look:
             found.problems.append(str(error))
         count = len(samples) if pairs is None else pairs
         found.batches = batches(seen, data, self.layout, found.machine.world, count)
-        if not found.batches.dealt:
-            found.problems.append(f"{count} samples are fewer than {found.machine.world} processes")
-            return
         found.steps = steps(self.trainer, found.batches.per_epoch, found.machine.world)
         self._memory(samples)
 
@@ -211,7 +214,7 @@ class _Look:
         found.disks.append(disk.of_run(self.directory, found.memory, found.spread, keep, self.rounds_bytes))
         if self.module.reference_mode == "cached":
             targets = float(seen.column("targets").mean()) * len(samples)
-            found.disks.append(disk.beside_shards(Path(samples.shards[0].path).parent, targets))
+            found.disks.append(disk.beside_shards(samples.cache_of(0), targets))
         # The disk of a machine that is only described is not this one's.
         said = found.problems if self.options.memory_gb is None else found.notes
         for each in found.disks:

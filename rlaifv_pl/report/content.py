@@ -167,6 +167,8 @@ def of_run(run: RunFiles, limits: Limits, prompts: Sequence[str] = ()) -> Conten
     }
     if not run.metrics:
         content.note("There is no metrics.csv, or no row in it yet: no step has been logged.")
+    for sign in run.mixed:
+        content.note(f"{sign}.")
     if run.held_out or run.measured:
         _take_held_out(content, run)
     if run.ledger or epochs:

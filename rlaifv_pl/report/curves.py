@@ -46,7 +46,7 @@ def round_starts(rows: Iterable[Mapping[str, str]], epochs: int | None) -> list[
     starts: dict[int, int] = {}
     for row in rows:
         if epochs and row.get("epoch", "").isdigit():
-            starts.setdefault(int(row["epoch"]) // epochs + 1, int(row["step"]))
+            starts.setdefault((int(row["epoch"]) - 1) // epochs + 1, int(row["step"]))
     return [{"round": number, "step": step} for number, step in starts.items()]
 
 

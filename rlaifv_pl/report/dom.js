@@ -23,7 +23,8 @@ function section(id, title, ...children) {
 function number(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2).replace(/-/g, "−").replace("e+", "e");
+  if (size === 0) return "0"; // Never "-0".
+  if (size < 1e-3 || size >= 1e7) return value.toExponential(2).replace(/-/g, "−").replace("e+", "e");
   const text = Number.isInteger(value) ? value.toLocaleString("en") : value.toLocaleString("en", { maximumSignificantDigits: size < 1 ? 3 : 4 });
   return text.replace("-", "−");
 }

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlaifv_pl.data.importers.run import DROPPED_NAME
+from rlaifv_pl.data.importers.account import DROPPED_NAME
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.urls import is_url
 

@@ -17,6 +17,9 @@ from rlaifv_pl.run.held_out_figures import FIGURES_NAME, FOLDER
 
 CONFIG, METRICS, SUMMARY, ROUNDS = "config.yaml", "metrics.csv", "summary.json", "rounds"
 
+WHAT_A_RUN_IS = ("model.class_path", "model.init_args.policy.path", "data.train", "rounds.prompts")
+"""Options that a run keeps from its first start to its last."""
+
 
 class ReportError(Explained, ValueError):
     """There is no run where one was named, or a file of it cannot be read."""
@@ -43,6 +46,27 @@ class RunFiles:
             ReportError: their file is damaged.
         """
         return _held_out(self.path / FOLDER / FIGURES_NAME)
+
+    @cached_property
+    def mixed(self) -> list[str]:
+        """Signs that files of two runs lie here, in words; read when they are first asked for.
+
+        Raises:
+            ReportError: the config of a start is damaged.
+        """
+        found = []
+        for path in sorted(self.path.glob("config.start*.yaml")):
+            start = _parsed(path, _text(path))
+            pairs = {name: (_at(start, name), _at(self.config, name)) for name in WHAT_A_RUN_IS}
+            if changed := [f"{name}: {old}, not {new}" for name, (old, new) in pairs.items() if old != new]:
+                found.append(
+                    f"{path.name} has {'; '.join(changed)} as {CONFIG}: files here may be of two runs"
+                )
+        if self.config and self.ledger and not self.rounds:
+            found.append(
+                f"{ROUNDS}/{LEDGER_NAME} tells of rounds, and {CONFIG} names none: they are of another run"
+            )
+        return found
 
     @property
     def rounds(self) -> Mapping[str, Any]:
@@ -108,6 +132,14 @@ def read_run(path: str | Path) -> RunFiles:
         ledger=_ledger(path / ROUNDS / LEDGER_NAME),
         summary=_parsed(path / SUMMARY, _text(path / SUMMARY)),
     )
+
+
+def _at(config: Mapping[str, Any], name: str) -> Any:
+    """An option by its name; None where it is not set."""
+    value: Any = config
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _text(path: Path) -> str:

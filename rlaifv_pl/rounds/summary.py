@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from rlaifv_pl.console import stderr
 from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.rounds.ledger import Ledger
 
@@ -32,8 +32,7 @@ def conclude(run: Path, ledger: Ledger, seed: int, seconds: float) -> None:
         seconds: of this start of the run.
     """
     rows = summary_rows(ledger.read())
-    console = Console(stderr=True)
-    console.print(rounds_table(rows), seconds_table(rows))
+    stderr.print(rounds_table(rows), seconds_table(rows))
     summary = {"rounds": rows, "seed": seed, "seconds": round(seconds, 1)}
     with atomic_file(run / "summary.json") as file:
         file.write((json.dumps(summary, indent=2) + "\n").encode())
@@ -41,7 +40,7 @@ def conclude(run: Path, ledger: Ledger, seed: int, seconds: float) -> None:
     if any("instance" in row for row in rows):
         draw_curve(rows, run / "rounds.png")
         written.append(run / "rounds.png")
-    console.print(f"{seconds:.0f} seconds; written to {' and '.join(map(str, written))}")
+    stderr.print(f"{seconds:.0f} seconds; written to {' and '.join(map(str, written))}")
 
 
 def summary_rows(entries: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:

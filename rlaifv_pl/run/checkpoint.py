@@ -12,7 +12,9 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
+from rlaifv_pl.data.atomic import TEMPORARY_SUFFIX
 from rlaifv_pl.data.attached import callbacks_of
 from rlaifv_pl.run.best import Best
 from rlaifv_pl.run.checkpoint_file import CheckpointFiles, sweep
@@ -20,6 +22,8 @@ from rlaifv_pl.run.held_out import HeldOut
 from rlaifv_pl.run.slices import are_whole
 
 _NAME = re.compile(r"epoch\d+-step(\d+)(?:-v\d+)?\.ckpt")
+CHECKPOINTS, LAST = "checkpoints", "last"
+"""Where in a run's directory checkpoints lie, and how the newest is asked for."""
 TORN_SUFFIX = ".torn"
 BEST = "best"
 """Name of the link to the best one."""
@@ -68,19 +72,20 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self.best = Best(monitor, mode)
         self._linked_best, self._is_taken_up = "", False
+        self._stops_later, self._is_due = False, False
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """Lightning asks for `last` here. A kill may fall between saving and linking, or tear what was not yet on
         disk when the machine went down."""
-        directory = Path(self.dirpath or os.path.join(trainer.default_root_dir, "checkpoints"))
-        saved = _saved(directory)
+        directory = Path(self.dirpath or os.path.join(trainer.default_root_dir, CHECKPOINTS))
+        saved = saved_checkpoints(directory)
         # A run that was started afresh here may have come less far than the one before it, whose files stay.
         linked = directory / f"{self.CHECKPOINT_NAME_LAST}.ckpt"
         floor = linked.stat().st_mtime_ns if linked.exists() else 0
 
         def newness(path: Path) -> tuple[bool, int, int]:
             saved_at = path.stat().st_mtime_ns
-            return saved_at >= floor, _step(path), saved_at
+            return saved_at >= floor, step_of(path), saved_at
 
         for path in sorted(saved, key=newness, reverse=True):
             if is_whole(path):
@@ -93,7 +98,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.dirpath is None:
-            self.dirpath = os.path.join(trainer.default_root_dir, "checkpoints")
+            self.dirpath = os.path.join(trainer.default_root_dir, CHECKPOINTS)
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and self.best.figure is not None:
             self.best.check(_held_out(trainer).names if _held_out(trainer) else [])
@@ -105,6 +110,7 @@ class RunCheckpoint(ModelCheckpoint):
         trainer.fit_loop._iteration_based_training = lambda: False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stops_later = self._is_due = False
         super().on_train_start(trainer, pl_module)
         self._take_up(trainer)
 
@@ -126,17 +132,28 @@ class RunCheckpoint(ModelCheckpoint):
     def _take_stock(self, trainer: Trainer) -> None:
         """Count what lies there. A checkpoint does not know of those that were saved after it, nor a killed run of the
         one that it was about to remove: without this each kill would leave some for ever."""
-        found = _saved(Path(self.dirpath)) if trainer.is_global_zero else []
-        found = [path for path in trainer.strategy.broadcast(found) if _step(path) <= trainer.global_step]
+        found = saved_checkpoints(Path(self.dirpath)) if trainer.is_global_zero else []
+        found = [path for path in trainer.strategy.broadcast(found) if step_of(path) <= trainer.global_step]
         for path in found[: -self.save_top_k]:
             if path.name != self.best.name:
                 trainer.strategy.remove_checkpoint(path)
         # Lightning compares these with the steps that come.
-        steps = {str(path): torch.tensor(float(_step(path))) for path in found[-self.save_top_k :]}
+        steps = {str(path): torch.tensor(float(step_of(path))) for path in found[-self.save_top_k :]}
         if len(steps) == self.save_top_k:
             self.best_k_models = steps
             self.kth_best_model_path, *_, self.best_model_path = steps
             self.kth_value, *_, self.best_model_score = steps.values()
+
+    @staticmethod
+    def _link_checkpoint(trainer: Trainer, filepath: str, linkpath: str) -> None:
+        # Lightning's own removes the link before it makes the new one: a kill between leaves a run without `last`.
+        link = Path(linkpath)
+        if trainer.is_global_zero and os.path.abspath(filepath) != os.path.abspath(linkpath):
+            aside = link.with_name(link.name + TEMPORARY_SUFFIX)
+            aside.unlink(missing_ok=True)
+            aside.symlink_to(os.path.relpath(filepath, link.parent))
+            os.replace(aside, link)
+        trainer.strategy.barrier()
 
     def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
         # Lightning keeps the one that a run went on from, too, though newer ones are there.
@@ -149,11 +166,34 @@ class RunCheckpoint(ModelCheckpoint):
         # batch and the end of its epoch resumes wrongly when the next epoch has another length. And
         # between accumulated batches, the gradient of the first ones would be lost.
         loop = trainer.fit_loop.epoch_loop
-        if not loop.batch_progress.is_last_batch and not loop._should_accumulate():
-            if self._is_best(trainer):
-                self.save(trainer)
-            else:
-                super().on_train_batch_end(trainer, *args)
+        self._stop_between_steps(trainer)
+        if loop.batch_progress.is_last_batch or loop._should_accumulate():
+            return
+        if _validates(trainer):
+            self._is_due = True  # A run that goes on from here would leave out the validation.
+        else:
+            self._save_step(trainer, *args)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._stop_between_steps(trainer)
+        if self._is_due:
+            self._is_due = False
+            self._save_step(trainer, pl_module, None, None, 0)
+
+    def _save_step(self, trainer: Trainer, *args: Any) -> None:
+        # One that ends within an epoch is not to be taken for one that ended with it.
+        is_over = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        if self._is_best(trainer) or is_over:
+            self.save(trainer)
+        else:
+            super().on_train_batch_end(trainer, *args)
+
+    def _stop_between_steps(self, trainer: Trainer) -> None:
+        """Put off a stop, of a clock or of a figure, until the step has ended: what was accumulated would be lost."""
+        self._stops_later |= trainer.should_stop
+        trainer.should_stop = self._stops_later and not trainer.fit_loop.epoch_loop._should_accumulate()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_best(trainer)
@@ -220,15 +260,24 @@ def is_whole(path: Path) -> bool:
     return are_whole(path) if path.is_dir() else path.is_file() and zipfile.is_zipfile(path)
 
 
+def _validates(trainer: Trainer) -> bool:
+    """Whether a validation follows this batch by its number: not by a clock, nor since the run stops."""
+    stops, trainer.should_stop = trainer.should_stop, False
+    is_due = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+    trainer.should_stop = stops
+    return is_due and trainer._val_check_time_interval is None  # type: ignore[attr-defined]
+
+
 def _held_out(trainer: Trainer) -> HeldOut | None:
     return next((callback for callback in callbacks_of(trainer) if isinstance(callback, HeldOut)), None)
 
 
-def _saved(directory: Path) -> list[Path]:
-    """Checkpoints in a run's directory, by their steps."""
+def saved_checkpoints(directory: Path) -> list[Path]:
+    """Checkpoints in a directory, by their steps."""
     there = [path for path in directory.glob("epoch*.ckpt") if _NAME.fullmatch(path.name)]
-    return sorted(there, key=_step)
+    return sorted(there, key=step_of)
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """Number of updates after which a checkpoint was saved, by its name."""
     return int(_NAME.fullmatch(path.name)[1])

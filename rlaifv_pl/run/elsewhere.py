@@ -90,6 +90,7 @@ ELSEWHERE: Mapping[str, str] = {
     "fp16": "trainer.precision 16-mixed",
     "deepspeed": "trainer.strategy",
     "output_dir": "trainer.default_root_dir",
+    "overwrite_output_dir": "overwrite",
     "logging_steps": "trainer.log_every_n_steps",
     "eval_steps": "trainer.val_check_interval",
     "save_steps": "checkpoint.every_n_train_steps",

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from rich.console import Console
 
+from rlaifv_pl.console import stderr
 from rlaifv_pl.feedback.engines.live import LiveEngine
 from rlaifv_pl.feedback.parts import Share
 from rlaifv_pl.metrics.benchmark import Benchmark
@@ -187,7 +187,7 @@ class HeldOut(Callback):
         if trainer.is_global_zero:
             for parts in self.directory.glob(f"*/*{PARTS_SUFFIX}"):
                 shutil.rmtree(parts)
-            Console(stderr=True).print(figures_table(self.file.read()))
+            stderr.print(figures_table(self.file.read()))
 
     def _measure(self, trainer: Trainer, module: AlignmentModule) -> None:
         """Figures of the policy as it is now; what it has answered already it is not asked again."""

@@ -87,4 +87,4 @@ def _first_best_last(steps: list[dict[str, Any]], figure: str, best: Any) -> lis
 
 
 def _shown(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.2f}"
+    return "undefined" if value is None else f"{value:z.2f}"

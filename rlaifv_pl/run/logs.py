@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from rlaifv_pl.data.atomic import atomic_file, writing
@@ -37,6 +38,9 @@ class _Continuing(ExperimentWriter):
         """
         rows = [row for row in self._rows() if int(row["step"]) < step]
         self._write(rows, self.metrics_keys)
+        if not rows:  # What stood there is another run's, and so are its columns.
+            self.metrics_keys = []
+            Path(self.metrics_file_path).unlink(missing_ok=True)
         # Held-out figures have rows of their own, which are written before a checkpoint is saved.
         of_step = [row for row in rows if int(row["step"]) == step - 1]
         if last and not any(row.get(name) for row in of_step for name in last if name != "epoch"):
@@ -87,6 +91,9 @@ class RunCSVLogger(CSVLogger):
     def log_dir(self) -> str:
         return self.save_dir
 
+    def log_metrics(self, metrics: dict[str, Tensor | float], step: int | None = None) -> None:
+        super().log_metrics(_with_epochs_from_1(metrics), step)
+
 
 class RunTensorBoard(TensorBoardLogger):
     """Event files in `tensorboard` in the run's directory; one that cannot be written is named.
@@ -106,7 +113,12 @@ class RunTensorBoard(TensorBoardLogger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         with writing(self.log_dir):  # Lightning would say that the value is not supported.
-            super().log_metrics(metrics, step)
+            super().log_metrics(_with_epochs_from_1(metrics), step)
+
+
+def _with_epochs_from_1(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures as they are written: Lightning counts epochs from 0."""
+    return {name: value + 1 if name == "epoch" else value for name, value in metrics.items()}
 
 
 class ContinueLogs(Callback):
@@ -121,7 +133,7 @@ class ContinueLogs(Callback):
         # Lightning saves first and logs the same step afterwards; a kill may fall between.
         logged = trainer._logger_connector.metrics["log"] if trainer.training else {}
         row = {name: float(value) for name, value in logged.items()}
-        checkpoint["last_row"] = row and {"epoch": trainer.current_epoch, **row}
+        checkpoint["last_row"] = row and {"epoch": trainer.current_epoch + 1, **row}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -3,9 +3,15 @@
 import difflib
 import re
 import sys
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
+from rlaifv_pl.run import trust
 from rlaifv_pl.run.elsewhere import ELSEWHERE
+from rlaifv_pl.run.protocols import told_lacking
 
 LONGEST_LINE = 200
 MOST_LINES = 8
@@ -34,7 +40,16 @@ _SECRET = re.compile(
 )
 _UNRECOGNISED = re.compile(r"^unrecognized arguments: (.*)$", re.MULTILINE)
 _GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")
+_PROTOCOL = re.compile(r"Import path ([\w.]+) does not implement protocol (\w+)")
 _MEMBER = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
+_CLASS = re.compile(r"Expected a dot import path string: (\w+)")
+_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from ([^)]*)\)")
+_VALUE = re.compile(r"Expected one of (\[[^\]]*\])\. Got value: ([\w-]+)")
+_FILE = re.compile(r"File does not exist: '([^']+)'")
+_NO_MODULE = re.compile(r"No module named '([\w.]+)'")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+")
+CLASSES_OF = ("rlaifv_pl.", "lightning.pytorch.", "torch.optim")
+"""Modules whose classes are named without them."""
 
 
 def explain(message: str, names: Iterable[str]) -> str:
@@ -42,7 +57,7 @@ def explain(message: str, names: Iterable[str]) -> str:
 
     Args:
         message: of jsonargparse.
-        names: options that there are.
+        names: options that there are, and commands of more than one word.
 
     >>> explain("Option 'trainer.max_epoch' is not accepted", ["trainer.max_epochs", "data.train"])
     "Option 'trainer.max_epoch' is not accepted\\n  did you mean trainer.max_epochs?"
@@ -54,12 +69,15 @@ def explain(message: str, names: Iterable[str]) -> str:
     Option 'api_key' is not accepted
       no key belongs in a config or an option: set an environment variable, and name it in api_key_env
     """
+    faults = list(dict.fromkeys(_import_faults(message)))
     for pattern, words in _WORDS:
         message = pattern.sub(words, message)
     lines = [line for line in message.splitlines() if line.strip() and not _NOISE.match(line.strip())]
-    text = "\n".join(_clip(line) for line in lines[:MOST_LINES])
+    text = "\n".join([*(_clip(line) for line in lines[:MOST_LINES]), *faults])
     if NO_KEY in text:
         return text
+    if (refused := _PROTOCOL.search(text)) and (lacks := told_lacking(*refused.groups())):
+        return f"{refused[0]}\n  it lacks {'; '.join(lacks)}"
     if _SECRET.search(text):
         return f"{text}\n  {NO_KEY}"
     if "did you mean" in text or " is, here, " in text:
@@ -67,7 +85,7 @@ def explain(message: str, names: Iterable[str]) -> str:
     # The options of a verb are not those of training, which the names from elsewhere are about.
     if "data.train" in (names := list(names)) and (known := _known_elsewhere(text)):
         return "\n".join([text, *(f"  {name} is, here, {ELSEWHERE[name]}" for name in known[:MOST_ANSWERS])])
-    near = _nearest_options(text, names) + _nearest_members(text)
+    near = _nearest_options(text, names) + _nearest_members(text) + _nearest_values(message, names)
     return f"{text}\n  did you mean {' or '.join(dict.fromkeys(near))}?" if near else text
 
 
@@ -91,7 +109,69 @@ def _nearest_options(text: str, names: list[str]) -> list[str]:
 def _nearest_members(text: str) -> list[str]:
     near = []
     for module, name in _MEMBER.findall(text):
-        members = vars(sys.modules[module]).items()
-        classes = {key.lower(): key for key, value in members if isinstance(value, type)}
-        near += [classes[key] for key in difflib.get_close_matches(name.lower(), classes, n=3, cutoff=0.5)]
+        near += _nearest(
+            name, [key for key, value in vars(sys.modules[module]).items() if isinstance(value, type)]
+        )
+    for name in _CLASS.findall(text):
+        near += _nearest(name, _classes(), cutoff=0.7)
     return near
+
+
+def _classes() -> list[str]:
+    """Names of the classes that a config may name without their module."""
+    modules = [module for name, module in sys.modules.items() if name.startswith(CLASSES_OF)]
+    return [
+        key
+        for module in modules
+        for key, value in vars(module).items()
+        if isinstance(value, type) and value.__module__.startswith(CLASSES_OF) and not key.startswith("_")
+    ]
+
+
+def _nearest_values(text: str, names: list[str]) -> list[str]:
+    """Commands, values and files that are near to those named."""
+    near, commands = [], {name.split()[-1]: name for name in names if " " in name}
+    for wrong, listed in _CHOICE.findall(text):
+        known = commands | {choice: choice for choice in re.findall(r"[\w-]+", listed)}
+        near += [known[name] for name in _nearest(wrong, list(known), cutoff=0.6)]
+    for listed, wrong in _VALUE.findall(text):
+        near += _nearest(wrong, re.findall(r"[\w-]+", listed))
+    for path in map(Path, _FILE.findall(text)):
+        siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        near += [str(path.with_name(name)) for name in _nearest(path.name, siblings, cutoff=0.7)]
+    return near
+
+
+def _nearest(name: str, known: list[str], cutoff: float = 0.5) -> list[str]:
+    by_lower = {each.lower(): each for each in known}
+    return [by_lower[key] for key in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=cutoff)]
+
+
+def _import_faults(text: str) -> Iterator[str]:
+    """Why classes of trusted packages cannot be had."""
+    for name in _NO_MODULE.findall(text):
+        yield (
+            f"  {name} is no module in the directories that Python looks in: put PYTHONPATH=DIR before the command, "
+            "with the directory that it lies in"
+        )
+    for name in _DOTTED.findall(text):
+        if trust.is_trusted(name):
+            yield from _raised_by(name.rpartition(".")[0])
+
+
+def _raised_by(module: str) -> Iterator[str]:
+    try:
+        import_module(module)
+    except ModuleNotFoundError:
+        return  # Told by its name.
+    except Exception as error:
+        at: Any = traceback.extract_tb(error.__traceback__)[-1]
+        yield f"  importing {module} raises {type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+
+
+def option_names(parser: Any) -> list[str]:
+    """Names of the options of a parser of jsonargparse, and of its subcommands."""
+    action = parser._subcommands_action
+    inner = action._name_parser_map.values() if action else ()
+    own = [each.dest for each in parser._actions if not each.dest.endswith("help")]
+    return own + [name for each in inner for name in option_names(each)]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 import warnings
 
@@ -21,6 +22,14 @@ CHATTER = (
 )
 
 
+class _Stderr(logging.StreamHandler):
+    """Writes to what stderr is by then: under a progress bar that is the bar's own, which draws itself anew below."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def hush() -> None:
     """Keep the chatter of libraries off the screen; their errors and other warnings still come."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -33,6 +42,11 @@ def hush() -> None:
         "lightning.pytorch.trainer.connectors.logger_connector",
     ):
         logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
+    for name in ("lightning.pytorch", "lightning.fabric", "transformers"):
+        logger = logging.getLogger(name)
+        logger.handlers = [
+            _Stderr() if type(each) is logging.StreamHandler else each for each in logger.handlers
+        ]
     threading.excepthook = _tell_of_thread
 
 

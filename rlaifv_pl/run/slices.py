@@ -5,7 +5,6 @@ written aside and takes its name when it is complete. It is read with any number
 unpickled.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from torch import Tensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.tensor import DTensor
 
-from rlaifv_pl.data.atomic import WriteError, atomic_file, disk_fault, sync, writing
+from rlaifv_pl.data.atomic import WriteError, atomic_file, disk_fault, writing
+from rlaifv_pl.data.atomic_directory import replace_directory
 from rlaifv_pl.models.fsdp import slice_like
 
 REST = "rest.pt"
@@ -73,9 +73,7 @@ def _finish(rest: dict[str, Any], aside: Path, path: Path) -> None:
     rest["slices"] = {file.name: file.stat().st_size for file in aside.iterdir()}
     with atomic_file(aside / REST) as file:
         torch.save(rest, file)
-    shutil.rmtree(path, ignore_errors=True)
-    os.rename(aside, path)
-    sync(path.parent)
+    replace_directory(aside, path)
 
 
 def _taken_apart(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:

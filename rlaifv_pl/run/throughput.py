@@ -13,9 +13,9 @@ from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 from torch import Tensor
 
+from rlaifv_pl.console import stderr
 from rlaifv_pl.data.attached import callbacks_of
 from rlaifv_pl.models.attention import compute_type
 from rlaifv_pl.models.flops import FlopMeter, Work
@@ -158,4 +158,4 @@ class _AfterSaving(Checkpoint):
 
 @rank_zero_only
 def _say(line: str) -> None:
-    Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+    stderr.print(line, highlight=False, soft_wrap=True)

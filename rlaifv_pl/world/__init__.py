@@ -20,3 +20,10 @@ def shipped(name: str) -> Path:
         names = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
         raise FileNotFoundError(f"no model {name!r} comes with the package, expected one of {names}")
     return path
+
+
+def resolve_shipped() -> None:
+    """Let configs and options of every command name a model that comes with the package: `${shipped:base}`."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_resolver("shipped", lambda name: str(shipped(name)), replace=True)

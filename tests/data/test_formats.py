@@ -246,7 +246,7 @@ GOLDEN = {
     "swift, too few tags": Golden(
         "swift",
         {"messages": [asked("This <image> or that?"), TWO], "rejected_response": "Six.", "images": ["2.jpg", "1.jpg"]},
-        [user("<image>", "This", "<image>", "or that?")],
+        [user("<image>", "This ", "<image>", " or that?")],
         images=(OTHER, PHOTO),
     ),
     "swift, inline": Golden(
@@ -416,12 +416,12 @@ def test_verdicts_become_the_best_and_the_worst_answer_with_their_claims(tmp_pat
         "Six dogs.",
         "7",
     )
-    claim = {"text": "Two cats", "question": "Are there two cats?", "start": 0, "end": 8}
+    claim = {"text": "Two cats", "question": "Are there two cats?", "spans": [[0, 8]]}
     (found,) = sample.evidence["chosen"]["claims"]
     assert {name: found[name] for name in claim} == claim
     assert (found["yes"], found["no"]) == (pytest.approx(0.75), pytest.approx(0.25))
     assert [sample.evidence[side]["score"] for side in ("chosen", "rejected")] == [0, -2]
-    assert [(claim["question"], "start" in claim) for claim in sample.evidence["rejected"]["claims"]] == [
+    assert [(claim["question"], "spans" in claim) for claim in sample.evidence["rejected"]["claims"]] == [
         ("Is it so?", False)
     ] * 2
     assert [(record["row"], record["reason"]) for record in dropped(tmp_path)] == [
@@ -444,8 +444,8 @@ def test_facts_with_a_score_each_are_claims(tmp_path):
     (sample,) = imported(tmp_path, rows)
     assert (sample.chosen, sample.rejected) == ("A.", "A and B.")
     claims = sample.evidence["rejected"]["claims"]
-    assert [(claim["text"], claim["start"], claim["no"] > claim["yes"]) for claim in claims] == [
-        ("A", 0, False), ("B", 6, True)
+    assert [(claim["text"], claim["spans"], claim["no"] > claim["yes"]) for claim in claims] == [
+        ("A", [[0, 1]], False), ("B", [[6, 7]], True)
     ]  # fmt: skip
     with pytest.raises(BadSample, match=r"facts: expected as many as the 2 scores, got \['A'\]"):
         again(tmp_path, [rows[0] | {"facts": ["A"]}], on_bad="raise")
@@ -462,7 +462,7 @@ def test_a_question_that_all_rows_lack_is_given_to_them_alone(tmp_path):
         ("Describe it.", "A"), ("Describe it.", "B"), ("What?", "C")
     ]  # fmt: skip
     assert [sample.images for sample in samples] == [(PHOTO,), (PHOTO,), (OTHER,)]
-    with pytest.raises(BadSample, match=r"row 0: expected a question .* or one for all rows as `prompt`"):
+    with pytest.raises(BadSample, match=r"row 0: expected a question .* or one for all rows by --prompt"):
         again(tmp_path, rows, on_bad="raise", format="lists")
 
 
@@ -476,7 +476,7 @@ def test_a_question_that_all_rows_lack_is_given_to_them_alone(tmp_path):
         ("prompt=a,chosen=a", "expected each name once with its column"),
         (
             "prompt=query,chosen=god",
-            r"keys names the columns \['god'\], but its first rows have \['good', 'query'\]",
+            r"--keys names the columns \['god'\], but its first rows have \['good', 'query'\]",
         ),
     ],
 )
@@ -502,7 +502,7 @@ BAD = [
     ("kto", {"conversations": [QUESTION, gpt("Six.")], "kto_tag": False}, Reason.UNPAIRED),
     ("swift", {"messages": MESSAGES, "label": False}, Reason.UNPAIRED),
     ("trl", {"prompt": "How many?", "completion": "Six.", "label": False}, Reason.UNPAIRED),
-    ("kto", {"conversations": [QUESTION, gpt("Six.")], "kto_tag": "no"}, Reason.WRONG_TYPE),
+    ("kto", {"conversations": [QUESTION, gpt("Six.")], "kto_tag": "perhaps"}, Reason.WRONG_TYPE),
     ("trl", PAIR | {"chosen": [{"from": []}, TWO], "rejected": [{"from": {}}, SIX]}, Reason.WRONG_TYPE),
     ("trl", PAIR | {"video": "1.mp4"}, Reason.VIDEO_OR_AUDIO),
     ("trl", {"messages": [block("video", video="1.mp4"), TWO]}, Reason.VIDEO_OR_AUDIO),

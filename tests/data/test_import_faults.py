@@ -105,7 +105,7 @@ def test_malformed_lines_are_dropped_and_blank_ones_ignored(tmp_path):
             b"<html>\n</html>",
             "x.jsonl",
             SourceError,
-            r"x.jsonl, rows 0 to 1: no known format has the columns \[\]",
+            r"x.jsonl cannot be read, line 1, column 1: Expecting value",
         ),
         (b'{"a": 1}', "x.jsonl", ValueError, r"no known format has the columns \['a'\]"),
         (b"", "x.txt", FileNotFoundError, "is no file ending in .parquet, .json, .jsonl"),

@@ -6,6 +6,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 
 from rlaifv_pl.data.importers.run import import_shards
+from rlaifv_pl.data.importers.sources import SourceError
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import load_shards
 from tests.data.rows import PAIR, assistant, imported, user
@@ -83,10 +84,16 @@ def test_a_trl_parquet_with_embedded_images(tmp_path):
 
 
 def test_a_split_of_a_saved_dataset_must_be_chosen(tmp_path):
-    DatasetDict({"train": Dataset.from_list([PAIR])}).save_to_disk(tmp_path / "saved")
-    with pytest.raises(FileNotFoundError, match=r"holds the splits \['train'\]\. Import one of them"):
+    rows = Dataset.from_list([PAIR])
+    DatasetDict({"train": rows, "test": rows}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(
+        SourceError, match=r"holds the splits \['test', 'train'\]\. Import one of them, as .*:test"
+    ):
         import_shards([tmp_path / "saved"], tmp_path / "out")
-    assert import_shards([tmp_path / "saved" / "train"], tmp_path / "out").samples == 1
+    for number, source in enumerate([tmp_path / "saved" / "train", f"{tmp_path}/saved:train"]):
+        assert import_shards([source], tmp_path / f"{number}").samples == 1
+    DatasetDict({"train": rows}).save_to_disk(tmp_path / "one")
+    assert import_shards([tmp_path / "one"], tmp_path / "out").samples == 1
 
 
 def test_rlaifv_parquet_keeps_its_origin(tmp_path):
@@ -127,11 +134,11 @@ def test_rlaifv_pipeline_pairs_keep_their_judged_questions(tmp_path):
     }
     (sample,) = imported(tmp_path, [row])
     assert sample.evidence["chosen"]["claims"] == [
-        {"text": "A cat", "question": "Is it a cat?", "yes": 1.0, "no": 0.0, "start": 0, "end": 5}
+        {"text": "A cat", "question": "Is it a cat?", "yes": 1.0, "no": 0.0, "spans": [[0, 5]]}
     ]
     dog, cow = sample.evidence["rejected"]["claims"]
     assert (dog["question"], dog["yes"], dog["no"]) == ("Is it a dog?", 0.0, 1.0)
-    assert (cow["text"], cow["yes"], "start" in cow) == ("A cow?", 1.0, False)
+    assert (cow["text"], cow["yes"], "spans" in cow) == ("A cow?", 1.0, False)
 
 
 def test_rlhfv_texts_are_unpacked(tmp_path):

@@ -1,5 +1,6 @@
 """The order of an epoch and its cuts: what makes a run resumable anywhere, as plain arithmetic."""
 
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -11,9 +12,9 @@ from rlaifv_pl.data.order import (
     Sizes,
     bring_together,
     deal,
+    deal_every,
     epoch_order,
     sort_by_length,
-    turns,
 )
 
 LENGTHS = [5, 1, 0, 7, 3, 4]
@@ -211,17 +212,66 @@ def test_dealing_on_from_any_batch_gives_the_same_batches():
         assert deal(ORDER[start:], 3, Room(None, 300), SIZES) == whole[done:]
 
 
-def test_weights_make_every_sample_of_a_step_count_equally():
-    shares = deal(ORDER[:101], 3, Room(None, 300), SIZES)
-    before, accumulated = 4, 3
-    mine = [turns(shares, rank, before, accumulated) for rank in range(3)]
-    steps = {}
-    for place, share in enumerate(shares):
-        for rank, part in enumerate(share):
-            # What a sample's gradient is multiplied by: mean of the batch, of the ranks, of the accumulated.
-            turn = mine[rank][place]
-            each = turn.weight * turn.share / len(part) / 3 / accumulated
-            steps.setdefault((before + place) // accumulated, []).extend([each] * len(part))
-    assert len(steps) > 2
-    for shares_of_step in steps.values():
-        assert shares_of_step == pytest.approx([1 / len(shares_of_step)] * len(shares_of_step))
+# --- dealing, against the obvious twin ----------------------------------------------------------------
+
+
+def has_room(part, number, room, sizes):
+    tokens = [int(sizes.tokens[n]) for n in [*part, number]]
+    needed = len(tokens) * max(tokens) if sizes.is_padded else sum(tokens)
+    fits = len(tokens) <= (room.samples or COUNT) and needed <= (room.tokens or 10**9)
+    return fits or not part
+
+
+def obvious(order, ranks, room, sizes):
+    """Every rank looked at for every sample."""
+    dealt, parts, last = [], [[] for _ in range(ranks)], None
+    for number in order:
+        roomy = [rank for rank in range(ranks) if has_room(parts[rank], number, room, sizes)]
+        if not roomy:
+            dealt, parts, last = [*dealt, parts], [[] for _ in range(ranks)], None
+            roomy = list(range(ranks))
+        if last not in roomy or sizes.prompt[parts[last][-1]] != sizes.prompt[number]:
+            last = min(roomy, key=lambda rank: sum(sizes.tokens[parts[rank]]))
+        parts[last].append(int(number))
+    rest = [number for part in parts for number in part]
+    if all(parts):
+        return [*dealt, parts]
+    alone = sizes._replace(prompt=np.arange(len(sizes.prompt)))
+    return dealt if len(rest) < ranks else dealt + obvious(rest, ranks, room, alone)
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+@pytest.mark.parametrize("room", [Room(3), Room(8, 300), Room(None, 120), Room(1, 50)])
+@pytest.mark.parametrize("ranks", [1, 2, 7])
+def test_dealing_is_what_looking_at_every_rank_gives(ranks, room, is_padded):
+    for count in (0, 1, ranks, 41, COUNT):
+        order = bring_together(ORDER, SIZES.prompt)[:count]
+        sizes = SIZES._replace(is_padded=is_padded)
+        assert deal(order, ranks, room, sizes) == obvious(order, ranks, room, sizes)
+
+
+def test_an_epoch_for_hundreds_of_ranks_is_dealt_in_seconds():
+    """Looking at every rank for every sample took a minute of this."""
+    count = 400_000
+    sizes = Sizes(np.arange(count) % 700 + 500, np.arange(count), is_padded=False)
+    started = time.process_time()
+    deal(np.arange(count), 256, Room(None, 8192), sizes)
+    assert time.process_time() - started < 20
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 5, 400])
+@pytest.mark.parametrize("sizes", [None, SIZES])
+def test_every_sample_of_an_epoch_is_dealt_once(ranks, sizes):
+    """What is too little for all ranks is a batch in which some have none."""
+    dealt = deal_every(ORDER[:101], ranks, Room(8), sizes)
+    assert sorted(flat(dealt)) == sorted(ORDER[:101])
+    shared = deal(ORDER[:101], ranks, Room(8), sizes)
+    assert dealt[: len(shared)] == shared and len(dealt) - len(shared) <= 1
+    assert all(len(parts) == ranks for parts in dealt)
+
+
+def test_samples_that_cannot_be_used_have_no_token_and_go_to_all_ranks():
+    dealt = deal(
+        np.arange(6), 2, Room(None, 100), Sizes(np.zeros(6, dtype=int), np.arange(6), is_padded=False)
+    )
+    assert dealt == [[[0, 2, 4], [1, 3, 5]]]

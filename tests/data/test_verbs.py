@@ -29,7 +29,6 @@ def table_value(printed, name):
     return re.search(rf"{re.escape(name)}\s*\u2502\s*(.*?)\s*\u2502", printed)[1]
 
 
-@coco.needs_photos
 @pytest.mark.parametrize("write_source", [coco.write_trl, coco.write_rlaifv, coco.write_llava])
 def test_photos_pass_from_source_to_sheet(tmp_path, capsys, write_source):
     """Import, verify, show and read back: 128 photos, as many samples, each with its own bytes and texts."""
@@ -51,7 +50,6 @@ def test_photos_pass_from_source_to_sheet(tmp_path, capsys, write_source):
         assert answers == ((photo.chosen,) if is_sft else (photo.chosen, photo.rejected))
 
 
-@coco.needs_photos
 def test_corrections_of_photos_pass_through_shards(tmp_path, capsys):
     samples = coco.nsft_samples()
     out = write(tmp_path / "shards", samples, samples_per_shard=50)

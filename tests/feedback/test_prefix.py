@@ -133,17 +133,17 @@ def test_texts_part_behind_their_images_and_before_their_last_token(family_dir):
     chat = engine("llava", family_dir).chat
     images = [open_image(picture(0), "")]
     texts = [chat.render([about_images(text, 1)], ask=True) for text in QUESTIONS]
-    (parted,) = fork(chat, Asked(images, texts))
+    (parted,) = fork(chat, Asked(images, texts, "it"))
     assert chat.processor.image_token in parted.prefix and all(parted.suffixes)
     whole = [chat.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     begun = chat.tokenizer(parted.prefix, add_special_tokens=False)["input_ids"]
     assert [begun + suffix for suffix in parted.suffixes] == whole
-    (single,) = fork(chat, Asked(images, texts[:1]))
+    (single,) = fork(chat, Asked(images, texts[:1], "it"))
     assert [len(suffix) for suffix in single.suffixes] == [1]
-    (twin,) = fork(chat, Asked(images, [texts[0], texts[0]]))
+    (twin,) = fork(chat, Asked(images, [texts[0], texts[0]], "it"))
     assert [len(suffix) for suffix in twin.suffixes] == [1, 1]
     mark = chat.processor.image_token
     late = [f"{question} {mark} so?" for question in QUESTIONS[:2]]
-    assert [len(one.suffixes) for one in fork(chat, Asked(images, late))] == [1, 1]
+    assert [len(one.suffixes) for one in fork(chat, Asked(images, late, "it"))] == [1, 1]
     with pytest.raises(EngineError, match="at the end"):
-        fork(chat, Asked(images, [f"what is it? {mark}"]))
+        fork(chat, Asked(images, [f"what is it? {mark}"], "it"))

@@ -114,7 +114,7 @@ def trained(case: Case, reading: Reading, on_bad_sample: OnBadSample, with_sidec
     strategy = SimpleNamespace(root_device=torch.device("cpu"), barrier=lambda: None)
     data.trainer = SimpleNamespace(
         current_epoch=0, global_rank=0, world_size=1, accumulate_grad_batches=1, is_global_zero=False,
-        strategy=strategy, lightning_module=module,
+        num_training_batches=float("inf"), strategy=strategy, lightning_module=module,
     )  # fmt: skip
     seen, dropped = [], []
     for batch in data.train_dataloader():

@@ -155,7 +155,7 @@ def test_absent_objects_are_the_most_frequent_or_the_closest():
         build_pope({"a": ["owl", "cat"], "b": ["cup"]}, "random", per_side=2)
 
 
-@coco.needs_photos
+@coco.needs_real_photos
 def test_real_photos_give_as_many_questions_as_the_rule_says():
     """57 of the 128 photos show three classes or more."""
     content = json.loads((coco.ROOT / "objects.json").read_text())

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from rlaifv_pl.models.vlm import Batch
-from rlaifv_pl.objectives.checks import RunError
-from rlaifv_pl.objectives.in_step import InStep
+from rlaifv_pl.objectives import DPOModule, NSFTModule, SFTModule
+from rlaifv_pl.objectives.in_step import STAND_IN, InStep
+from tests.objectives.test_modules import CORRECTED, make
+from tests.objectives.test_modules import path as path  # A fixture.
 
-ALONE, TOGETHER = (SimpleNamespace(world_size=size, global_rank=0) for size in (1, 2))
+STRATEGY = SimpleNamespace(batch_to_device=lambda batch: batch)
+ALONE, TOGETHER = (SimpleNamespace(world_size=size, strategy=STRATEGY) for size in (1, 2))
 
 
 def batch(*keys: str) -> Batch:
@@ -17,25 +20,29 @@ def batch(*keys: str) -> Batch:
     return Batch(list(keys), {}, {}, nothing, nothing, nothing, len(keys), 1, 1, dropped=[("k9", "too_long")])
 
 
-def test_the_batch_before_stands_in_at_no_weight():
-    put = InStep()
-    whole, empty = batch("a", "b"), batch()
-    whole.among, whole.share = 4, 1.0
-    empty.among, empty.share, empty.weight = 3, 0.5, 0.75
+def test_a_batch_of_nothing_gets_one_in_its_place_that_counts_for_nothing():
+    put, whole, empty = InStep(lambda: batch("stand-in")), batch("a", "b"), batch()
+    empty.step_counts = torch.tensor([3, 5])
     assert put(whole, TOGETHER) is whole
     stands_in = put(empty, TOGETHER)
-    assert stands_in.keys == ["a", "b"] and stands_in.share == 0.0
-    assert (stands_in.among, stands_in.weight) == (3, 0.75), "of the step that it stands in"
-    assert whole.share == 1.0
-    other = batch("c")
-    assert put(other, TOGETHER) is other and put(empty, TOGETHER).keys == ["c"]
+    assert stands_in.keys == ["stand-in"] and stands_in.is_stand_in
+    assert stands_in.step_counts is empty.step_counts, "of the step that it stands in"
+    assert stands_in.counts.tolist() == [0, 0] and batch("a").counts.tolist() == [1, 0]
 
 
 def test_a_lone_process_needs_none():
-    put = InStep()
+    put = InStep(lambda: batch("stand-in"))
     assert put(batch("a"), ALONE).keys == ["a"] and put(batch(), ALONE) is None
 
 
-def test_without_a_batch_before_the_run_stops_and_names_what_was_left_out():
-    with pytest.raises(RunError, match=r"rank 0 could be used.*k9.*rlaifv shards verify"):
-        InStep()(batch(), TOGETHER)
+@pytest.mark.parametrize("merge", ["append", "separate", "corrections_only"])
+@pytest.mark.parametrize("objective", [DPOModule, NSFTModule, SFTModule])
+def test_every_objective_of_every_family_can_read_it(objective, merge, path):
+    options = {"merge": merge} if objective is NSFTModule else {}
+    module = make(objective, path, **options)
+    stand_in = module.collator("raise")([STAND_IN])
+    step = module.objective(stand_in)
+    assert step.loss.isfinite() and step.loss.requires_grad
+    assert not step.without_weight().loss.item()
+    figures = module.objective(module.collator("raise")(CORRECTED)).metrics
+    assert step.metrics.keys() == figures.keys()

@@ -42,27 +42,48 @@ def trained_bco(num_batches: int = 3) -> BCO:
     for seed in range(num_batches):
         policy = random_pairs(num_pairs=4 + seed, seed=seed)
         term(policy, neighbour(policy, seed))
+        term.end_step()
     return term
 
 
-def test_bco_shift_is_the_mean_of_all_rewards_so_far():
-    """First batch, rewards 0.1 and -0.3; second, 0.5 and 0.1: means -0.1, then 0.1."""
+def test_bco_shift_is_the_mean_of_all_rewards_of_earlier_steps():
+    """First step, rewards 0.1 and -0.3; second, 0.5 and 0.1: shifts 0 and -0.1, then 0.1."""
     term, zero = BCO(beta=0.1), pair(0, 0)
     first = term(pair(1, -3), zero)
+    assert first.item() == pytest.approx(math.log1p(math.exp(-0.1)) + math.log1p(math.exp(-0.3)))
+    term.end_step()
     assert term.shift.item() == pytest.approx(-0.1)
-    assert first.item() == pytest.approx(math.log1p(math.exp(-0.2)) + math.log1p(math.exp(-0.2)))
-    term(pair(5, 1), zero)
+    second = term(pair(5, 1), zero)
+    assert second.item() == pytest.approx(math.log1p(math.exp(-0.6)) + math.log1p(math.exp(0.2)))
+    term.end_step()
     assert term.shift.item() == pytest.approx(0.1)
     assert term.num_rewards.item() == 4
+
+
+def test_bco_shift_does_not_care_how_a_step_is_cut():
+    policy = random_pairs(num_pairs=5)
+    whole, cut = BCO(beta=0.1), BCO(beta=0.1)
+    for _ in range(2):
+        losses = whole(policy, neighbour(policy))
+        parts = [
+            cut(*(PairLogps(*(v[part] for v in pairs)) for pairs in (policy, neighbour(policy))))
+            for part in (slice(0, 1), slice(1, 3), slice(3, 5))
+        ]
+        torch.testing.assert_close(torch.cat(parts), losses, rtol=0, atol=1e-7)
+        whole.end_step(), cut.end_step()
+        torch.testing.assert_close(cut.shift, whole.shift)
+        assert cut.num_rewards == whole.num_rewards
 
 
 def test_bco_shift_stands_still_in_validation_and_moves_without_gradient():
     term = trained_bco()
     before = term.shift.clone()
     term.eval()(POLICY, REFERENCE)
+    term.end_step()
     assert torch.equal(term.shift, before)
     with torch.no_grad():
         term.train()(POLICY, REFERENCE)
+    term.end_step()
     assert not torch.equal(term.shift, before)
     assert not term.shift.requires_grad
 
@@ -91,6 +112,7 @@ def test_bco_shift_outlives_a_batch_that_is_not_finite(num_batches):
     term = trained_bco(num_batches)
     before = term.shift.clone()
     term(pair(math.nan, -math.inf), REFERENCE)
+    term.end_step()
     assert torch.equal(term.shift, before)
 
 
@@ -99,6 +121,7 @@ def _bco_on_one_rank(rank: int, store: str) -> None:
     term, policy = BCO(beta=0.1), random_pairs(num_pairs=5)
     mine = slice(0, 2) if rank == 0 else slice(2, 5)
     term(*(PairLogps(*(v[mine] for v in pairs)) for pairs in (policy, neighbour(policy))))
+    term.end_step()
     torch.save(term.state_dict(), f"{store}.{rank}")
     dist.destroy_process_group()
 
@@ -109,6 +132,7 @@ def test_bco_shift_on_two_ranks_is_that_on_one(tmp_path):
     mp.spawn(partial(_bco_on_one_rank, store=store), nprocs=2)
     term, policy = BCO(beta=0.1), random_pairs(num_pairs=5)
     term(policy, neighbour(policy))
+    term.end_step()
     for rank in range(2):
         state = torch.load(f"{store}.{rank}")
         assert state["num_rewards"] == 10

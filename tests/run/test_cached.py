@@ -140,9 +140,10 @@ def test_another_model_or_precision_has_log_ps_of_its_own(family_dir, shards, tm
     moved = shutil.copytree(family_dir("llava"), tmp_path / "moved")
     main(["fit", "--config", other, "--model.policy.path", str(moved)])
     assert len(directories(shards[0])) == 1, "the same weights in another place are the same"
-    main(["fit", "--config", other, "--model.policy.path", str(tmp_path / "b" / "export")])
+    elsewhere = f"--trainer.default_root_dir={tmp_path / 'c'}"
+    main(["fit", "--config", other, "--model.policy.path", str(tmp_path / "b" / "export"), elsewhere])
     assert len(directories(shards[0])) == 2
-    main(["fit", "--config", other, "--trainer.precision", "bf16-mixed"])
+    main(["fit", "--config", other, "--trainer.precision", "bf16-mixed", elsewhere, "--overwrite=true"])
     assert len(directories(shards[0])) == 3
 
 

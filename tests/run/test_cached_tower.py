@@ -161,6 +161,7 @@ def test_features_of_another_model_or_precision_lie_side_by_side(family_dir, sha
     path = config(family_dir, shards, tmp_path / "run")
     one_epoch = ["fit", "--config", path, "--trainer.max_epochs", "1"]
     main(one_epoch)
+    one_epoch += [f"--trainer.default_root_dir={tmp_path / 'again'}", "--overwrite=true"]
     main([*one_epoch, "--model.policy.path", str(tmp_path / "run/export")])
     assert len(directories(shards[0])) == 1, "a tower that did not train is the same"
     main([*one_epoch, "--trainer.precision", "bf16-mixed"])
@@ -237,7 +238,7 @@ def test_a_file_of_another_shard_is_refused(family_dir, shards, tmp_path):
     main(["fit", "--config", path, "--trainer.max_epochs", "1"])
     (directory,) = directories(shards[0])
     shutil.copy(directory / "shard-000000.safetensors", directory / "shard-000001.safetensors")
-    assert "was made with another shard" in stops(path)
+    assert "was made with another shard" in stops(path, "--overwrite=true")
 
 
 def test_a_tower_that_trains_is_refused(family_dir, shards, tmp_path):

@@ -188,9 +188,10 @@ def test_a_run_without_any_starts_fresh(start, tmp_path):
 
 
 def test_the_last_checkpoint_is_of_the_run_that_was_started_last(start, tmp_path):
-    """The one before it came further, and its files are still there."""
+    """The one before it came further; nothing of it is left."""
     start(tmp_path / "run")
-    start(tmp_path / "run", "--trainer.max_epochs", "1")
+    start(tmp_path / "run", "--trainer.max_epochs", "1", "--overwrite", "true")
+    assert names(tmp_path / "run") == ["epoch0-step4.ckpt", "epoch0-step5.ckpt", "last.ckpt"]
     trainer = start(tmp_path / "run", "--ckpt_path", "last").trainer
     assert trainer.ckpt_path.endswith("epoch0-step5.ckpt")
     assert list(table(tmp_path / "run", "train/loss")) == list(range(10))

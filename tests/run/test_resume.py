@@ -133,7 +133,7 @@ def test_a_row_that_a_kill_left_unwritten_is_added_on_resuming(family_dir, shard
 def test_a_fresh_start_in_an_old_directory_starts_the_table_afresh(family_dir, shards, tmp_path):
     options = ["fit", "--config", str(config(family_dir, shards, tmp_path / "run"))]
     main([*options, "--trainer.max_steps", "5"])
-    main([*options, "--trainer.max_steps", "3"])
+    main([*options, "--trainer.max_steps", "3", "--overwrite", "true"])
     assert list(table(tmp_path / "run", "train/loss")) == [0, 1, 2]
 
 

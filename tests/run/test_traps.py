@@ -12,7 +12,6 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from rlaifv_pl import verbs
 from rlaifv_pl.cli import main
 from rlaifv_pl.data.loader import BatchLoader
-from rlaifv_pl.data.order import turns
 from rlaifv_pl.data.shards import ShardWriter, load_shards
 from rlaifv_pl.objectives.checks import RunError, slicing_of
 from rlaifv_pl.run.quiet import hush
@@ -88,7 +87,7 @@ def test_an_iterator_that_is_not_used_starts_no_workers(tmp_path: Path):
     with ShardWriter(tmp_path, recipe={}) as writer:
         for number in range(2):
             writer.write(pair(f"k{number}"))
-    loader = BatchLoader(load_shards(tmp_path), turns([[[0]], [[1]]], rank=0), collate=seen, num_workers=1)
+    loader = BatchLoader(load_shards(tmp_path), [[0], [1]], collate=seen, num_workers=1)
     before = set(multiprocessing.active_children())
     unused, used = iter(loader), iter(loader)
     assert set(multiprocessing.active_children()) == before

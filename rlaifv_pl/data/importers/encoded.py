@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -26,11 +27,18 @@ def is_nothing(value: Any) -> bool:
     >>> is_nothing(" None "), is_nothing(float("nan")), is_nothing([None]), is_nothing("1.jpg")
     (True, True, True, False)
     """
-    if isinstance(value, str):
-        return len(value) < 16 and value.strip().lower() in _NOTHING
-    if isinstance(value, list | tuple):
-        return all(map(is_nothing, value))
-    return value is None or value != value
+    return all(map(_says_nothing, leaves(value)))
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Everything in lists in lists, however deep, from behind; another cell is its own leaf."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, list | tuple):
+            left += one
+        else:
+            yield one
 
 
 def is_encoded(text: str) -> bool:
@@ -65,6 +73,12 @@ def decode_text(text: str, where: str) -> bytes:
     except ValueError as error:
         detail = f"cannot decode {shorten(text)} as base64: {error}"
         raise BadSample(Reason.UNDECODABLE_IMAGE, where, detail) from None
+
+
+def _says_nothing(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) < 16 and value.strip().lower() in _NOTHING
+    return value is None or value != value
 
 
 def _decoded(text: str) -> bytes:

@@ -1,15 +1,13 @@
 """LLaMA-Factory's formats: alpaca, sharegpt with a pair, v1's pairs of dialogues, KTO's marked answers.
 
-Sharegpt without a pair is LLaVA's; torchtune and CSR name two dialogues likewise. Weights of single messages are
-left behind.
+Sharegpt without a pair is LLaVA's; torchtune and CSR name two dialogues likewise.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.samples import holds, holds_any, make_sample, refuse_unpaired
+from rlaifv_pl.data.importers.samples import holds, holds_any, instruction_of, make_sample
 from rlaifv_pl.data.importers.turns import split_pair
 from rlaifv_pl.records import Sample
 
@@ -28,7 +26,8 @@ def recognises_alpaca(columns: Mapping[str, Any]) -> bool:
 
 def recognises_sharegpt(columns: Mapping[str, Any]) -> bool:
     """Whether a row is a dialogue that waits for its answer, with a pair of them."""
-    return holds_any(columns, "conversations", "messages") and holds(columns, "chosen", "rejected")
+    is_asked = holds_any(columns, "conversations", "messages") and not holds(columns, "messages", "prompt")
+    return is_asked and holds(columns, "chosen", "rejected")
 
 
 def recognises_v1(columns: Mapping[str, Any]) -> bool:
@@ -42,23 +41,14 @@ def recognises_kto(columns: Mapping[str, Any]) -> bool:
 
 
 def read_alpaca(row: Row) -> list[Sample]:
-    """Turn a row into a sample; `history` becomes earlier turns, `input` follows the instruction.
+    """Turn a row into a sample; `input` follows the instruction.
 
     Raises:
-        BadSample: naming the column; `unpaired` for an output whose `kto_tag` is false.
+        BadSample: naming the column.
     """
-    columns = row.parsed()
-    texts = [row.require("instruction"), columns.get("input")]
-    texts = [text for text in texts if text not in (None, "")]
-    if not all(isinstance(text, str) for text in texts):
-        raise BadSample(Reason.WRONG_TYPE, row.where, "instruction, input: expected texts")
-    prompt = [*_history(row), {"role": "user", "content": "\n".join(texts)}]
-    if holds_any(columns, "chosen", "rejected"):
-        answers = {"chosen": row.require("chosen"), "rejected": row.require("rejected")}
-    else:
-        refuse_unpaired(row, "kto_tag")
-        answers = {"completion": row.require("output")}
-    return [make_sample(row, prompt, answers=answers)]
+    names = ("chosen", "rejected") if holds_any(row.parsed(), "chosen", "rejected") else ("output",)
+    answers = {"completion" if name == "output" else name: row.require(name) for name in names}
+    return [make_sample(row, instruction_of(row), answers=answers)]
 
 
 def read_sharegpt(row: Row) -> list[Sample]:
@@ -88,19 +78,9 @@ def read_kto(row: Row) -> list[Sample]:
     Raises:
         BadSample: naming the column; `unpaired` if it is marked as bad.
     """
-    refuse_unpaired(row, "kto_tag")
     *prompt, answer = _dialogue(row)
     return [make_sample(row, prompt, answers={"completion": [answer]})]
 
 
 def _dialogue(row: Row) -> list[Any]:
     return row.messages("conversations" if holds(row.parsed(), "conversations") else "messages")
-
-
-def _history(row: Row) -> list[dict[str, Any]]:
-    """Earlier turns, which alpaca writes as pairs of a question and its answer."""
-    turns = row.parsed().get("history") or []
-    if not isinstance(turns, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in turns):
-        raise BadSample(Reason.WRONG_TYPE, row.where, "history: expected a list of [question, answer]")
-    roles = ("user", "assistant")
-    return [{"role": role, "content": text} for turn in turns for role, text in zip(roles, turn, strict=True)]

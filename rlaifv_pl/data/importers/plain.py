@@ -1,21 +1,16 @@
 """A column for each text, under one of the names that are in use: OpenRLHF, Axolotl, ms-swift, EasyR1.
 
-The prompt and its answers may be texts or messages. An answer alone is learned by SFT.
+The prompt and its answers may be texts or messages; of an instruction and its input, both. An answer alone is
+learned by SFT.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.importers.names import PROMPTS
 from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.samples import (
-    PROMPTS,
-    are_lists,
-    holds,
-    holds_any,
-    make_sample,
-    refuse_unpaired,
-)
+from rlaifv_pl.data.importers.samples import are_lists, holds, holds_any, instruction_of, make_sample
 from rlaifv_pl.records import Sample
 
 _CHOSEN = ("chosen", "chosen_response")
@@ -40,18 +35,22 @@ def read(row: Row) -> list[Sample]:
     """Turn a row into a sample.
 
     Raises:
-        BadSample: naming the column; `wrong_type` where two columns could be the prompt; `unpaired` for
-            an answer whose `label` is false.
+        BadSample: naming the column; `wrong_type` where two columns could be the prompt.
     """
     columns = row.parsed()
-    prompt = columns[_one(row, PROMPTS)]
+    prompt = instruction_of(row) if holds(columns, "instruction", "input") else columns[_one(row, PROMPTS)]
     if holds_any(columns, *_REJECTED):
         chosen = _one(row, _CHOSEN if holds_any(columns, *_CHOSEN) else _GOOD)
         answers = {"chosen": columns[chosen], "rejected": columns[_one(row, _REJECTED)]}
     else:
-        refuse_unpaired(row, "label")
         answers = {"completion": columns[_one(row, (*_GOOD, *_CHOSEN))]}
     return [make_sample(row, prompt, answers=answers)]
+
+
+def reads(columns: Mapping[str, Any]) -> Collection[str]:
+    """Columns of a row that are read."""
+    is_pair = holds_any(columns, *_REJECTED) and holds_any(columns, *_CHOSEN)
+    return (*PROMPTS, *_CHOSEN, *_REJECTED, *(() if is_pair else _GOOD))
 
 
 def _one(row: Row, names: tuple[str, ...]) -> str:

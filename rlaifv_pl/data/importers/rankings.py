@@ -9,8 +9,9 @@ from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
+from rlaifv_pl.data.importers.names import PROMPTS
 from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.samples import PROMPTS, are_lists, holds, make_sample, named_picture
+from rlaifv_pl.data.importers.samples import are_lists, holds, make_sample, named_picture
 from rlaifv_pl.records import Sample
 
 Pair = tuple[Any, Any]
@@ -100,13 +101,15 @@ def read_lists(row: Row) -> list[Sample]:
 
 
 def _prompt(row: Row) -> Any:
-    held = [value for name in PROMPTS if (value := row.parsed().get(name)) is not None]
+    held = {name: value for name in PROMPTS if (value := row.parsed().get(name)) not in (None, "")}
+    if len(held) > 1:
+        raise BadSample(Reason.WRONG_TYPE, row.where, f"{' and '.join(held)}: expected one of them")
     if not held:
         detail = (
-            f"expected a question in one of the columns {', '.join(PROMPTS)}, or one for all rows as `prompt`"
+            f"expected a question in one of the columns {', '.join(PROMPTS)}, or one for all rows by --prompt"
         )
         raise BadSample(Reason.MISSING_FIELD, row.where, detail)
-    return held[0]
+    return next(iter(held.values()))
 
 
 def _ranked(row: Row) -> list[tuple[float, Any]]:

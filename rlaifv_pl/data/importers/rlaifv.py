@@ -1,7 +1,6 @@
 """RLAIF-V's formats: the training parquet, the prompts and pairs of its pipeline, RLHF-V's `text`.
 
-InternVL's MPO, SeVa and HA-DPO's questions have the columns of the first. The parquet's `logps` are left behind: they
-hold for one reference model, which the file does not name.
+InternVL's MPO, SeVa and HA-DPO's questions have the columns of the first.
 """
 
 import json
@@ -10,15 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.importers.names import ANSWERS
 from rlaifv_pl.data.importers.picture_columns import likely_columns, sure_columns
 from rlaifv_pl.data.importers.rows import Row
 from rlaifv_pl.data.importers.samples import (
-    ANSWERS,
     are_lists,
     holds,
     holds_any,
+    is_marked,
     make_sample,
     named_picture,
+    refuse_unanswered,
 )
 from rlaifv_pl.data.importers.verdicts import claim_of
 from rlaifv_pl.records import Sample, Verdict
@@ -46,10 +47,14 @@ def read(row: Row) -> list[Sample]:
     """Turn a row into a sample: a pair, or a prompt.
 
     Raises:
-        BadSample: naming the column.
+        BadSample: naming the column; `right_already` where HA-DPO's `correct` is true.
     """
     texts = row.parsed()
+    if is_marked(row, "correct"):
+        detail = "correct is true: the model had answered rightly, and HA-DPO's authors skip such a pair"
+        raise BadSample(Reason.RIGHT_ALREADY, row.where, detail)
     if not holds_any(texts, "chosen", "rejected"):
+        refuse_unanswered(row)
         return [make_sample(row, row.require("question"), answers={})]
     return [_pair(row, texts)]
 

@@ -9,7 +9,8 @@ from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
 from rlaifv_pl.data.importers.encoded import is_encoded
 from rlaifv_pl.data.importers.pictures import PictureLoader
-from rlaifv_pl.data.importers.sources import Source, read_cells
+from rlaifv_pl.data.importers.readers import read_cells
+from rlaifv_pl.data.importers.sources import Damaged, Source
 from rlaifv_pl.data.urls import redact
 
 _LONGEST_NOTE = 1000
@@ -42,8 +43,10 @@ class Row:
         """The columns.
 
         Raises:
-            BadSample: `invalid_json` if the row is no object.
+            BadSample: `invalid_json` if the row is no object, or could not be read.
         """
+        if isinstance(self.columns, Damaged):
+            raise BadSample(Reason.INVALID_JSON, self.where, self.columns.detail)
         if not isinstance(self.columns, Mapping):
             detail = f"expected a JSON object, got {shorten(self.columns)}"
             raise BadSample(Reason.INVALID_JSON, self.where, detail)
@@ -69,7 +72,7 @@ class Row:
         """
         value = self.require(column)
         if not isinstance(value, list) or not value:
-            detail = f"{column}: expected messages, got {type(value).__name__}"
+            detail = f"{column}: expected messages, got {shorten(value)}"
             raise BadSample(Reason.WRONG_TYPE, self.where, detail)
         return value
 

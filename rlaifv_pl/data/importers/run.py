@@ -1,44 +1,33 @@
 """Import: sources of any known format to one directory of shards, with an account of what was left out."""
 
 import functools
-import json
 import shlex
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any
 
-from rich.console import Console
 from rich.progress import track
 
 from rlaifv_pl.data.atomic import atomic_file
-from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.importers.account import DROPPED_NAME, Account, OnBad
 from rlaifv_pl.data.importers.columns import Columns
-from rlaifv_pl.data.importers.formats import FIRST_ROWS, FORMATS, FormatName, detect_format, gather
-from rlaifv_pl.data.importers.pictures import PictureFindings, PictureLoader, image_warnings
-from rlaifv_pl.data.importers.rows import Row, read_rows
-from rlaifv_pl.data.importers.sources import Source, SourceError, find_sources, fingerprint
-from rlaifv_pl.data.importers.turns import simplify
+from rlaifv_pl.data.importers.finding import find_sources
+from rlaifv_pl.data.importers.formats import (
+    FIRST_ROWS,
+    FORMATS,
+    FormatName,
+    detect_format,
+    gather,
+    refuse_misspelt,
+)
+from rlaifv_pl.data.importers.pictures import PictureLoader, image_warnings
+from rlaifv_pl.data.importers.rows import read_rows
+from rlaifv_pl.data.importers.sources import Source, SourceError, fingerprint
 from rlaifv_pl.data.manifest import Manifest
-from rlaifv_pl.data.schema import check_sample
 from rlaifv_pl.data.shard_writer import ShardWriter
-from rlaifv_pl.records import Sample
-
-SHARED_NOTE = "shared_images"
-"""Name of the manifest's note on images that are links: how many, and the bytes that they would have taken."""
-WITH_IMAGES_NOTE = "samples_with_images"
-IMAGE_NOTES = {
-    "transparent": "transparent_images",
-    "scaled": "scaled_images",
-    "first_frame": "images_of_several_frames",
-}
-"""Names of the manifest's notes on unusual images, by what is unusual about them."""
-DROPPED_NAME = "dropped.jsonl"
-MAX_PRINTED_DROPS = 20
-
-OnBad = Literal["skip", "raise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +38,7 @@ class ImportOptions:
         format: of the sources; `auto` tells it for each source by the columns of its first rows.
         keys: columns under other names, as `prompt=query,chosen=good`: ours, and that of the source.
         prompt: question of rows that have none, such as HA-DPO's descriptions.
+        ignore: columns that are knowingly left behind, as `margin,tools`, where one would be asked about or refused.
         images_root: folder that image paths start from and must not leave; by default that of the source. Relative
             paths may start from the source's folder, too, as long as they stay below `images_root`.
         fetch: whether images behind URLs are fetched. A row could name any address that this machine reaches.
@@ -56,11 +46,13 @@ class ImportOptions:
         samples_per_shard: size of every shard but the last.
         link_duplicate_images: whether an image that a shard holds already is stored as a link to it. That saves its
             bytes, and costs other readers the image: `webdataset` and whatever streams tars skip links.
+        overwrite: whether shards of another import in `out` are replaced.
     """
 
     format: FormatName = "auto"
     keys: str | None = None
     prompt: str | None = None
+    ignore: str | None = None
     images_root: str | Path | None = None
     fetch: bool = False
     on_bad: OnBad = "skip"
@@ -88,15 +80,15 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         FileExistsError: `out` holds other shards.
     """
     settings = ImportOptions(**options)
-    columns = Columns.parse(settings.keys, settings.prompt)
+    columns = Columns.parse(settings.keys, settings.prompt, settings.ignore)
     found = find_sources(sources)
     recipe = {
         "verb": "import",
-        "sources": [fingerprint(source) for source in found],
+        "sources": _fingerprints(found),
         **asdict(settings),
         "images_root": settings.images_root and str(settings.images_root),
     }
-    del recipe["overwrite"]  # It decides no sample.
+    del recipe["overwrite"]  # It decides on what was there, not on the samples.
     with ShardWriter(
         out,
         recipe=recipe,
@@ -105,7 +97,7 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         overwrite=settings.overwrite,
     ) as writer:
         with atomic_file(writer.directory / DROPPED_NAME) as file:
-            account = _Account(writer, file, settings.on_bad)
+            account = Account(writer, file, settings.on_bad)
             for source in found:
                 _import_source(source, settings, columns, account)
         account.note()
@@ -114,7 +106,10 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
             account.console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         if not account.kept:
             listed = writer.directory / DROPPED_NAME
-            raise SourceError(f"not one of the {account.dropped} rows makes a sample: see {listed}.")
+            counts = ", ".join(f"{reason} {count}" for reason, count in writer.drops.items())
+            raise SourceError(
+                f"not one of the {account.dropped} rows makes a sample ({counts}): see {listed}."
+            )
     assert writer.manifest is not None
     return writer.manifest
 
@@ -131,7 +126,7 @@ def _command(sources: Sequence[str | Path], out: str | Path, settings: ImportOpt
     return shlex.join(["rlaifv", "shards", "import", *words])
 
 
-def _import_source(source: Source, settings: ImportOptions, columns: Columns, account: "_Account") -> None:
+def _import_source(source: Source, settings: ImportOptions, columns: Columns, account: Account) -> None:
     base = source.path.parent
     root = base if settings.images_root is None else Path(settings.images_root)
     rows = read_rows(source, PictureLoader(root, base, settings.fetch, account.findings))
@@ -140,13 +135,17 @@ def _import_source(source: Source, settings: ImportOptions, columns: Columns, ac
         return
     columns.check(first)
     first = [columns.renamed(row) for row in first]
-    format = detect_format(first) if settings.format == "auto" else FORMATS[settings.format]
+    name = detect_format(first, columns.keys) if settings.format == "auto" else settings.format
+    refuse_misspelt(first, name, columns.keys)
+    format = FORMATS[name]
     console = account.console
     again = chain(first, map(columns.renamed, rows))
     read = track(again, source.path.name, console=console, disable=not console.is_terminal)
     for row in gather(read, format):
+        account.formats[name] += 1
         try:
             samples = format.read(row)
+            account.leave(row, format, is_named=settings.format != "auto")
         except (BadSample, RecursionError) as error:
             account.drop(row, error)
             continue
@@ -154,79 +153,15 @@ def _import_source(source: Source, settings: ImportOptions, columns: Columns, ac
             account.take(row, sample)
 
 
-def _of_row(error: BadSample | RecursionError, row: Row) -> BadSample:
-    if isinstance(error, RecursionError):
-        return BadSample(Reason.INVALID_JSON, row.where, "the row is nested too deeply")
-    # What the writer refuses it names by key; a user looks for file and row.
-    return BadSample(error.reason, row.where, error.detail)
+def _fingerprints(sources: Sequence[Source]) -> list[dict[str, str]]:
+    """Name and hash of the files of each source.
 
-
-@dataclass
-class _Account:
-    """What became of the rows."""
-
-    writer: ShardWriter
-    file: BinaryIO
-    on_bad: OnBad
-    console: Console = field(default_factory=lambda: Console(stderr=True))
-    kept: int = 0
-    dropped: int = 0
-    words: Counter[str] = field(default_factory=Counter)
-    longer: Counter[str] = field(default_factory=Counter)
-    """Pairs by which side has more words: a bias here is learned before anything else is."""
-    with_images: int = 0
-    unusual: Counter[str] = field(default_factory=Counter)
-    """Stored images by what is unusual about them."""
-    findings: PictureFindings = field(default_factory=PictureFindings)
-
-    def take(self, row: Row, sample: Sample) -> None:
-        """Write a sample of a row, or count what is wrong with it."""
-        try:
-            check_sample(sample, row.where)
-            turns: Any = sample.prompt  # As the readers make them, never text.
-            self.writer.write(replace(sample, prompt=simplify(turns)))
-            self.kept += 1
-            self.with_images += bool(sample.images)
-            self.unusual += self.findings.counts((*sample.images, *sample.rejected_images))
-            self._measure(sample)
-        except (BadSample, RecursionError) as error:
-            self.drop(row, error)
-
-    def note(self) -> None:
-        """Put what was measured into the manifest."""
-        self.writer.note(WITH_IMAGES_NOTE, self.with_images)
-        for trait, count in sorted(self.unusual.items()):
-            self.writer.note(IMAGE_NOTES[trait], count)
-        if shared := self.writer.shared:
-            self.writer.note(SHARED_NOTE, shared)
-        if pairs := self.longer.total():
-            self.writer.note("longer_side", dict(sorted(self.longer.items())))
-            for side, words in sorted(self.words.items()):
-                self.writer.note(f"{side}_words", words / pairs)
-
-    def _measure(self, sample: Sample) -> None:
-        if sample.chosen is None or sample.rejected is None:
-            return
-        chosen, rejected = len(sample.chosen.split()), len(sample.rejected.split())
-        self.words.update(chosen=chosen, rejected=rejected)
-        self.longer["equal" if chosen == rejected else "chosen" if chosen > rejected else "rejected"] += 1
-
-    def drop(self, row: Row, error: BadSample | RecursionError) -> None:
-        """Count a row that cannot be used, list it with its remedy, and print it if it is among the first."""
-        fault = _of_row(error, row)
-        if self.on_bad == "raise":
-            raise fault
-        self.writer.drop(fault.reason)
-        self.dropped += 1
-        record = {
-            "file": str(row.source.path),
-            "row": row.number,
-            "reason": fault.reason,
-            "detail": fault.detail,
-            "remedy": fault.reason.remedy,
-        }
-        self.file.write(json.dumps(record).encode() + b"\n")
-        if self.dropped <= MAX_PRINTED_DROPS:
-            self.console.print(f"dropped {fault}", markup=False, highlight=False)
-        elif self.dropped == MAX_PRINTED_DROPS + 1:
-            self.console.print(f"further drops are only listed in {self.writer.directory / DROPPED_NAME}")
+    Raises:
+        SourceError: two of them are copies of one another.
+    """
+    found = [fingerprint(source) for source in sources]
+    seen: dict[tuple[str, ...], Path] = {}
+    for source, hashes in zip(sources, found, strict=True):
+        if (first := seen.setdefault(tuple(hashes.values()), source.path)) is not source.path:
+            raise SourceError(f"{source.path} is a copy of {first}. Leave one of them out.")
+    return found

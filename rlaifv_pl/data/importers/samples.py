@@ -6,25 +6,34 @@ from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
+from rlaifv_pl.data.importers.names import ANSWERS, DIALOGUES, HISTORIES, MARKS, PROMPTS, SYSTEMS
 from rlaifv_pl.data.importers.picture_columns import likely_columns, sure_columns, unread_columns
 from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.turns import messages_of, pictures_in, read_turn, text_of
+from rlaifv_pl.data.importers.turns import Turn, markers_in, messages_of, read_turn, text_of
 from rlaifv_pl.data.urls import redact
 from rlaifv_pl.records import Sample
 
-PROMPTS = ("prompt", "question", "query", "instruction", "input", "problem")
-"""Columns of one text that come before an answer."""
-ANSWERS = (
-    "chosen", "rejected", "completion", "completions", "response", "answer", "output", "target", "refinement",
-    "chosen_response", "rejected_response", "response_1", "response_2",
-)  # fmt: skip
-
-_TEXTS = ("messages", "conversations", "text", "system", "context", "raw_question")
+_TEXTS = (*PROMPTS, *ANSWERS, *DIALOGUES, *SYSTEMS, *HISTORIES, "text", "context", "raw_question")
 _MOVING = ("video", "videos", "audio", "audios")
 _ORIGIN = (
     "id", "idx", "ds_name", "origin_dataset", "origin_split", "image", "image_path", "image_id", "question_id",
     "ds_question_id", "data_source",
 )  # fmt: skip
+READ_BY_ALL = frozenset({*SYSTEMS, *HISTORIES, *MARKS, "rejected_images", *_MOVING, *_ORIGIN})
+"""Columns that `make_sample` reads, whatever the format."""
+_ASKERS = ("user", "question", "query", "prompt", "instruction", "human", "input")
+_ANSWERERS = ("assistant", "answer", "response", "output", "gpt", "bot")
+"""Fields of an earlier turn that is written as one object."""
+_MARKED = {
+    "true": True,
+    "1": True,
+    "1.0": True,
+    "yes": True,
+    "false": False,
+    "0": False,
+    "0.0": False,
+    "no": False,
+}
 
 
 def holds(columns: Mapping[str, Any], *names: str) -> bool:
@@ -70,42 +79,95 @@ def make_sample(
     """A sample of a row.
 
     Images are those of the row's columns that can hold nothing else; without such, `pictures`; without these, what
-    the prompt's blocks hold, or a column such as `file_name`.
+    the prompt itself holds, or a column such as `file_name`.
 
     Args:
-        row: gives images, origin and the system's turn, if there is a column of it.
+        row: gives images, origin, the system's turn and earlier turns, if there are columns of them.
         prompt: a text of the user, or messages, as the source writes them.
         answers: raw cells by field: chosen, rejected, completion.
         number: of the sample, if the row makes several.
         pictures: images in any form.
 
     Raises:
-        BadSample: `wrong_type` and `wrong_turns`, naming the column; as `PictureLoader.load`.
+        BadSample: `wrong_type` and `wrong_turns`, naming the column; `unpaired` for a completion that is marked as
+            bad; as `PictureLoader.load`.
     """
     _refuse_moving(row)
-    messages = messages_of(prompt, "prompt", row.where)
-    turns = [read_turn(message, row.where) for message in messages]
-    system = row.parsed().get("system")
-    if isinstance(system, str) and system.strip() and turns and turns[0]["role"] != "system":
-        turns = [{"role": "system", "content": system}, *turns]
+    if answers.keys() == {"completion"}:
+        _refuse_marked_bad(row)
+    messages = [*_history(row), *messages_of(prompt, "prompt", row.where)]
+    turns = _with_system(row, [read_turn(message, row.where) for message in messages])
     return Sample(
         key=row.key if number is None else f"{row.key}-{number}",
         prompt=turns,
-        images=_images(row, [*pictures], pictures_in(messages)),
+        images=_images(row, markers_in(messages), pictures),
         rejected_images=row.pictures("rejected_images"),
         provenance=row.provenance(*_ORIGIN),
         **_texts(answers, row),
     )
 
 
-def _images(row: Row, named: list[Any], in_blocks: list[Any]) -> tuple[bytes, ...]:
-    columns = row.parsed()
+def instruction_of(row: Row) -> str:
+    """The text of a row's `instruction`, and below it that of its `input`, if there is one.
+
+    Raises:
+        BadSample: `missing_field`; `wrong_type` for what is no text.
+    """
+    texts = [
+        text for text in (row.require("instruction"), row.parsed().get("input")) if text not in (None, "")
+    ]
+    if not all(isinstance(text, str) for text in texts):
+        raise BadSample(Reason.WRONG_TYPE, row.where, "instruction, input: expected texts")
+    return "\n".join(texts)
+
+
+def refuse_unanswered(row: Row) -> None:
+    """Raise for a row that has columns of answers, and nothing in them: it was to be a pair, not a prompt.
+
+    Raises:
+        BadSample: `missing_answer`.
+    """
+    if empty := [name for name in ANSWERS if name in row.parsed()]:
+        raise BadSample(Reason.MISSING_ANSWER, row.where, f"nothing in the columns {empty}")
+
+
+def is_marked(row: Row, column: str) -> bool | None:
+    """Whether a column says true or false, be it as a number or, in a table, as a word; None if it is empty.
+
+    Raises:
+        BadSample: `wrong_type` if it says neither.
+    """
+    mark = row.parsed().get(column)
+    if mark is None or mark == "":
+        return None
+    found = _MARKED.get(str(mark).strip().lower()) if isinstance(mark, bool | int | float | str) else None
+    if found is None:
+        raise BadSample(Reason.WRONG_TYPE, row.where, f"{column}: expected true or false, got {mark!r:.60}")
+    return found
+
+
+def _refuse_marked_bad(row: Row) -> None:
+    for column in MARKS:
+        if is_marked(row, column) is False:
+            detail = f"{column} is {row.parsed()[column]}: the answer is marked as bad"
+            raise BadSample(Reason.UNPAIRED, row.where, detail)
+
+
+def _images(row: Row, markers: Sequence[Any], pictures: Sequence[Any]) -> tuple[bytes, ...]:
+    """The images of a row; where columns have some and the prompt's markers others, in the markers' order."""
+    columns, own = row.parsed(), [marker for marker in markers if marker is not None]
     images, read = _of_columns(row, sure_columns(columns))
     if not images:
-        images, read = row.load(named) or row.load(in_blocks), "image_id" if named else None
+        images, read = row.load([*pictures]) or row.load(own), "image_id" if pictures else None
+    elif own and len(images) + len(own) == len(
+        markers
+    ):  # Of as many markers as images, both name the same ones.
+        rest = iter(images)
+        ordered = [(next(rest),) if marker is None else row.load(marker) for marker in markers]
+        images = tuple(picture for loaded in ordered for picture in loaded)
     if not images:
         images, read = _of_columns(row, likely_columns(columns))
-    for name in unread_columns(columns, read, (*PROMPTS, *ANSWERS, *_TEXTS)):
+    for name in unread_columns(columns, read, _TEXTS):
         row.loader.findings.unread.setdefault(name, redact(shorten(columns[name])))
     return images
 
@@ -116,22 +178,52 @@ def _of_columns(row: Row, names: Sequence[str]) -> tuple[tuple[bytes, ...], str 
     return next((one for one in found if one[0]), ((), None))
 
 
+def _with_system(row: Row, turns: list[Turn]) -> list[Turn]:
+    """Turns after the system's, if there is a column of it and none of them is the system's."""
+    texts = [text for name in SYSTEMS if (text := row.parsed().get(name)) not in (None, "")]
+    if len(texts) > 1 or not all(isinstance(text, str) for text in texts):
+        detail = f"{' and '.join(SYSTEMS)}: expected one text, got {shorten(texts)}"
+        raise BadSample(Reason.WRONG_TYPE, row.where, detail)
+    said = [text for text in texts if text.strip()]
+    asked = [turn["content"] for turn in turns if turn["role"] == "system"]
+    if not said or asked == said:
+        return turns
+    if asked:
+        detail = f"the system's turn is {shorten(asked[0])}, and the column of it says {shorten(said[0])}"
+        raise BadSample(Reason.WRONG_TURNS, row.where, detail)
+    return [{"role": "system", "content": said[0]}, *turns]
+
+
+def _history(row: Row) -> list[Any]:
+    """Earlier turns as messages: pairs of a question and its answer, in a list or an object, or messages."""
+    held = [name for name in HISTORIES if row.parsed().get(name)]
+    if len(held) > 1:
+        raise BadSample(Reason.WRONG_TYPE, row.where, f"{' and '.join(held)}: expected one of them")
+    turns = row.parsed()[held[0]] if held else []
+    if not isinstance(turns, list):
+        raise BadSample(Reason.WRONG_TYPE, row.where, f"{held[0]}: {_EARLIER}, got {shorten(turns)}")
+    return [message for turn in turns for message in _earlier(row, held[0], turn)]
+
+
+_EARLIER = "expected a list of [question, answer], of objects of these, or of messages"
+
+
+def _earlier(row: Row, name: str, turn: Any) -> list[Any]:
+    if isinstance(turn, Mapping) and turn.keys() & {"role", "from"}:
+        return [turn]
+    pair = turn
+    if isinstance(turn, Mapping):
+        pair = [
+            turn.get(next((name for name in names if name in turn), "")) for names in (_ASKERS, _ANSWERERS)
+        ]
+        pair = pair if len(turn) == len(pair) else []
+    if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+        raise BadSample(Reason.WRONG_TYPE, row.where, f"{name}: {_EARLIER}, got {shorten(turn)}")
+    return [{"role": role, "content": text} for role, text in zip(("user", "assistant"), pair, strict=True)]
+
+
 def _texts(answers: Mapping[str, Any], row: Row) -> dict[str, Any]:
     return {name: text_of(value, name, row.where) for name, value in answers.items()}
-
-
-def refuse_unpaired(row: Row, column: str) -> None:
-    """Raise for an answer that is only marked as bad.
-
-    Raises:
-        BadSample: `unpaired`; `wrong_type` if the mark is neither true nor false.
-    """
-    mark = row.parsed().get(column)
-    if mark is None or (isinstance(mark, bool | int) and mark == 1):
-        return
-    if not isinstance(mark, bool | int) or mark != 0:
-        raise BadSample(Reason.WRONG_TYPE, row.where, f"{column}: expected true or false, got {mark!r:.60}")
-    raise BadSample(Reason.UNPAIRED, row.where, f"{column} is {mark}: the answer is marked as bad")
 
 
 def _refuse_moving(row: Row) -> None:

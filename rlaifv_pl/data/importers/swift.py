@@ -2,22 +2,19 @@
 
 That is an answer (`rejected_response`), a dialogue (`rejected_messages`), or images alone
 (`rejected_images`), for which the same answer is the worse one. Images that no tag stands for come
-first, and `<img>path</img>` in a text is an image too. `margin`, `channel`, `objects` and the weights of
-messages are left behind.
+first.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.samples import holds, holds_any, make_sample, refuse_unpaired
-from rlaifv_pl.data.importers.turns import IMAGE_TAG, split_pair
+from rlaifv_pl.data.importers.samples import holds, holds_any, make_sample
+from rlaifv_pl.data.importers.turns import split_pair
 from rlaifv_pl.records import Sample
 
 _REJECTED = ("rejected_response", "rejected_messages", "rejected_images")
-_INLINE = re.compile(r"<img>(.+?)</img>")
 
 
 def recognises(columns: Mapping[str, Any]) -> bool:
@@ -31,14 +28,10 @@ def read(row: Row) -> list[Sample]:
     """Turn a row into a sample; one that is only marked good by its `label` becomes one of SFT.
 
     Raises:
-        BadSample: naming the column; `unpaired` for an answer whose `label` is false.
+        BadSample: naming the column.
     """
     prompt, answers = _split(row)
-    if "completion" in answers:
-        refuse_unpaired(row, "label")
-    found: list[str] = []
-    prompt = [_without_paths(message, found) for message in prompt]
-    return [_with_all_tags(make_sample(row, prompt, answers=answers, pictures=found))]
+    return [_with_all_tags(make_sample(row, prompt, answers=answers))]
 
 
 def _split(row: Row) -> tuple[list[Any], dict[str, Any]]:
@@ -52,15 +45,6 @@ def _split(row: Row) -> tuple[list[Any], dict[str, Any]]:
     if holds(columns, "rejected_images"):
         return prompt, {"chosen": [answer], "rejected": [answer]}
     return prompt, {"completion": [answer]}
-
-
-def _without_paths(message: Any, found: list[str]) -> Any:
-    """A message with tags in place of the paths in its text, which are appended to `found`."""
-    content = message.get("content") if isinstance(message, Mapping) else None
-    if not isinstance(content, str):
-        return message
-    found += _INLINE.findall(content)
-    return {**message, "content": _INLINE.sub(IMAGE_TAG, content)}
 
 
 def _with_all_tags(sample: Sample) -> Sample:

@@ -1,34 +1,34 @@
 """TRL's formats: preference (explicit or implicit prompt), prompt and completion, messages, prompt only.
 
 Texts or message lists; images in `images` or `image`, or in the blocks themselves, as OpenAI and
-Anthropic write them. Columns for tools and chat templates are left behind: they belong to the policy.
-So are log-ps under a reference that the file does not name. MM-RLHF, 2U1's Qwen-VL, torchtune and verl
-write rows of the same columns.
+Anthropic write them. MM-RLHF, 2U1's Qwen-VL, torchtune and verl write rows of the same columns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from rlaifv_pl.data.importers.names import ANSWERS, PROMPTS
 from rlaifv_pl.data.importers.rows import Row
 from rlaifv_pl.data.importers.samples import (
-    ANSWERS,
-    PROMPTS,
     are_lists,
     holds,
     holds_any,
     is_asked,
     make_sample,
-    refuse_unpaired,
+    refuse_unanswered,
 )
 from rlaifv_pl.data.importers.turns import split_pair, split_texts
 from rlaifv_pl.records import Sample
 
+_ANSWERS = ("chosen", "rejected", "completion")
 _OTHER_PROMPTS = (*PROMPTS, "conversations", "messages", "context")
 
 
 def recognises(columns: Mapping[str, Any]) -> bool:
     """Whether a row looks like this format."""
     if holds(columns, "messages"):
+        if holds(columns, "prompt", "chosen", "rejected"):
+            return not are_lists(columns)
         others = ("chosen", "rejected_response", "rejected_messages", "rejected_images", "kto_tag", "label")
         return not holds_any(columns, *others)
     if holds(columns, "chosen", "rejected"):
@@ -41,24 +41,34 @@ def read(row: Row) -> list[Sample]:
     """Turn a row into a sample.
 
     Raises:
-        BadSample: naming the column; `unpaired` for a completion whose `label` is false.
+        BadSample: naming the column; `missing_answer` where columns of answers are there and empty.
     """
     prompt, answers = _split(row)
-    if "completion" in answers:
-        refuse_unpaired(row, "label")
     return [make_sample(row, prompt, answers=answers)]
+
+
+def reads(columns: Mapping[str, Any]) -> Collection[str]:
+    """Columns of a row that are read."""
+    return ("messages",) if _is_told(columns) else ("prompt", *_ANSWERS)
+
+
+def _is_told(columns: Mapping[str, Any]) -> bool:
+    """Whether a dialogue holds all of a row: UltraFeedback has it beside the pair."""
+    return holds(columns, "messages") and not holds(columns, "prompt", "chosen", "rejected")
 
 
 def _split(row: Row) -> tuple[Any, dict[str, Any]]:
     """Tell prompt and answers apart, as raw cells."""
     columns = row.parsed()
-    if columns.get("messages") is not None:
+    if _is_told(columns):
         messages = row.messages("messages")
         return messages[:-1], {"completion": messages[-1:]}
-    names = [name for name in ("chosen", "rejected", "completion") if columns.get(name) is not None]
+    names = [name for name in _ANSWERS if columns.get(name) is not None]
     answers = {name: columns[name] for name in names}
     if {"chosen", "rejected"} <= answers.keys() and (columns.get("prompt") is None or _are_whole(answers)):
         return _split_implicit(answers, row)
+    if not answers:
+        refuse_unanswered(row)
     return row.require("prompt"), answers
 
 

@@ -10,6 +10,8 @@ from rlaifv_pl.data.fields import shorten
 
 IMAGE_TAG = "<image>"
 """Where an image stands, in the text of LLaVA and its descendants."""
+_MARKER = re.compile(rf"<img>(?P<path>.+?)</img>|{IMAGE_TAG}")
+"""The same, or the image itself, as Qwen-VL and ms-swift write it."""
 
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
 """Other names of the roles; our own stand for themselves."""
@@ -53,13 +55,17 @@ def read_turn(message: Any, where: str) -> Turn:
     return {"role": _ROLES.get(role, role), "content": _read_content(content, where)}
 
 
-def pictures_in(messages: Iterable[Any]) -> list[Any]:
-    """What the blocks of messages hold of images themselves, in their order, as `PictureLoader` takes it.
+def markers_in(messages: Iterable[Any]) -> list[Any]:
+    """What each image marker of messages holds of its image, in their order, as `PictureLoader` takes it.
 
-    >>> pictures_in([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "1.jpg"}}]}])
+    Markers are blocks and tags; one that only tells where an image stands holds None.
+
+    >>> markers_in([{"role": "user", "content": "<image> or <img>1.jpg</img>?"}])
+    [None, '1.jpg']
+    >>> markers_in([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "1.jpg"}}]}])
     ['1.jpg']
     """
-    return [picture for block in _blocks(messages) if (picture := _picture(block)) is not None]
+    return [marker for content in map(_content, messages) for marker in _markers(content)]
 
 
 def split_pair(chosen: list[Any], rejected: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
@@ -132,21 +138,37 @@ def text_of(value: Any, name: str, where: str) -> str:
 def split_tags(text: str) -> str | list[Block]:
     """Turn the image tags of a text into blocks; a text without tags stays as it is.
 
-    >>> split_tags("<image> What is it?")
-    [{'type': 'image'}, {'type': 'text', 'text': 'What is it?'}]
+    Blanks and line ends within the text stay. LLaVA's own separators go, as its authors take them away: what stands
+    behind the tags that open a text, and a line end before those that close it. Each template sets its own there.
+
+    >>> split_tags("<image>\\nIs it <image> here?")
+    [{'type': 'image'}, {'type': 'text', 'text': 'Is it '}, {'type': 'image'}, {'type': 'text', 'text': ' here?'}]
     """
-    if IMAGE_TAG not in text:
+    if not _MARKER.search(text):
         return text
-    first, *rest = text.split(IMAGE_TAG)
+    first, *rest = _without_separators(_MARKER.sub(IMAGE_TAG, text).split(IMAGE_TAG))
     pieces: list[Block] = [*_text_block(first)]
     for piece in rest:
         pieces += [{"type": "image"}, *_text_block(piece)]
     return pieces
 
 
+def _without_separators(texts: list[str]) -> list[str]:
+    """What stands between tags, without the separators at both ends."""
+    said = [number for number, text in enumerate(texts) if text.strip()]
+    if not said:
+        return [""] * len(texts)
+    first, last = said[0], said[-1]
+    kept = ["" if number < first or number > last else text for number, text in enumerate(texts)]
+    if first > 0:
+        kept[first] = kept[first].lstrip()
+    if last < len(texts) - 1 and "\n" in kept[last][len(kept[last].rstrip()) :]:
+        kept[last] = kept[last].rstrip()
+    return kept
+
+
 def _text_block(text: str) -> Iterable[Block]:
-    # The line break beside a tag belongs to the tag: each model's template sets its own.
-    return [{"type": "text", "text": text.strip()}] if text.strip() else []
+    return [{"type": "text", "text": text}] if text else []
 
 
 def _read_content(content: Any, where: str) -> str | list[Block]:
@@ -156,7 +178,18 @@ def _read_content(content: Any, where: str) -> str | list[Block]:
         raise BadSample(
             Reason.WRONG_TYPE, where, f"expected text or blocks as content, got {shorten(content)}"
         )
-    return [_read_block(block, where) for block in content]
+    return [piece for block in content for piece in _pieces(_read_block(block, where))]
+
+
+def _pieces(block: Block) -> list[Block]:
+    """A block, or those of a text that holds images itself."""
+    found = split_tags(block["text"]) if _holds_paths(block) else block
+    return found if isinstance(found, list) else [block]
+
+
+def _holds_paths(block: Mapping[str, Any]) -> bool:
+    text = _first(block, "text", "value") if block.get("type") in _TEXT_TYPES else None
+    return isinstance(text, str) and any(marker["path"] for marker in _MARKER.finditer(text))
 
 
 def _read_block(block: Any, where: str) -> Block:
@@ -173,16 +206,23 @@ def _read_block(block: Any, where: str) -> Block:
     raise BadSample(Reason.WRONG_TYPE, where, f"expected a block of text or image, got {shorten(block)}")
 
 
-def _blocks(messages: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
-    for message in messages:
-        content = _first(message, "content", "value") if isinstance(message, Mapping) else None
-        if isinstance(content, list):
-            yield from (block for block in content if isinstance(block, Mapping))
+def _content(message: Any) -> Any:
+    return _first(message, "content", "value") if isinstance(message, Mapping) else None
+
+
+def _markers(content: Any) -> Iterator[Any]:
+    if isinstance(content, str):
+        yield from (marker["path"] for marker in _MARKER.finditer(content))
+    for block in content if isinstance(content, list) else []:
+        if not isinstance(block, Mapping):
+            continue
+        if block.get("type") in _IMAGE_TYPES:
+            yield _picture(block)
+        elif _holds_paths(block):
+            yield from _markers(_first(block, "text", "value"))
 
 
 def _picture(block: Mapping[str, Any]) -> Any:
-    if block.get("type") not in _IMAGE_TYPES:
-        return None
     value = _first(block, *_IMAGE_KEYS)
     inner = _first(value, "url", "data") if isinstance(value, Mapping) else None
     return value if inner is None else inner

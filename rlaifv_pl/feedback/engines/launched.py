@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from rlaifv_pl.feedback.engine import EngineError
+from rlaifv_pl.launcher import this_process
 
 LAUNCHER = re.compile(
     r"RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|(GROUP|ROLE)_(RANK|WORLD_SIZE|NAME)|MASTER_(ADDR|PORT)|TORCHELASTIC_.*"
@@ -28,8 +29,9 @@ def by_itself(devices: int) -> Iterator[None]:
     """
     told = {name: value for name, value in os.environ.items() if LAUNCHER.fullmatch(name)}
     before = {**told, VISIBLE: os.environ.get(VISIBLE)}
-    if "LOCAL_RANK" in told:
-        os.environ[VISIBLE] = ",".join(_own(int(told["LOCAL_RANK"]), devices))
+    process = this_process()
+    if process.world_size > 1 or "LOCAL_RANK" in told:
+        os.environ[VISIBLE] = ",".join(_own(process.local_rank, devices))
     for name in told:
         del os.environ[name]
     try:

@@ -18,6 +18,8 @@ class Asked(NamedTuple):
 
     images: Sequence[Image.Image]
     texts: Sequence[str]
+    where: str
+    """What they are about, named in errors."""
 
 
 class Forked(NamedTuple):
@@ -48,7 +50,7 @@ def fork(chat: Chat, asked: Asked) -> list[Forked]:
         raise EngineError(
             f"an image stands at the end of what the chat template makes of a question: {text!r}"
         )
-    return [parted for one in asked.texts for parted in fork(chat, Asked(asked.images, [one]))]
+    return [parted for one in asked.texts for parted in fork(chat, asked._replace(texts=[one]))]
 
 
 def tree(chat: Chat, forks: Sequence[Forked], tokens: Sequence[int]) -> Batch:

@@ -1,6 +1,5 @@
 """A model on disk, loaded into this process when it is first asked."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ import torch
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.feedback.engines.live import LiveEngine
 from rlaifv_pl.feedback.engines.loaded import LoadedEngine
+from rlaifv_pl.launcher import this_process
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.identity import directory_fingerprint
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
@@ -68,5 +68,7 @@ class TransformersEngine(LoadedEngine):
 
 
 def own_device() -> str:
-    """This process's GPU, or the CPU where there is none."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    """This process's GPU, or the CPU where there is none. A launcher may show each process its own GPU alone."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{this_process().local_rank % torch.cuda.device_count()}"
