@@ -73,7 +73,7 @@ def _from_where_it_ran(spec: PolicySpec, directory: str | None) -> PolicySpec:
     """A policy whose relative paths are taken from the directory that the run was started in, where they exist there
     and not in this one."""
     places = {name: getattr(spec, name) for name in ("path", "chat_template")}
-    moved = {
+    moved: dict[str, Any] = {
         name: str(Path(directory) / place)
         for name, place in places.items()
         if directory and place and not Path(place).exists() and (Path(directory) / place).exists()
