@@ -21,10 +21,8 @@ class Claim:
     """The claim in words."""
     question: str
     """The claim put so that yes confirms it."""
-    start: int
-    """First character of the claim's source in the candidate."""
-    end: int
-    """One past the last character of the source."""
+    spans: tuple[tuple[int, int], ...]
+    """Stretches of the candidate that make this claim and no other: first character and one past the last, in order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,9 +45,13 @@ class Candidate:
     text: str
     seed: int
     """Seed of its sampling, so that it can be drawn again."""
+    ended: bool = True
+    """Whether the policy ended it; false where the limit of tokens cut it off."""
     claims: tuple[Claim, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     """One for each claim, in the same order."""
+    fault: str | None = None
+    """Why nobody can tell how good it is; one of `feedback.reasons.REMEDIES`."""
     score: float | None = None
     """What the verdicts combine to, higher is better; its order means something within one prompt only.
     None before that, and for a candidate without claims: nobody judged it."""
@@ -92,11 +94,13 @@ class Sample:
     rejected: str | None = None
     completion: str | None = None
     """The answer to learn by SFT."""
+    truncated: tuple[str, ...] = ()
+    """Which of `chosen`, `rejected` and `completion` a limit of tokens cut off: what ends those is nothing to learn."""
     corrections: tuple[Correction, ...] = ()
     rejected_images: tuple[bytes, ...] = ()
     """Images of the rejected side where they differ from `images`; as many."""
     evidence: Mapping[str, Any] = field(default_factory=dict)
-    """`{chosen|rejected: {score, seed, claims: [{text, question, start, end, yes, no}]}}`."""
+    """`{chosen|rejected: {score, seed, claims: [{text, question, spans, yes, no}]}}`."""
     spans: tuple[Mapping[str, Any], ...] = ()
     """`{side, start, end, weight}`: weights of character ranges of a completion."""
     provenance: Mapping[str, Any] = field(default_factory=dict)

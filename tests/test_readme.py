@@ -24,7 +24,7 @@ SMALL = (
     " --trainer.precision 32-true --trainer.enable_progress_bar false --trainer.accumulate_grad_batches 1"
 )
 SHORT = (
-    ".generate.n 4 --{0}.generate.temperature 2.0 --{0}.generate.max_new_tokens 20"
+    ".generate.n 4 --{0}.generate.temperature 2.0 --{0}.generate.max_new_tokens 60"
     " --{0}.conquer.engine.dtype float32"
 )
 

@@ -19,7 +19,7 @@ PARAMETERS = 6
 UNCHECKED_TYPES = 15
 
 LAYERS = [
-    {"console", "explained", "records", "seeds"},
+    {"coco", "console", "explained", "records", "seeds"},
     {"launcher"},
     {"models"},
     {"data"},

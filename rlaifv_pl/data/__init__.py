@@ -15,7 +15,7 @@
 - `sidecar`: what was computed of samples once, beside their shards (with `fill`, computing it; `survey`, how large
   they are and which belong together; `known`, log-ps under a cached reference; `features`, of a vision tower)
 - `order`: the global order of an epoch, dealt out to the ranks by count or by tokens, restartable anywhere
-- `collate`: samples to a batch (`loader`: in worker processes, with what is known of them)
+- `collate`: samples to a batch (`loader`: in worker processes, with what is known of them, and step by step)
 - `datamodule`: which shards, how many workers, where an interrupted epoch goes on (`attached`: that of a trainer)
 - `verbs`: what `rlaifv shards import|verify|show` do (with `contact_sheet`)
 """

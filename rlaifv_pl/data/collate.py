@@ -1,6 +1,6 @@
 """Samples to a batch: render, tokenise, prepare images once a sample, find the targets."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -11,12 +11,19 @@ from torch import Tensor
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.schema import check_sample
-from rlaifv_pl.models.chat import Chat, ChatError, Dialogue, Piece, Row
+from rlaifv_pl.models.chat import Chat, Dialogue, Piece, Row
+from rlaifv_pl.models.late_images import begin
 from rlaifv_pl.models.prefix_tree import Branch, grow
+from rlaifv_pl.models.texts import ChatError, RenderedPromptError, SpecialTokenError
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
 
 OnBadSample = Literal["raise", "skip"]
+
+_REASONS: Mapping[type[ChatError], Reason] = {
+    SpecialTokenError: Reason.SPECIAL_TOKEN,
+    RenderedPromptError: Reason.RENDERED_PROMPT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +132,15 @@ class Collator:
         try:
             pieces = [self.chat.pieces(dialogue) for dialogue in dialogues]
         except ChatError as error:
-            raise BadSample(Reason.NOT_RENDERED, where, str(error).rstrip(".")) from error
+            raise not_rendered(error, where) from error
         own = open_images(sample.images, f"{where}, images")
         other = own
         if sample.rejected_images and any(dialogue.rejected_images for dialogue in dialogues):
             other = open_images(sample.rejected_images, f"{where}, rejected_images")
         rejected = [dialogue.rejected_images and other is not own for dialogue in dialogues]
         images = [other if is_other else own for is_other in rejected]
-        origin = (tuple(sample.images), tuple(opening.text for opening, *_ in pieces))
+        beginnings = (tuple(self.chat.beginning(dialogue)) for dialogue in pieces)
+        origin = (tuple(sample.images), tuple(beginnings))
         return _Read(number, sample.key, pieces, images, origin, rejected)
 
     def _rows(self, trees: list[_Tree]) -> _Rows:
@@ -145,7 +153,10 @@ class Collator:
         opened, tensors = self._open(blocks[0], images)
         rows = self._extend(opened, blocks[0])
         for block in blocks[1:]:
-            same = all(one[0] == other[0] for one, other in zip(block, blocks[0], strict=True))
+            same = all(
+                self.chat.beginning(one) == self.chat.beginning(other)
+                for one, other in zip(block, blocks[0], strict=True)
+            )
             rows += self._extend(opened if same else self._open(block, images)[0], block)
         samples = [sample for block in zip(*filled, strict=True) for sample, _ in block]
         views = [(tree.dialogues[0][0], tree.rejected) for tree in trees]
@@ -154,7 +165,7 @@ class Collator:
     def _open(
         self, dialogues: Sequence[list[Piece]], images: Sequence[list[Image.Image]]
     ) -> tuple[list[Row], dict[str, Tensor]]:
-        return self.chat.open([pieces[0].text for pieces in dialogues], images)
+        return begin(self.chat, dialogues, images)
 
     def _extend(self, opened: list[Row], dialogues: Sequence[list[Piece]]) -> list[Row]:
         return [self.chat.extend(row, pieces) for row, pieces in zip(opened, dialogues, strict=True)]
@@ -206,6 +217,11 @@ class Collator:
         return (
             None if any(not images.isdisjoint(row.ids[branch.start :]) for row, branch in later) else branches
         )
+
+
+def not_rendered(error: ChatError, where: str) -> BadSample:
+    """The fault of a sample whose dialogue cannot be rendered."""
+    return BadSample(_REASONS.get(type(error), Reason.NOT_RENDERED), where, str(error).rstrip("."))
 
 
 def _plant(reads: list[_Read]) -> list[_Tree]:

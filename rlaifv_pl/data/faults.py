@@ -67,6 +67,15 @@ class Reason(StrEnum):
         "not_rendered",
         "Change the texts of the sample, or the chat template, as the message says.",
     )
+    RENDERED_PROMPT = (
+        "rendered_prompt",
+        "Give the words of each turn alone: training and generation put the model's own template around them.",
+    )
+    SPECIAL_TOKEN = (
+        "special_token",
+        "Remove it from the text: a model would not read it as these letters. An image's place in a prompt is an "
+        "image block, or `<image>` where rows are imported.",
+    )
     MISSING_ANSWER = "missing_answer", "Give both `chosen` and `rejected`, or neither."
     EMPTY_ANSWER = "empty_answer", "Leave the field out if there is no answer."
     UNPAIRED = (

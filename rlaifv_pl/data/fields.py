@@ -135,6 +135,13 @@ def _correction(value: Any) -> Correction:
     return Correction(question=_text(turn["question"]), answer=_text(turn["answer"]), codes=codes)
 
 
+def _truncated(value: Any) -> tuple[str, ...]:
+    sides = _expect(value, list, "a list of sides")
+    if wrong := [side for side in sides if side not in SIDES]:
+        raise TypeError(f"expected sides of {SIDES}, got {shorten(wrong[0])}")
+    return tuple(sides)
+
+
 def _evidence(value: Any) -> dict[str, Any]:
     for side, findings in _mapping(value).items():
         if side not in SIDES:
@@ -162,6 +169,7 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "chosen": _text,
     "rejected": _text,
     "completion": _text,
+    "truncated": _truncated,
     "corrections": _corrections,
     "evidence": _evidence,
     "spans": _spans,

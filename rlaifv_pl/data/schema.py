@@ -12,6 +12,8 @@ from typing import Any
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import decode_fields, encode_fields, shorten
 from rlaifv_pl.data.images import image_extension
+from rlaifv_pl.data.texts import answers, check_text, prompt_texts
+from rlaifv_pl.models.markup import without_end
 from rlaifv_pl.records import Message, Sample
 
 MAX_KEY_LENGTH = 80
@@ -128,15 +130,10 @@ def check_sample(sample: Sample, where: str) -> None:
     """Check that a sample of right types also makes sense. A sample with nothing to learn is legal.
 
     Raises:
-        BadSample: `empty_prompt`, `wrong_turns`, `missing_answer`, `empty_answer`, `equal_answers`,
-            `image_count` or `bad_span`.
+        BadSample: as `check_prompt`; `missing_answer`, `empty_answer`, `equal_answers`, `image_count` or `bad_span`.
     """
-    _check_prompt(sample, where)
+    check_prompt(sample, where)
     _check_answers(sample, where)
-    blocks = _count_image_blocks(sample.prompt)
-    if blocks and blocks != len(sample.images):
-        detail = f"prompt has {blocks} image blocks, but there are {len(sample.images)} images"
-        raise BadSample(Reason.IMAGE_COUNT, where, detail)
     if sample.rejected_images and len(sample.rejected_images) != len(sample.images):
         detail = f"{len(sample.rejected_images)} rejected images stand for {len(sample.images)} images"
         raise BadSample(Reason.IMAGE_COUNT, where, detail)
@@ -145,6 +142,21 @@ def check_sample(sample: Sample, where: str) -> None:
         if not 0 <= span["start"] < span["end"] <= len(text):
             detail = f"spans: {shorten(dict(span), length=200)} leaves the {len(text)} characters of {span['side']}"
             raise BadSample(Reason.BAD_SPAN, where, detail)
+
+
+def check_prompt(sample: Sample, where: str) -> None:
+    """Check what is asked, and of which images: all that matters of a sample that is to be answered.
+
+    Raises:
+        BadSample: `empty_prompt`, `wrong_turns`, `image_count`, `rendered_prompt` or `special_token`.
+    """
+    _check_turns(sample, where)
+    for name, text in prompt_texts(sample.prompt):
+        check_text(name, text, where)
+    blocks = _count_image_blocks(sample.prompt)
+    if blocks and blocks != len(sample.images):
+        detail = f"prompt has {blocks} image blocks, but there are {len(sample.images)} images"
+        raise BadSample(Reason.IMAGE_COUNT, where, detail)
 
 
 def _encode_images(images: Sequence[bytes], side: str, where: str) -> dict[str, bytes]:
@@ -175,7 +187,7 @@ def _in_order(images: Mapping[int, bytes], where: str) -> tuple[bytes, ...]:
     return tuple(images[number] for number in range(len(images)))
 
 
-def _check_prompt(sample: Sample, where: str) -> None:
+def _check_turns(sample: Sample, where: str) -> None:
     if isinstance(sample.prompt, str):
         if not sample.prompt.strip():
             raise BadSample(Reason.EMPTY_PROMPT, where, f"prompt is {shorten(sample.prompt)}")
@@ -186,23 +198,30 @@ def _check_prompt(sample: Sample, where: str) -> None:
         raise BadSample(Reason.WRONG_TURNS, where, detail)
     if not any(_has_content(message["content"]) for message in sample.prompt if message["role"] == "user"):
         raise BadSample(Reason.EMPTY_PROMPT, where, "no turn of the user has a text or an image")
+    for number, message in enumerate(sample.prompt):
+        if message["role"] != "system" and not _has_content(message["content"]):
+            reason = Reason.EMPTY_PROMPT if message["role"] == "user" else Reason.EMPTY_ANSWER
+            detail = f"prompt, turn {number} ({message['role']}) has neither text nor image"
+            raise BadSample(reason, where, detail)
 
 
 def _check_answers(sample: Sample, where: str) -> None:
     if (sample.chosen is None) != (sample.rejected is None):
         missing = "chosen" if sample.chosen is None else "rejected"
         raise BadSample(Reason.MISSING_ANSWER, where, f"{missing} is missing")
-    answers = {side: getattr(sample, side) for side in ("chosen", "rejected", "completion")}
-    for number, correction in enumerate(sample.corrections):
-        answers[f"corrections[{number}].question"] = correction.question
-        answers[f"corrections[{number}].answer"] = correction.answer
-    for name, text in answers.items():
-        if text is not None and not text.strip():
+    for name, text in answers(sample):
+        if not text.strip():
             raise BadSample(Reason.EMPTY_ANSWER, where, f"{name} is {shorten(text)}")
+        check_text(name, text, where)
+    for side in sample.truncated:
+        if getattr(sample, side) is None:
+            raise BadSample(
+                Reason.MISSING_ANSWER, where, f"truncated names {side!r}, and the sample has no {side}"
+            )
     # Equal answers can still teach which image they belong to.
     if sample.chosen is None or sample.rejected is None or sample.rejected_images:
         return
-    if sample.chosen.strip() == sample.rejected.strip():
+    if without_end(sample.chosen).strip() == without_end(sample.rejected).strip():
         raise BadSample(Reason.EQUAL_ANSWERS, where, f"chosen and rejected are both {shorten(sample.chosen)}")
 
 

@@ -15,6 +15,7 @@ from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.importers.run import (
     CONTRADICTED_NOTE,
+    ENDS_NOTE,
     FORMATS_NOTE,
     SHARED_NOTE,
     UNREAD_NOTE,
@@ -36,8 +37,9 @@ def import_(sources: list[str] | str, out: str, **options: Any) -> None:
     """Turn preference or SFT data into shards; shards/README.md lists the formats.
 
     Args:
-        sources: one or a list of: parquet, JSON, JSON lines, CSV or TSV file, directory of such, saved `datasets`, or
-            a data set of the hub as `hub:OWNER/NAME`, `hub:OWNER/NAME:SPLIT` or `hub:OWNER/NAME:CONFIG:SPLIT`.
+        sources: one or several of: parquet, Arrow, JSON, JSON lines, CSV or TSV file, pattern, directory of such, saved
+            `datasets`, folder of a downloaded data set (`DIR:SPLIT`), or a data set of the hub as `hub:OWNER/NAME`,
+            `hub:OWNER/NAME:SPLIT` or `hub:OWNER/NAME:CONFIG:SPLIT`.
         out: the directory of shards to write.
         options: as of ImportOptions.
     """
@@ -52,13 +54,15 @@ def import_(sources: list[str] | str, out: str, **options: Any) -> None:
 
 
 def _checks(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Rows on what an import noted: formats, columns that were not read, shared images, the longer side of pairs."""
+    """Rows on what an import noted: formats, unread columns, end tokens, shared images, the longer side of pairs."""
     notes = manifest.notes
     yield "format", ", ".join(notes[FORMATS_NOTE])
     if left := notes.get(UNREAD_NOTE):
         yield "columns not read", ", ".join(f"{name or '(no name)'} ({rows})" for name, rows in left.items())
     if rows := notes.get(CONTRADICTED_NOTE):
         yield "rejected scored higher", f"{rows}: check which column is the better answer"
+    if ends := notes.get(ENDS_NOTE):
+        yield "end tokens removed", f"of the answers of {ends}"
     if shared := notes.get(SHARED_NOTE):
         yield "images shared", f"{shared['images']}, {shared['bytes'] / 1e6:.1f} MB saved"
     if longer := notes.get("longer_side"):

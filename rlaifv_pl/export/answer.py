@@ -67,14 +67,18 @@ def answer(
     _check(is_run, best_of, reference, how)
     if best_of is None:
         sampling = Sampling(n=1, temperature=0.0, max_new_tokens=tokens)
-        ((text,),) = _open(model, is_run, how).sample([asked], [[0]], sampling)
+        ((said,),) = _open(model, is_run, how).sample([asked], [[0]], sampling)
     else:
         engine = _best_of(model, str(reference), best_of, how)
         (rated,) = engine.rank([asked], tokens)
         Console(stderr=True).print(_table(rated))
-        text = rated[0].text
-    print(text)
-    return text
+        said = rated[0].completion
+    print(said.text)
+    if not said.ended:
+        Console(stderr=True).print(
+            f"The answer is cut off at {tokens} tokens: raise --max_new_tokens.", soft_wrap=True
+        )
+    return said.text
 
 
 def _check(is_run: bool, best_of: int | None, reference: str | None, how: How) -> None:
@@ -129,6 +133,6 @@ def _table(rated: Sequence[Rated]) -> Table:
     table = Table("nats a token", "nats", "tokens", "answer", title="log-p over that of the reference")
     for column in table.columns[:3]:
         column.justify = "right"
-    for text, ratio in rated:
-        table.add_row(f"{ratio.mean:z.3f}", f"{ratio.total:z.2f}", str(ratio.tokens), Text(text))
+    for said, ratio in rated:
+        table.add_row(f"{ratio.mean:z.3f}", f"{ratio.total:z.2f}", str(ratio.tokens), Text(said.text))
     return table

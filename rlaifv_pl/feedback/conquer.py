@@ -9,6 +9,7 @@ from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.feedback.engine import Engine, Request
 from rlaifv_pl.feedback.memory import Memory
 from rlaifv_pl.feedback.prompts import YES_NO
+from rlaifv_pl.feedback.reasons import UNJUDGED
 from rlaifv_pl.records import Candidate, Sample, Verdict
 
 LOW_MASS = 0.5
@@ -68,8 +69,8 @@ class ModelLabeler:
         missing = {key: request for key, request in zip(keys, asked, strict=True) if key not in known}
         new = dict(zip(missing, engine.choose(list(missing.values()), ("yes", "no")), strict=True))
         # All at once: after a kill, the same questions are asked together again, with the same last digits.
-        if memory and new:
-            memory.put(new)
+        if memory and (answered := {key: shares for key, shares in new.items() if sum(shares) > 0}):
+            memory.put(answered)
         known |= new
         return [Verdict(yes=known[key][0], no=known[key][1]) for key in keys]
 
@@ -82,7 +83,10 @@ class ModelLabeler:
 def conquer(
     samples: Sequence[Sample], candidates: Sequence[Sequence[Candidate]], labeler: Labeler, policy: Engine
 ) -> list[list[Candidate]]:
-    """The candidates of each sample with a verdict on every claim; equal questions about a sample are one."""
+    """The candidates of each sample with a verdict on every claim; equal questions about a sample are one.
+
+    A candidate about which the labeler answered a question with neither yes nor no has the fault `unjudged`.
+    """
     asked = list(
         dict.fromkeys(
             (number, claim.question)
@@ -97,11 +101,22 @@ def conquer(
     known = dict(zip(asked, verdicts, strict=True))
     return [
         [
-            replace(candidate, verdicts=tuple(known[number, claim.question] for claim in candidate.claims))
+            _judged(candidate, [known[number, claim.question] for claim in candidate.claims])
             for candidate in drawn
         ]
         for number, drawn in enumerate(candidates)
     ]
+
+
+def is_verdict(verdict: Verdict) -> bool:
+    """Whether the labeler answered yes or no at all."""
+    return verdict.yes + verdict.no > 0
+
+
+def _judged(candidate: Candidate, verdicts: Sequence[Verdict]) -> Candidate:
+    if not all(map(is_verdict, verdicts)):
+        return replace(candidate, fault=UNJUDGED)
+    return replace(candidate, verdicts=tuple(verdicts))
 
 
 def low_mass(candidates: Sequence[Candidate]) -> tuple[int, int]:

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple, Protocol
 
 from rlaifv_pl.feedback.english import lexicon
 from rlaifv_pl.feedback.english.clauses import finite
+from rlaifv_pl.feedback.english.places import own_places
 from rlaifv_pl.feedback.english.questions import question_of, sentence_of
 from rlaifv_pl.feedback.english.sentences import LONGEST_SENTENCE, Token, sentences, tokens
 from rlaifv_pl.feedback.english.statements import Reader
 from rlaifv_pl.feedback.english.wording import judged, unwrapped
 from rlaifv_pl.records import Claim
 
-VERSION = 1
+VERSION = 2
 """Of the rules: another number, another division."""
 
 
@@ -24,15 +25,22 @@ class Answered(NamedTuple):
     text: str
 
 
+class Undivided(NamedTuple):
+    """An answer that could not be divided."""
+
+    reason: str
+    """In a word, for the counts."""
+
+
 class Splitter(Protocol):
     """Divides answers into claims."""
 
     def recipe(self) -> dict[str, Any]:
         """All that decides the result, as JSON."""
 
-    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
-        """The claims of each answer. None where it could not be divided; an empty list where nothing in
-        it can be checked by looking."""
+    def split(self, answered: Sequence[Answered]) -> Sequence[list[Claim] | Undivided]:
+        """The claims of each answer, or why it could not be divided; an empty list where nothing in it can be checked
+        by looking."""
 
     def release(self) -> None:
         """Free what it holds in memory."""
@@ -68,8 +76,8 @@ class RuleSplitter:
         """Its version and options."""
         return {"splitter": "rules", "version": VERSION, "most_words": self.most_words}
 
-    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
-        """The claims of each answer; never None, for rules always come to an end.
+    def split(self, answered: Sequence[Answered]) -> list[list[Claim]]:
+        """The claims of each answer; rules always come to an end.
 
         >>> two = Answered("Describe the image.", "The image shows a cat and two dogs. It is a lovely day.")
         >>> [claim.question for claim in RuleSplitter().split([two])[0]]
@@ -83,7 +91,7 @@ class RuleSplitter:
     def _claims(self, answered: Answered) -> list[Claim]:
         found: dict[str, Claim] = {}
         phrase = _phrase(answered)
-        for claim in _claims(answered.text, phrase.end if phrase else 0):
+        for claim in _claims(answered.text, phrase.spans[-1][1] if phrase else 0):
             if len(claim.text.split()) <= self.most_words:
                 found.setdefault(claim.text.lower(), claim)
         return [phrase, *found.values()] if phrase else list(found.values())
@@ -107,8 +115,7 @@ def _phrase(answered: Answered) -> Claim | None:
     return Claim(
         text=f'The answer to the question "{quoted}" is "{said}".',
         question=question[:1].upper() + question[1:] if affirmed else weighed,
-        start=start,
-        end=end,
+        spans=((start, end),),
     )
 
 
@@ -129,12 +136,8 @@ def _claims(text: str, begin: int) -> Iterator[Claim]:
     for start, end in sentences(text):
         if start < begin:
             continue
-        for stated in reader.statements(unwrapped(tokens(text, start, end))):
-            if statement := judged(stated):
-                places = [token for token in statement.tokens if token.start >= 0]
-                yield Claim(
-                    text=sentence_of(statement),
-                    question=question_of(statement),
-                    start=min((token.start for token in places), default=start),
-                    end=max((token.end for token in places), default=end),
-                )
+        stated = map(judged, reader.statements(unwrapped(tokens(text, start, end))))
+        found = {sentence_of(one): one for one in stated if one is not None}
+        places = own_places(text, [one.tokens for one in found.values()])
+        for (said, statement), spans in zip(found.items(), places, strict=True):
+            yield Claim(text=said, question=question_of(statement), spans=spans or ((start, end),))

@@ -4,9 +4,9 @@ The stages know this protocol only. `engines/` has a model in this process and a
 OpenAI-compatible server; in tests a dictionary may stand in.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -43,6 +43,14 @@ class Sampling:
             )
 
 
+class Completion(NamedTuple):
+    """What a model says to a prompt."""
+
+    text: str
+    ended: bool
+    """Whether the model ended it; false where a limit of tokens, or a filter, cut it off."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One user's turn put to a model by itself."""
@@ -54,6 +62,8 @@ class Request:
     """What it is about, named in errors."""
     seed: int = 0
     """Of a form that is drawn; greedy ones are alike for all seeds."""
+    accepts: Callable[[Any], bool] = field(default=lambda form: True, compare=False)
+    """Whether a form that was filled in can be used; another draft is drawn of one that cannot."""
 
 
 class Engine(Protocol):
@@ -65,16 +75,20 @@ class Engine(Protocol):
 
     def sample(
         self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> list[list[str]]:
-        """A completion of each sample's prompt for each of its seeds."""
+    ) -> list[list[Completion]]:
+        """A completion of each sample's prompt for each of its seeds.
+
+        Raises:
+            BadSample: the model cannot be asked the prompt of `sample <key>`; nothing has been sampled.
+        """
 
     def choose(self, requests: Sequence[Request], words: Sequence[str]) -> list[list[float]]:
         """For each request, the probability that the answer begins with each word, however it is written
         (`yes`: also Yes, YES, with a space in front); they need not add up to one."""
 
     def fill(self, requests: Sequence[Request], form: type[Form]) -> list[Form | None]:
-        """A filled-in form for each request; None where the model gave none that holds, also when asked
-        again."""
+        """A filled-in form for each request; None where the model gave none that holds, also when asked again. Of
+        forms that hold and that the request does not accept, the last."""
 
     def release(self) -> None:
         """Free what it holds in memory; it comes back by itself when it is asked again."""

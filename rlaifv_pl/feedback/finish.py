@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlaifv_pl.data.manifest import MANIFEST_NAME, ManifestError, hash_json, read_manifest
 from rlaifv_pl.feedback.balance import balance_lengths
+from rlaifv_pl.feedback.check import pair_key
 from rlaifv_pl.feedback.conquer import low_mass
 from rlaifv_pl.feedback.left_out import Examples
 from rlaifv_pl.feedback.pair import LeftOut, pair
+from rlaifv_pl.feedback.reasons import is_unfinished
 from rlaifv_pl.feedback.rows import evidence
 from rlaifv_pl.feedback.settings import Feedback
 from rlaifv_pl.records import Candidate, Pair, Sample
@@ -37,25 +39,38 @@ def scored(candidate: Candidate, combine: Callable[[Candidate], float]) -> Candi
     return replace(candidate, score=combine(candidate) + 0) if candidate.verdicts else candidate
 
 
-def find_pairs(judged: Iterable[tuple[str, Sequence[Candidate]]], feedback: Feedback, seed: int) -> Outcome:
-    """Pairs among the scored candidates of each prompt, and the balance of their lengths.
+class Judged(NamedTuple):
+    """One prompt with its scored candidates."""
 
-    Args:
-        judged: key and candidates of each prompt.
-    """
+    key: str
+    candidates: Sequence[Candidate]
+    fault: str | None = None
+    """Why the prompt could not be answered at all."""
+
+
+def find_pairs(judged: Iterable[Judged], feedback: Feedback, seed: int) -> Outcome:
+    """Pairs among the scored candidates of each prompt, and the balance of their lengths."""
     outcome, masses, counts = Outcome(), Counter[str](), Counter[str]()
-    for place, (key, candidates) in enumerate(judged):
+    for place, (key, candidates, fault) in enumerate(judged):
+        if fault is not None:
+            outcome.drops[f"prompt/{fault}"] += 1
+            outcome.examples.add(place, LeftOut(f"prompt/{fault}", ()))
+            counts.update(prompts=1)
+            continue
         found = pair(candidates, feedback.pair, derive(seed, "pair", key))
         outcome.pairs += [(place, one) for one in found.pairs]
         outcome.drops += found.drops
         for one in found.left_out:
             outcome.examples.add(place, one)
         if not found.pairs:
-            outcome.drops["prompt/no_pair"] += 1
-            outcome.examples.add(place, LeftOut("prompt/no_pair", _furthest(candidates)))
+            reason = "prompt/no_pair"
+            outcome.drops[reason] += 1
+            outcome.examples.add(place, LeftOut(reason, _furthest(candidates)))
         low, verdicts = low_mass(candidates)
         masses.update(low=low, all=verdicts)
         counts.update(prompts=1, candidates=len(candidates), claims=verdicts)
+        if is_unfinished(candidates):
+            counts["unfinished"] += 1
     outcome.notes = {**counts, "low_mass": masses["low"] / masses["all"] if masses["all"] else 0.0}
     if feedback.balance and outcome.pairs:
         _balance(outcome)
@@ -106,11 +121,12 @@ def samples(
         last, number = place, number + 1 if place == last else 0
         prompt = read(place)
         yield Sample(
-            key=f"{prompt.key}_p{number}",
+            key=pair_key(prompt.key, number),
             prompt=prompt.prompt,
             images=prompt.images,
             chosen=found.chosen.text,
             rejected=found.rejected.text,
+            truncated=tuple(side for side in ("chosen", "rejected") if not getattr(found, side).ended),
             evidence={"chosen": evidence(found.chosen), "rejected": evidence(found.rejected)},
             provenance={**prompt.provenance, **provenance},
             extra=prompt.extra,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.feedback.conquer import Labeler
+from rlaifv_pl.feedback.conquer import Labeler, is_verdict
 from rlaifv_pl.feedback.engine import Engine, EngineError
 from rlaifv_pl.models.chat import question_of
 from rlaifv_pl.records import Sample
@@ -23,6 +23,15 @@ class Known(NamedTuple):
     sample: Sample
     question: str
     answer: str
+
+
+class Grade(NamedTuple):
+    """How a labeler did."""
+
+    accuracy: float
+    """Mean of the accuracies on questions with answer yes and with answer no."""
+    unanswered: int
+    """Questions that it answered neither with yes nor with no."""
 
 
 @dataclass(kw_only=True)
@@ -62,25 +71,29 @@ class Gate:
             )
         return known
 
-    def accuracy(self, known: Sequence[Known], labeler: Labeler, policy: Engine) -> float:
-        """Balanced accuracy on known questions of both answers."""
+    def grade(self, known: Sequence[Known], labeler: Labeler, policy: Engine) -> Grade:
+        """How a labeler does on known questions of both answers; neither yes nor no is wrong."""
         samples, questions, answers = zip(*known, strict=True)
         right: dict[str, list[bool]] = defaultdict(list)
-        for answer, verdict in zip(answers, labeler.verdicts(samples, questions, policy), strict=True):
-            right[answer].append(verdict.rejected == (answer == "no"))
-        return sum(sum(hits) / len(hits) for hits in right.values()) / len(right)
+        verdicts = labeler.verdicts(samples, questions, policy)
+        for answer, verdict in zip(answers, verdicts, strict=True):
+            right[answer].append(is_verdict(verdict) and verdict.rejected == (answer == "no"))
+        accuracy = sum(sum(hits) / len(hits) for hits in right.values()) / len(right)
+        return Grade(accuracy, sum(not is_verdict(verdict) for verdict in verdicts))
 
-    def check(self, accuracy: float) -> None:
+    def check(self, grade: Grade) -> None:
         """Let the labeler pass.
 
         Raises:
             EngineError: it is not accurate enough.
         """
-        if accuracy < self.min_accuracy:
+        if grade.accuracy < self.min_accuracy:
+            neither = f" {grade.unanswered} were answered neither yes nor no." if grade.unanswered else ""
             raise EngineError(
-                f"The labeler answers {accuracy:.1%} of the known questions in {self.shards} right (mean of yes and "
-                f"no), and feedback.gate.min_accuracy asks for {self.min_accuracy:.1%}. Its feedback would make the "
-                "policy worse: use a better labeler, check the wording of its question, or lower the bar."
+                f"The labeler answers {grade.accuracy:.1%} of the known questions in {self.shards} right (mean of yes "
+                f"and no), and feedback.gate.min_accuracy asks for {self.min_accuracy:.1%}.{neither} Its feedback "
+                "would make the policy worse: use a better labeler, check the wording of its question, or lower the "
+                "bar."
             )
 
     def _known(self) -> Iterator[Known]:

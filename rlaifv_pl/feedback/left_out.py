@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.feedback.pair import LeftOut
 from rlaifv_pl.feedback.rows import decode_candidates, encode_candidates
@@ -63,7 +64,10 @@ class LeftOutRow(NamedTuple):
 def left_out_rows(examples: Iterable[tuple[int, LeftOut]], prompts: Prompts) -> Iterator[LeftOutRow]:
     """Examples with their prompts."""
     for place, left_out in examples:
-        (prompt,) = prompts.read(range(place, place + 1))
+        try:
+            (prompt,) = prompts.read(range(place, place + 1))
+        except BadSample:  # Left out since it cannot be read.
+            continue
         yield LeftOutRow(left_out.reason, int(prompts.numbers[place]), prompt, list(left_out.candidates))
 
 

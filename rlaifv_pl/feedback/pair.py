@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rlaifv_pl.feedback.combine import minus_expected_rejected
+from rlaifv_pl.models.markup import markup_in
 from rlaifv_pl.records import Candidate, Pair
 
 
@@ -68,13 +69,13 @@ def pair(candidates: Sequence[Candidate], rule: PairRule, seed: int) -> Paired:
 
     Candidates without a score were not judged. Equal texts count as one candidate.
     """
-    last = {candidate.text: place for place, candidate in enumerate(candidates)}
-    left_out = [
-        LeftOut("candidate/equal_text", (one,))
-        for place, one in enumerate(candidates)
-        if last[one.text] != place
+    left_out: list[LeftOut] = []
+    sound = [one for one in candidates if _fits(left_out, "candidate", _fault(one), one)]
+    last = {candidate.text: place for place, candidate in enumerate(sound)}
+    left_out += [
+        LeftOut("candidate/equal_text", (one,)) for place, one in enumerate(sound) if last[one.text] != place
     ]
-    usable = [candidates[place] for place in last.values()]
+    usable = [sound[place] for place in last.values()]
     judged = [one for one in usable if _fits(left_out, "candidate", _unusable(one, rule), one)]
     ordered = [
         Pair(chosen=max(two, key=_score), rejected=min(two, key=_score))
@@ -96,7 +97,14 @@ def _fits(left_out: list[LeftOut], kind: str, reasons: Iterator[str], *candidate
     return reason is None
 
 
+def _fault(candidate: Candidate) -> Iterator[str]:
+    if candidate.fault is not None:
+        yield candidate.fault
+
+
 def _unusable(candidate: Candidate, rule: PairRule) -> Iterator[str]:
+    if markup_in(candidate.text):
+        yield "special_token"
     if candidate.score is None:
         yield "no_claims"
     if rule.distinct_claims and len({claim.question for claim in candidate.claims}) < len(candidate.claims):

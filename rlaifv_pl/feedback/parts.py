@@ -2,11 +2,15 @@
 
 A stage goes through its records slice by slice. Killed anywhere, it goes on at the first slice that
 has no file; several processes share the slices out between them and leave the same files as one.
+
+A row that is `UNFINISHED`, because a model's answer to it could not be used, makes its part unfinished: the next start
+makes those rows anew, and keeps the others.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,8 +21,11 @@ from rlaifv_pl.launcher import this_process
 
 Row = Mapping[str, Any]
 """One record of a part, as JSON."""
-Rows = Callable[[range], Iterable[Row]]
-"""From the numbers of some records to what a part holds of them."""
+Rows = Callable[[Sequence[int]], Iterable[Row]]
+"""From the numbers of some records of one part to what it holds of them."""
+
+UNFINISHED = "unfinished"
+"""Key of a row that is true where the row is to be made anew at the next start."""
 
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 3600.0
@@ -89,32 +96,62 @@ class Parts:
         self.slices = [range(first, min(first + size, count)) for first in range(0, count, size)]
 
     def is_made(self, number: int) -> bool:
-        """Whether a part is there."""
+        """Whether a part is there, finished or not."""
+        return self.is_finished(number) or self._path(number, finished=False).is_file()
+
+    def is_finished(self, number: int) -> bool:
+        """Whether a part is there, and none of its rows is to be made anew."""
         return self._path(number).is_file()
 
     def make(self, rows: Rows, share: Share | None = None) -> Iterator[int]:
-        """Make the missing parts of this process's share; yields after each the records in it."""
-        for number in (share or Share()).numbers(self):
-            self.make_one(number, rows)
+        """Make the missing parts of this process's share; yields after each the records in it.
+
+        The unfinished rows of earlier starts are the first process's, whosever share they are in: it alone can know
+        when they have been tried again.
+        """
+        share = share or Share()
+        own = share.numbers(self)
+        for number in own:
+            if share.leads or not self.is_made(number):
+                self.make_one(number, rows)
             yield len(self.slices[number])
+        for number in range(len(self.slices)):
+            if share.leads and number not in own and self.is_made(number):
+                self.make_one(number, rows)
 
     def make_one(self, number: int, rows: Rows) -> None:
-        """Make a part unless it is there."""
-        if self.is_made(number):
+        """Make a part, or what is unfinished of it, unless it is there."""
+        if self.is_finished(number):
             return
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows(self.slices[number])]
-        with atomic_file(self._path(number)) as file:
-            file.write("".join(lines).encode())
+        records = self.slices[number]
+        if not self.is_made(number):
+            self._write(number, rows(records))
+            return
+        earlier = dict(zip(records, self.read(number), strict=True))
+        left = [record for record in records if earlier[record].get(UNFINISHED)]
+        made = dict(zip(left, rows(left), strict=True))
+        self._write(number, [made.get(record, earlier[record]) for record in records])
 
     def read(self, number: int) -> list[dict[str, Any]]:
         """The rows of a part."""
+        for path in (self._path(number), self._path(number, finished=False)):
+            with suppress(FileNotFoundError):
+                return [json.loads(line) for line in path.read_bytes().splitlines()]
+        # What was unfinished a moment ago has been finished since.
         return [json.loads(line) for line in self._path(number).read_bytes().splitlines()]
 
     def drop(self, number: int) -> None:
-        """Have a part made anew the next time."""
-        self._path(number).unlink()
+        """Have a part made anew the next time, all of it."""
+        for path in (self._path(number), self._path(number, finished=False)):
+            path.unlink(missing_ok=True)
+
+    def stamp(self, number: int) -> int | None:
+        """What changes when an unfinished part is made anew; None where there is none."""
+        with suppress(FileNotFoundError):
+            return self._path(number, finished=False).stat().st_mtime_ns
+        return None
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of all parts, in order."""
@@ -142,8 +179,17 @@ class Parts:
     def _missing(self) -> list[int]:
         return [number for number in range(len(self.slices)) if not self.is_made(number)]
 
-    def _path(self, number: int) -> Path:
-        return self.directory / f"part-{number:06d}.jsonl"
+    def _write(self, number: int, rows: Iterable[Row]) -> None:
+        rows = list(rows)
+        finished = not any(row.get(UNFINISHED) for row in rows)
+        lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
+        with atomic_file(self._path(number, finished=finished)) as file:
+            file.write("".join(lines).encode())
+        if finished:
+            self._path(number, finished=False).unlink(missing_ok=True)
+
+    def _path(self, number: int, *, finished: bool = True) -> Path:
+        return self.directory / f"part-{number:06d}{'' if finished else f'.{UNFINISHED}'}.jsonl"
 
 
 def wait_for(is_there: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:

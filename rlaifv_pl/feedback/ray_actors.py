@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.feedback.parts import Parts, Rows
 
@@ -70,7 +72,7 @@ class RayActors:
         """
         missing = []
         for number in self.numbers(parts):
-            if parts.is_made(number):
+            if parts.is_finished(number):
                 yield len(parts.slices[number])
             else:
                 missing.append(number)
@@ -115,12 +117,17 @@ class RayActors:
         if not ray.is_initialized():
             own = (ALONE if self.address is None else {}) | more
             try:
-                ray.init(self.address, logging_level=logging.ERROR, log_to_driver=False, **own)
+                # `local`, since without an address Ray would join a cluster that it finds on this machine, or that
+                # RAY_ADDRESS names.
+                ray.init(self.address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
             except (ConnectionError, OSError, RuntimeError, ValueError) as error:
                 raise EngineError(
                     f"ray.address: expected a Ray cluster at {self.address or 'this machine'}, but {error}. Start it "
                     "with `ray start --head` on one machine and `ray start --address HOST:6379` on the others."
                 ) from error
+            told = ray.get_runtime_context().gcs_address
+            where = f"the cluster at {told}" if self.address else f"a Ray of its own at {told}"
+            Console(stderr=True).print(f"ray: parts are made by {where}", soft_wrap=True)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)

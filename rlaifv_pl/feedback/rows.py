@@ -18,12 +18,24 @@ def decode_candidates(rows: Iterable[Mapping[str, Any]]) -> list[Candidate]:
         Candidate(
             **{
                 **row,
-                "claims": tuple(Claim(**claim) for claim in row["claims"]),
+                "claims": tuple(map(_claim, row["claims"])),
                 "verdicts": tuple(Verdict(**verdict) for verdict in row["verdicts"]),
             }
         )
         for row in rows
     ]
+
+
+def spans_of(claim: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Where a claim stands, of a row of this version (`spans`) or an earlier one (`start`, `end`); empty if unknown."""
+    found = claim.get("spans")
+    if found is None and {"start", "end"} <= claim.keys():
+        found = [[claim["start"], claim["end"]]]
+    return tuple((start, end) for start, end in found or ())
+
+
+def _claim(row: Mapping[str, Any]) -> Claim:
+    return Claim(text=row["text"], question=row["question"], spans=spans_of(row))
 
 
 def evidence(candidate: Candidate) -> dict[str, Any]:

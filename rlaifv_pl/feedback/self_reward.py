@@ -31,7 +31,7 @@ class WholeAnswer:
         """The wording."""
         return {"splitter": "whole answer", "question": self.question}
 
-    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
+    def split(self, answered: Sequence[Answered]) -> list[list[Claim]]:
         """One claim each; none of an empty text."""
         return [self._claim(prompt, text) if text else [] for prompt, text in answered]
 
@@ -41,7 +41,7 @@ class WholeAnswer:
     def _claim(self, prompt: str, text: str) -> list[Claim]:
         statement = text.strip().removesuffix(".")
         question = self.question.format(prompt=prompt, answer=text, statement=statement)
-        return [Claim(text=text, question=question, start=0, end=len(text))]
+        return [Claim(text=text, question=question, spans=((0, len(text)),))]
 
 
 @dataclass(kw_only=True)

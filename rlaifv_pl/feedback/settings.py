@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.data.shards import ShardSet
@@ -26,6 +26,9 @@ class Feedback:
         combine: the verdicts on a candidate to its score.
         pair: which two candidates of a prompt make a pair.
         balance: leave out pairs until both sides are equally long on average.
+        truncated: what becomes of candidates that `generate.max_new_tokens` cut off. Left out (`leave_out`) they are
+            counted as `candidate/truncated`. Kept (`keep`) they lose their last, unfinished sentence, and are trained
+            on without an end, so that no policy learns to stop there.
         gate: known questions that the labeler must be able to answer; none is asked unless given.
         prompts_per_part: prompts between two files; a kill loses at most one stage's work on so many.
     """
@@ -36,6 +39,7 @@ class Feedback:
     combine: Callable[[Candidate], float] = minus_rejected
     pair: PairRule = field(default_factory=PairRule)
     balance: bool = True
+    truncated: Literal["leave_out", "keep"] = "leave_out"
     gate: Gate | None = None
     prompts_per_part: int = 32
 
@@ -55,6 +59,11 @@ class Prompts(NamedTuple):
     def read(self, some: range) -> list[Sample]:
         """Some of them, by place in `numbers`."""
         return [self.shards[self.numbers[place]] for place in some]
+
+    def keys(self) -> list[str]:
+        """Their keys, without reading any."""
+        keys = list(self.shards.keys())
+        return [keys[number] for number in self.numbers]
 
     def recipe(self) -> dict[str, Any]:
         """Which they are."""

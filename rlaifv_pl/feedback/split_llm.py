@@ -6,13 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
 
 from rlaifv_pl.feedback import prompts
-from rlaifv_pl.feedback.divide import Answered
+from rlaifv_pl.feedback.divide import Answered, Undivided
 from rlaifv_pl.feedback.engine import Engine, Request
+from rlaifv_pl.feedback.reasons import MISQUOTED, NO_FORM
 from rlaifv_pl.records import Claim
 
 VERSION = 1
@@ -68,11 +70,15 @@ class LLMSplitter:
             "threshold": self.threshold,
         }
 
-    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
-        """The claims of each answer; None where the model gave no form, or only quotes that the answer
-        does not contain."""
+    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | Undivided]:
+        """The claims of each answer; `no_form` where the model gave none, also when asked again, and `misquoted` where
+        the answer has nothing of what it quotes."""
         requests = [
-            Request(prompts.DIVIDE.format(prompt=one.prompt, answer=one.text), where=f"answer {number}")
+            Request(
+                prompts.DIVIDE.format(prompt=one.prompt, answer=one.text),
+                where=f"answer {number}",
+                accepts=partial(self._aligns, one.text),
+            )
             for number, one in enumerate(answered)
         ]
         forms = self.engine.fill(requests, Division)
@@ -82,10 +88,13 @@ class LLMSplitter:
         """Drop the model's weights."""
         self.engine.release()
 
-    def _checked(self, text: str, form: Division | None) -> list[Claim] | None:
+    def _aligns(self, text: str, form: Division) -> bool:
+        return not form.claims or any(self._aligned(text, written)[1] for written in form.claims)
+
+    def _checked(self, text: str, form: Division | None) -> list[Claim] | Undivided:
         if form is None:
             self.dropped["no form"] += 1
-            return None
+            return Undivided(NO_FORM)
         found: dict[str, Claim] = {}
         for written in form.claims:
             reason, claim = self._aligned(text, written)
@@ -95,7 +104,7 @@ class LLMSplitter:
                 found.setdefault(claim.text.lower(), claim)
         if form.claims and not found:
             self.dropped["nothing aligned"] += 1
-            return None
+            return Undivided(MISQUOTED)
         return list(found.values())
 
     def _aligned(self, text: str, written: QuotedClaim) -> tuple[str, Claim | None]:
@@ -108,7 +117,7 @@ class LLMSplitter:
         span = locate(text, written.quote, self.threshold)
         if span is None:
             return "quote not found", None
-        return "", Claim(text=claim, question=question, start=span[0], end=span[1])
+        return "", Claim(text=claim, question=question, spans=(span,))
 
 
 def locate(text: str, quote: str, threshold: float) -> tuple[int, int] | None:

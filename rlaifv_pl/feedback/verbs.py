@@ -11,6 +11,7 @@ from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.engine import Engine, EngineError
 from rlaifv_pl.feedback.parts import Makers, Share
 from rlaifv_pl.feedback.ray_actors import RayActors
+from rlaifv_pl.feedback.reasons import remedies
 from rlaifv_pl.feedback.run import FeedbackRun
 from rlaifv_pl.feedback.settings import Feedback, Prompts
 
@@ -39,6 +40,9 @@ def make(
         seed: decides all draws.
         limit: answer only the first so many prompts.
         makers: as `who_makes`.
+
+    Raises:
+        EngineError: as `FeedbackRun.make`; no pair was made.
     """
     shards = load_shards(prompts)
     numbers = range(len(shards) if limit is None else min(limit, len(shards)))
@@ -55,6 +59,10 @@ def make(
     manifest = run.make()
     if run.makers.leads:
         Console(stderr=True).print(_table(manifest, seconds, out))
+        if not manifest.samples:
+            raise EngineError(
+                f"No pair was made of {manifest.notes['prompts']} prompts. {remedies(manifest.drops)}"
+            )
     return manifest
 
 

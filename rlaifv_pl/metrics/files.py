@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from json import JSONDecodeError, JSONDecoder
@@ -76,7 +77,8 @@ def read_text(path: Path) -> str:
     """
     try:
         data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        return data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise BenchmarkError(f"{path} cannot be read: {error}") from error
 
@@ -90,9 +92,7 @@ def read_json(path: Path, kind: type[Value]) -> Value:
     try:
         value = json.loads(read_text(path))
     except JSONDecodeError as error:
-        raise BenchmarkError(
-            f"{path}, line {error.lineno}: expected JSON, got an error: {error.msg}"
-        ) from error
+        raise _no_json(path, read_text(path), error) from error
     if not isinstance(value, kind):
         raise BenchmarkError(f"{path}: expected {_KINDS[kind]}, got {shown(value)}")
     return value
@@ -126,6 +126,21 @@ def as_row(value: Any, where: str) -> Row:
     return Row(value, where)
 
 
+def listed(value: Any, where: str) -> list[Any]:
+    """The list that a value is, or the keys of the `counts` beside boxes, as annotations of objects often have them.
+
+    Raises:
+        BenchmarkError: it is neither.
+    """
+    counts = value.get("counts") if isinstance(value, Mapping) else None
+    found = list(counts) if isinstance(counts, Mapping) else value
+    if not isinstance(found, list) or not all(isinstance(one, str) and one for one in found):
+        raise BenchmarkError(
+            f"{where}: expected a list of names, or an object whose `counts` has them as keys, got {shown(value)}"
+        )
+    return found
+
+
 def shown(value: Any) -> str:
     """A value as it stands in a message, cut short."""
     text = repr(value)
@@ -143,7 +158,20 @@ def _values(text: str, path: Path) -> Iterator[tuple[int, Any]]:
         try:
             value, at = decoder.raw_decode(text, at)
         except JSONDecodeError as error:
-            raise BenchmarkError(
-                f"{path}, line {error.lineno}: expected JSON, got an error: {error.msg}"
-            ) from error
+            raise _no_json(path, text, error) from error
         yield line, value
+
+
+def _no_json(path: Path, text: str, error: JSONDecodeError) -> BenchmarkError:
+    """What a file is that begins in no JSON, and else where the JSON breaks off."""
+    begin, first = text.lstrip().lower(), text.lstrip().splitlines()[:1]
+    what = f"an error: {error.msg}"
+    if begin.startswith(("<!doctype", "<html", "<?xml")):
+        what = "a web page: download the file itself, not the page that shows it"
+    elif begin.startswith("version https://git-lfs"):
+        what = "a pointer of Git LFS: fetch the file itself with `git lfs pull`"
+    elif error.msg == "Extra data":
+        what = "one value with more behind it: put all rows into one list"
+    elif begin and begin[0] not in '{["':
+        what = f"a table or plain text that begins {shown(first[0])}: write a JSON object for each row"
+    return BenchmarkError(f"{path}, line {error.lineno}: expected JSON, got {what}")

@@ -56,7 +56,9 @@ def build_pope(
             questions += [_question(len(questions) + 1, image, yes, "yes")]
             questions += [_question(len(questions) + 1, image, no, "no")]
     if not questions:
-        raise BenchmarkError(f"none of {len(there)} images has {per_side} objects: there is nothing to ask")
+        raise BenchmarkError(
+            f"none of {len(there)} images has {per_side} objects: there is nothing to ask. Lower --per_side."
+        )
     return questions
 
 

@@ -11,10 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
+
+from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import hash_file
-from rlaifv_pl.feedback.engine import Engine, Sampling
+from rlaifv_pl.feedback.engine import Engine, EngineError, Sampling
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
-from rlaifv_pl.feedback.parts import PATIENCE_SECONDS, Parts, Row, Share
+from rlaifv_pl.feedback.generate import of_each
+from rlaifv_pl.feedback.parts import PATIENCE_SECONDS, UNFINISHED, Parts, Row, Share
 from rlaifv_pl.metrics.benchmark import Benchmark, Item
 from rlaifv_pl.metrics.chair.ground_truth import image_key
 from rlaifv_pl.metrics.files import BenchmarkError
@@ -122,18 +126,54 @@ def respond_to(benchmark: Benchmark, responder: Responder, out: Path, share: Sha
     recipe = {"model": engine.identity, "sampling": asdict(sampling), "asked": _recipe(asked)}
     parts = Parts(_beside(out), "respond", recipe, len(asked), responder.batch_size)
 
-    def answer(some: range) -> Iterator[Row]:
+    def answer(some: Sequence[int]) -> Iterator[Row]:
         samples = [asked[number].sample for number in some]
-        texts = engine.sample(samples, [[0]] * len(samples), sampling)
-        for sample, (text,) in zip(samples, texts, strict=True):
-            yield {"key": sample.key, "completion": text}
+        drawn = of_each(samples, lambda good: engine.sample(good, [[0]] * len(good), sampling))
+        for sample, said in zip(samples, drawn, strict=True):
+            if isinstance(said, BadSample):
+                yield {"key": sample.key, "completion": None, "fault": str(said)}
+                continue
+            row = {"key": sample.key, "completion": said[0].text, "ended": said[0].ended}
+            yield row if said[0].text.strip() else row | {UNFINISHED: True}
 
     make_share(parts, answer, "respond", share)
     engine.release()
     if share.leads:
         parts.wait(PATIENCE_SECONDS)
-        benchmark.write(out, {number: row["completion"] for number, row in enumerate(parts.rows())})
+        rows = list(parts.rows())
+        if rows and all(row.get(UNFINISHED) for row in rows):
+            raise EngineError(
+                f"{responder.name} gave an empty answer to each of {len(rows)} items. Look at the server's log, allow "
+                "a model that thinks first more tokens (model.max_new_tokens), or turn thinking off; the same command "
+                "asks again."
+            )
+        _tell_faults([row["fault"] for row in rows if row["completion"] is None], len(rows))
+        kept = {n: row["completion"] for n, row in enumerate(rows) if row["completion"] is not None}
+        benchmark.write(out, kept)
+        _tell_cut(sum(not row.get("ended", True) for row in rows), len(rows), responder.max_new_tokens)
     return share.leads
+
+
+def _tell_cut(cut: int, answers: int, limit: int) -> None:
+    """Say how many answers a limit cut off: they are measured as they are, as the benchmarks' authors do."""
+    if cut:
+        Console(stderr=True).print(
+            f"warning: {cut} of {answers} answers are cut off, most likely at model.max_new_tokens ({limit}): what "
+            "they would have said then is not measured.",
+            soft_wrap=True,
+        )
+
+
+def _tell_faults(faults: Sequence[str], items: int) -> None:
+    """Say which items have no response, since the model could not be asked them."""
+    if faults and len(faults) == items:
+        raise BenchmarkError(f"none of the {items} items can be asked: {faults[0]}")
+    if faults:
+        Console(stderr=True).print(
+            f"left out: {len(faults)} of {items} items cannot be asked, the first: {faults[0]}",
+            markup=False,
+            highlight=False,
+        )
 
 
 def ask(items: Sequence[Item], images: str, wording: str = OWN) -> list[Asked]:

@@ -1,14 +1,12 @@
 """Work on a benchmark in parts, with a bar: what models are asked is kept batch by batch, and shared by processes."""
 
-from collections.abc import Callable, Iterable
-
 from rlaifv_pl.console import track
-from rlaifv_pl.feedback.parts import Parts, Row, Share
+from rlaifv_pl.feedback.parts import Parts, Rows, Share
 
 PARTS_SUFFIX = ".parts"
 
 
-def make_share(parts: Parts, make: Callable[[range], Iterable[Row]], title: str, share: Share) -> None:
+def make_share(parts: Parts, make: Rows, title: str, share: Share) -> None:
     """Make what is missing of this process's parts; the first process shows how far it is.
 
     Args:

@@ -2,7 +2,8 @@
 responses alone; `rlaifv pope`: questions for one's own images."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -10,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.metrics.benchmark import Benchmark
 from rlaifv_pl.metrics.chair.forms import Variant
-from rlaifv_pl.metrics.files import BenchmarkError, read_json
+from rlaifv_pl.metrics.files import BenchmarkError, listed, read_json
 from rlaifv_pl.metrics.opening import ASKED, OPENED, Given, MetricName, check_rules, measure, records
 from rlaifv_pl.metrics.pope import PopeBenchmark
 from rlaifv_pl.metrics.pope_builder import Strategy, build_pope
@@ -88,6 +90,8 @@ def evaluate(
     answered_by = {} if model is None else {"model": model.name}
     report = {"metric": metric, "variant": variant, "name": name, **figures, **sources, **answered_by}
     Console().print(_table(name, figures))
+    for note in _notes(benchmark, completions):
+        Console(stderr=True).print(note)
     if out is not None:
         _save(Path(out), json.dumps(report, indent=2, allow_nan=False))
     if path := rules.get("records"):
@@ -129,10 +133,16 @@ def pope(
             objects are left out.
         seed: of what is drawn.
     """
-    questions = build_pope(_named_objects(Path(objects)), strategy, per_side=per_side, seed=seed)
+    there = _named_objects(Path(objects))
+    questions = build_pope(there, strategy, per_side=per_side, seed=seed)
     PopeBenchmark(questions).save(Path(out))
     images = len({question.image for question in questions})
     Console().print(f"{len(questions)} questions about {images} images are in {out}.")
+    if few := len(there) - images:
+        Console().print(
+            f"{few} of {len(there)} images have fewer than {per_side} different objects and are left out: "
+            "--per_side N asks about those with N or more."
+        )
 
 
 def _respond(metric: str, ground_truth: str, out: str, model: Responder) -> bool:
@@ -165,12 +175,19 @@ def _save(path: Path, *lines: str) -> None:
         file.write("".join(f"{line}\n" for line in lines).encode())
 
 
+def _notes(benchmark: Benchmark, completions: Mapping[int, str]) -> Iterator[str]:
+    """What a user would not expect of the responses: items without one, and with several."""
+    items = benchmark.items
+    if missing := [item.key for number, item in enumerate(items) if number not in completions]:
+        yield f"{len(missing)} of {len(items)} items have no response (n_missing), the first of them {missing[0]!r}."
+    times = Counter(items[number].key for number in completions)
+    if several := [key for key, count in times.items() if count > 1]:
+        yield f"{len(several)} items have several responses, and each of them counts; the first is {several[0]!r}."
+
+
 def _named_objects(path: Path) -> dict[str, list[str]]:
     objects = read_json(path, dict)
-    for image, names in objects.items():
-        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-            raise BenchmarkError(f"{path}, image {image!r}: expected a list of names, got {names!r:.60}")
-    return objects
+    return {image: listed(names, f"{path}, image {image!r}") for image, names in objects.items()}
 
 
 def _table(name: str, figures: Mapping[str, float | None]) -> Table:

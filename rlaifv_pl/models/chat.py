@@ -10,17 +10,15 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
+from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
 
+from rlaifv_pl.models.texts import ChatError, TextCheck, check_rendered
 from rlaifv_pl.records import Message, Sample
 
 SENTINEL = "qzanswerzq"
-
-
-class ChatError(ValueError):
-    """A dialogue that the chat template or the processor cannot render faithfully."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +27,14 @@ class Dialogue:
 
     `parts` has one entry for each assistant turn, in order: the number of the scored part that the
     turn belongs to, or None where it is only context. With `rejected_images` it is about those, if
-    the sample has any.
+    the sample has any. `truncated` are the places in `parts` of answers that a limit of tokens cut off:
+    what ends those is no target.
     """
 
     messages: Sequence[Message]
     parts: tuple[int | None, ...]
     rejected_images: bool = False
+    truncated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,41 @@ class Chat:
             )
 
     def render(self, messages: Sequence[Message], *, ask: bool) -> str:
-        """The dialogue as text; with `ask`, up to where the assistant is to speak."""
-        return self.processor.apply_chat_template(list(messages), add_generation_prompt=ask, tokenize=False)
+        """The dialogue as text; with `ask`, up to where the assistant is to speak.
+
+        Raises:
+            ChatError: the template refuses it, or leaves words out.
+        """
+        try:
+            text = self.processor.apply_chat_template(
+                list(messages), add_generation_prompt=ask, tokenize=False
+            )
+        except (TemplateError, TypeError) as error:
+            roles = [message["role"] for message in messages]
+            raise ChatError(f"The chat template refuses turns of {roles}: {error}") from error
+        check_rendered(messages, text)
+        return text
+
+    def ask(self, messages: Sequence[Message], images: int) -> str:
+        """The dialogue, with that many images, as text up to where the model is to answer.
+
+        Raises:
+            ChatError: as `TextCheck.checked` and `render`; or the text has not one place for each image.
+        """
+        text = self.render(self.texts.checked(messages), ask=True)
+        if (found := self._count_markers(text)) != images:
+            raise ChatError(f"There are {images} images, and the text has places for {found}.")
+        return text
+
+    @cached_property
+    def texts(self) -> TextCheck:
+        """What texts must not hold if this model is to read them as words."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        special = {str(token) for token in added if token.special} | self.markers
+        before, _, behind = self.render([turn("user", SENTINEL)], ask=True).partition(SENTINEL)
+        before = before.removeprefix(self.tokenizer.bos_token or "")
+        ends = {self._ending[0].strip() or self.tokenizer.eos_token, self.tokenizer.eos_token}
+        return TextCheck(special, ends, (before.strip(), behind.strip()))
 
     @cached_property
     def _ending(self) -> tuple[str, str]:
@@ -146,20 +179,29 @@ class Chat:
         """
         stop, after = self._ending
         missing = "" if stop else self.tokenizer.eos_token
-        parts, pieces, done, between = iter(dialogue.parts), [], "", ""
-        for index, message in enumerate(dialogue.messages):
-            if message["role"] != "assistant" or (part := next(parts)) is None:
+        messages = self.texts.checked(dialogue.messages)
+        parts, pieces, done, between = enumerate(dialogue.parts), [], "", ""
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant":
                 continue
-            context = self.render(dialogue.messages[:index], ask=True)
+            place, part = next(parts)
+            if part is None:
+                continue
+            context = self.render(messages[:index], ask=True)
             if not context.startswith(done):
                 raise ChatError("The chat template rewrites earlier turns once later ones follow.")
             pieces.append(Piece(between + context[len(done) :]))
-            done, between = self.render(dialogue.messages[: index + 1], ask=False), after
+            done, between = self.render(messages[: index + 1], ask=False), after
             if not (done.startswith(context) and done.endswith(stop + after)):
                 raise ChatError(
                     "The chat template does not continue its own generation prompt with the answer."
                 )
-            pieces.append(Piece(done[len(context) : len(done) - len(after)] + missing, part))
+            answer = done[len(context) : len(done) - len(stop + after)]
+            if place in dialogue.truncated:
+                pieces.append(Piece(answer, part))
+                between = stop + missing + after
+            else:
+                pieces.append(Piece(answer + stop + missing, part))
         self._check_images(dialogue, pieces)
         return pieces
 
@@ -171,16 +213,23 @@ class Chat:
             self.tokenizer.convert_ids_to_tokens(self.processor.image_token_ids[0]),
         }
 
+    def beginning(self, pieces: list[Piece]) -> list[Piece]:
+        """The pieces up to the last one that shows an image; at least the first."""
+        shown = [number for number, piece in enumerate(pieces) if self._count_markers(piece.text)]
+        return pieces[: max(shown, default=0) + 1]
+
+    def _count_markers(self, text: str) -> int:
+        return sum(map(text.count, self.markers))
+
     def _check_images(self, dialogue: Dialogue, pieces: list[Piece]) -> None:
         placed = sum(
             block["type"] == "image" for message in dialogue.messages for block in message["content"]
         )
-        before, *behind = (sum(map(piece.text.count, self.markers)) for piece in pieces)
-        if before != placed or any(behind):
+        found = [self._count_markers(piece.text) for piece in pieces]
+        if sum(found[::2]) != placed or any(found[1::2]):
             raise ChatError(
-                f"The image marker {' or '.join(sorted(self.markers))} must stand once for each of the {placed} image "
-                f"blocks, and before the first answer to learn; found {before} there and {sum(behind)} behind. "
-                "Remove it from texts, and place images early."
+                f"The chat template writes the image marker {sum(found[::2])} times before answers and "
+                f"{sum(found[1::2])} times within, and there are {placed} image blocks."
             )
 
     def open(
@@ -214,21 +263,23 @@ class Chat:
             padding=True,
             padding_side="left",
             return_tensors="pt",
-            add_special_tokens=not self._writes_bos(texts[0]),
+            add_special_tokens=not self.writes_bos(texts[0]),
         )
 
     def prompt_ids(self, text: str) -> list[int]:
         """Token ids of a rendered text, in which each image is still the one token that stands for it."""
-        return self.tokenizer(text, add_special_tokens=not self._writes_bos(text))["input_ids"]
+        return self.tokenizer(text, add_special_tokens=not self.writes_bos(text))["input_ids"]
 
-    def _writes_bos(self, text: str) -> bool:
+    def writes_bos(self, text: str) -> bool:
+        """Whether the template has written the token that opens a text, so that the tokenizer must not."""
         bos = self.tokenizer.bos_token
         return bos is not None and text.startswith(bos)
 
     def extend(self, opened: Row, pieces: list[Piece]) -> Row:
-        """A new row: the opened context of a dialogue, followed by the rest of its pieces."""
+        """A new row: the opened beginning of a dialogue, followed by the rest of its pieces."""
         row = Row(opened.ids[:], opened.parts[:], {name: values[:] for name, values in opened.extras.items()})
-        for piece, ids in zip(pieces[1:], self._cut(pieces)[1:], strict=True):
+        begun = len(self.beginning(pieces))
+        for piece, ids in zip(pieces[begun:], self.cut(pieces)[begun:], strict=True):
             row.ids += ids
             row.parts += [piece.part] * len(ids)
         for values in row.extras.values():
@@ -236,7 +287,7 @@ class Chat:
             values += [0] * (len(row.ids) - len(values))
         return row
 
-    def _cut(self, pieces: list[Piece]) -> list[list[int]]:
+    def cut(self, pieces: list[Piece]) -> list[list[int]]:
         """Token ids of each piece, cut from one tokenisation of them all.
 
         Tokenising an answer on its own would give other tokens than generation does, for instance
@@ -253,6 +304,6 @@ class Chat:
                 at += 1
             if stop > ends[at]:
                 # A token spans the end of a piece. Generation starts a new one there, so do we.
-                return self._cut(pieces[: at + 1]) + self._cut(pieces[at + 1 :])
+                return self.cut(pieces[: at + 1]) + self.cut(pieces[at + 1 :])
             cut[at].append(token)
         return cut

@@ -28,7 +28,7 @@ from rlaifv_pl.objectives.cached import CachedReference
 from rlaifv_pl.objectives.checks import RunError, check_gradients, check_tree, slicing_of
 from rlaifv_pl.objectives.in_step import STAND_IN, InStep
 from rlaifv_pl.objectives.means import RunningMeans, Step
-from rlaifv_pl.objectives.schedule import Schedule, rate, steps_of
+from rlaifv_pl.objectives.schedule import Schedule, follow_schedule, rate, steps_of
 from rlaifv_pl.objectives.scored import Scored
 from rlaifv_pl.objectives.tally import Tally
 from rlaifv_pl.objectives.tower import CachedTower
@@ -232,6 +232,7 @@ class AlignmentModule(L.LightningModule):
         return optimizer
 
     def on_train_start(self) -> None:
+        follow_schedule(self.trainer)
         # A checkpoint brings the optimiser's settings of its time along; those of the config hold.
         for group, settings in zip(self._param_groups, self._settings, strict=True):
             group.update(settings, initial_lr=settings["lr"])

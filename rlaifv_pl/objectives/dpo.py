@@ -52,8 +52,17 @@ class DPOModule(AlignmentModule):
         prompt = prompt_messages(sample)
         context = (None,) * sum(message["role"] == "assistant" for message in prompt)
         return [
-            Dialogue([*prompt, turn("assistant", sample.chosen)], (*context, 0)),
-            Dialogue([*prompt, turn("assistant", sample.rejected)], (*context, 1), rejected_images=True),
+            Dialogue(
+                [*prompt, turn("assistant", sample.chosen)],
+                (*context, 0),
+                truncated=(len(context),) if "chosen" in sample.truncated else (),
+            ),
+            Dialogue(
+                [*prompt, turn("assistant", sample.rejected)],
+                (*context, 1),
+                rejected_images=True,
+                truncated=(len(context),) if "rejected" in sample.truncated else (),
+            ),
         ]
 
     def objective(self, batch: Batch) -> Step:

@@ -76,9 +76,11 @@ class NSFTModule(AlignmentModule):
         prompt = prompt_messages(sample)
         context = (None,) * sum(message["role"] == "assistant" for message in prompt)
         answered = [*prompt, turn("assistant", answer)]
+        side = "completion" if sample.chosen is None else "chosen"
+        truncated = (len(context),) if side in sample.truncated else ()
         if self.merge == "append":
-            return [Dialogue([*answered, *turns], (*context, CHOSEN, *later))]
-        return [Dialogue(answered, (*context, CHOSEN)), corrected]
+            return [Dialogue([*answered, *turns], (*context, CHOSEN, *later), truncated=truncated)]
+        return [Dialogue(answered, (*context, CHOSEN), truncated=truncated), corrected]
 
     def objective(self, batch: Batch) -> Step:
         policy, reference = self.score(batch)

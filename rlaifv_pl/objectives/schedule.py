@@ -1,11 +1,14 @@
 """The learning rate as a function of the step: no state, so nothing to restore."""
 
 import math
+import sys
+from functools import partial
 from typing import Literal
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
-from rlaifv_pl.data.attached import datamodule_of
+from rlaifv_pl.data.attached import callbacks_of, datamodule_of
 
 Schedule = Literal["cosine", "linear", "constant"]
 
@@ -37,7 +40,24 @@ def steps_of(trainer: Trainer, epochs: int) -> int:
         ValueError: neither is limited.
     """
     batches, limit = datamodule_of(trainer).batches_per_epoch(), trainer.limit_train_batches
-    return updates(batches, limit, trainer.accumulate_grad_batches, trainer.max_steps, epochs)
+    steps = partial(updates, batches, limit)
+    if (schedule := accumulation_of(trainer)) is None or epochs < 0:
+        return steps(trainer.accumulate_grad_batches, trainer.max_steps, epochs)
+    first = trainer.current_epoch // epochs * epochs
+    found = (steps(schedule.get_accumulate_grad_batches(first + epoch), -1, 1) for epoch in range(epochs))
+    return min(sum(found), trainer.max_steps if trainer.max_steps >= 0 else sys.maxsize)
+
+
+def accumulation_of(trainer: Trainer) -> GradientAccumulationScheduler | None:
+    """The callback that sets how many batches an update has in each epoch, if there is one."""
+    found = (one for one in callbacks_of(trainer) if isinstance(one, GradientAccumulationScheduler))
+    return next(found, None)
+
+
+def follow_schedule(trainer: Trainer) -> None:
+    """Set what an update has in this epoch: Lightning does so when one begins, not when a run goes on within it."""
+    if schedule := accumulation_of(trainer):
+        trainer.accumulate_grad_batches = schedule.get_accumulate_grad_batches(trainer.current_epoch)
 
 
 def updates(batches: int, limit: int | float, accumulated: int, max_steps: int, epochs: int) -> int:

@@ -27,7 +27,14 @@ class SFTModule(AlignmentModule):
             )
         messages = [*prompt_messages(sample), turn("assistant", answer)]
         earlier = sum(message["role"] == "assistant" for message in messages) - 1
-        return [Dialogue(messages, (*[None if sample.completion is None else 0] * earlier, 0))]
+        side = "chosen" if sample.completion is None else "completion"
+        return [
+            Dialogue(
+                messages,
+                (*[None if sample.completion is None else 0] * earlier, 0),
+                truncated=(earlier,) if side in sample.truncated else (),
+            )
+        ]
 
     def objective(self, batch: Batch) -> Step:
         scored, _ = self.score(batch)

@@ -13,22 +13,22 @@ function badge(claim) {
   return el("span", { class: `badge ${tone}`, title: describe(claim) }, el("span", { class: "hidden" }, ` (${VERDICT[claim.rejected].word} `), text, el("span", { class: "hidden" }, ")"));
 }
 
-// Offsets count characters; a string of JavaScript counts others.
+// Offsets count characters; a string of JavaScript counts others. A claim may stand in several stretches: its verdict is behind the last.
 function marked(answer) {
-  const letters = Array.from(answer.text), placed = answer.claims.filter((claim) => claim.span);
-  const cuts = [...new Set([0, letters.length, ...placed.flatMap((claim) => claim.span)])].sort((a, b) => a - b);
+  const letters = Array.from(answer.text), placed = answer.claims.filter((claim) => claim.spans.length);
+  const cuts = [...new Set([0, letters.length, ...placed.flatMap((claim) => claim.spans.flat())])].sort((a, b) => a - b);
   return cuts.slice(1).flatMap((end, at) => {
     const start = cuts[at], text = letters.slice(start, end).join("");
-    const over = placed.filter((claim) => claim.span[0] <= start && end <= claim.span[1]);
+    const over = placed.filter((claim) => claim.spans.some(([first, last]) => first <= start && end <= last));
     if (!over.length) return [text];
     const worst = over.find((claim) => claim.rejected) || over.find((claim) => claim.rejected === null) || over[0];
-    const ending = over.filter((claim) => claim.span[1] === end);
+    const ending = over.filter((claim) => claim.spans.at(-1)[1] === end);
     return [el("mark", { class: VERDICT[worst.rejected].tone, title: over.map(describe).join("\n") }, text), ...ending.map(badge)];
   });
 }
 
 function answerBlock(answer) {
-  const loose = answer.claims.filter((claim) => !claim.span);
+  const loose = answer.claims.filter((claim) => !claim.spans.length);
   const score = answer.score === null ? "" : `score ${number(answer.score)}, `;
   const sign = { chosen: "▲", rejected: "▼", completion: "●", candidate: "●" }[answer.side];
   const listed = answer.claims.length ? el("details", null,

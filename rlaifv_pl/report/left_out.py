@@ -18,7 +18,14 @@ from rlaifv_pl.report.thumbnails import Thumbnails
 NOT_AT_HAND = "not at hand"
 MEANINGS = {
     "candidate/equal_text": "The policy said the same once more for this prompt.",
+    "candidate/truncated": "The limit of tokens cut it off (generate.max_new_tokens, truncated).",
+    "candidate/empty": "The policy said nothing.",
+    "candidate/no_form": "The splitter's model filled in no form; the same command asks again.",
+    "candidate/misquoted": "The splitter's model quoted words that are not in it; the same command asks again.",
+    "candidate/undivided": "The splitter could not take it apart; the same command asks again.",
+    "candidate/unjudged": "The labeler answered a question about it neither yes nor no; the same command asks again.",
     "candidate/no_claims": "It claims nothing that could be judged.",
+    "candidate/special_token": "It spells out a special token, such as an image's marker: no model could learn it.",
     "candidate/repeated_claim": "It makes one claim twice (distinct_claims).",
     "pair/small_gap": "The scores are too close to tell which is better (min_gap).",
     "pair/unequal_claims": "One makes more claims than the other (equal_claims).",
@@ -26,6 +33,9 @@ MEANINGS = {
     "pair/small_margin": "The labeler is not sure enough of the difference (min_margin).",
     "pair/over_max_pairs": "A good pair, but others of the same prompt were drawn (max_pairs).",
     "pair/length_balance": "A good pair, left out so that chosen and rejected are equally long on average (balance).",
+    "prompt/special_token": "What is asked holds a special token, such as an image's marker.",
+    "prompt/rendered_prompt": "What is asked has been rendered by a chat template already.",
+    "prompt/not_rendered": "The policy's chat template does not take its turns.",
     "prompt/no_pair": "No two candidates of this prompt made a pair; the highest and the lowest score are shown.",
 }
 """What a reason of feedback means, with the setting behind it."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from rlaifv_pl.data.contact_sheet import prompt_text
 from rlaifv_pl.feedback.conquer import LOW_MASS
+from rlaifv_pl.feedback.rows import spans_of
 from rlaifv_pl.records import Correction, Sample, Verdict
 from rlaifv_pl.report.thumbnails import Thumbnails
 
@@ -73,20 +74,28 @@ def answer_row(side: str, text: str, evidence: Mapping[str, Any]) -> dict[str, A
 
 
 def _claim(claim: Mapping[str, Any], length: int) -> dict[str, Any]:
-    """A claim with its verdict; `span` is None where its place in the text is not known."""
-    start, end = claim.get("start"), claim.get("end")
-    is_known = isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= length
+    """A claim with its verdict; `spans` is empty where its place in the text is not known."""
     yes, no = (_finite(claim.get(name)) for name in ("yes", "no"))
     is_judged = yes is not None and no is not None
     return {
         "text": str(claim.get("text") or claim.get("question") or ""),
         "question": str(claim.get("question") or ""),
-        "span": [start, end] if is_known else None,
+        "spans": _spans(claim, length),
         "yes": yes,
         "no": no,
         "rejected": Verdict(yes=yes, no=no).rejected if is_judged else None,
         "low": is_judged and yes + no < LOW_MASS,
     }
+
+
+def _spans(claim: Mapping[str, Any], length: int) -> list[list[int]]:
+    """Stretches of the text that a claim stands in; shards may be anybody's, so that one outside of it is possible."""
+    try:
+        found = [list(span) for span in spans_of(claim)]
+    except (TypeError, ValueError):
+        return []
+    is_known = all(type(start) is type(end) is int and 0 <= start < end <= length for start, end in found)
+    return found if is_known else []
 
 
 def _evidence(sample: Sample, side: str) -> Mapping[str, Any]:

@@ -1,5 +1,5 @@
 """Rounds of alignment inside one run. Reading order: reference_file (what a round is compared with), ledger
-(what is written down of each), check (which settings go together), probe
+(what is written down of each), prompts (which a round answers), check (which settings go together), probe
 (what may be measured), answers (what was said then), callback (the loop), summary (the end), status
 (`rlaifv rounds status`)."""
 

@@ -4,9 +4,7 @@ A round is known by what lies in its directory. Nothing that is there is made ag
 next depends on its checkpoint and on these files alone, so that a killed run goes on where it was.
 """
 
-import random
 import time
-from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from rlaifv_pl.data.attached import datamodule_of
 from rlaifv_pl.data.datamodule import Shards
 from rlaifv_pl.data.manifest import MANIFEST_NAME, Manifest, ManifestError, hash_json, read_manifest
 from rlaifv_pl.data.shards import load_shards
+from rlaifv_pl.feedback.check import check_keys
 from rlaifv_pl.feedback.correct.run import Corrector, correct_shards
 from rlaifv_pl.feedback.engines.live import LiveEngine
 from rlaifv_pl.feedback.parts import Share, wait_for
@@ -27,11 +26,11 @@ from rlaifv_pl.feedback.settings import Feedback, Prompts
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.fsdp import gathered
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
-from rlaifv_pl.records import Candidate, Sample
 from rlaifv_pl.rounds.answers import keep_answers
 from rlaifv_pl.rounds.check import check_rounds
 from rlaifv_pl.rounds.ledger import Ledger
-from rlaifv_pl.rounds.probe import Probe
+from rlaifv_pl.rounds.probe import Probe, with_samples
+from rlaifv_pl.rounds.prompts import next_prompts, noted_prompts
 from rlaifv_pl.rounds.reference_file import ReferenceFiles, Refresh
 from rlaifv_pl.rounds.summary import conclude
 from rlaifv_pl.seeds import derive, run_seed
@@ -48,7 +47,8 @@ class Rounds(Checkpoint):
             without it has no rounds.
         feedback: how answers become pairs; needed with `prompts`.
         epochs: of training in a round.
-        prompts_per_round: how many are answered in a round; as many as are there, in equal shares, unless given.
+        prompts_per_round: how many are answered in a round; all of them, in equal shares, unless given.
+        repeat_prompts: answer prompts of earlier rounds again when there are no others, as of a run that is prolonged.
         refresh: what the policy is compared with in a round: as it was when the round began (`previous`), when the
             run began (`initial`), or a mean of the references so far (`ema`).
         ema_keep: of `ema`, the share of the last round's reference that stays.
@@ -75,6 +75,7 @@ class Rounds(Checkpoint):
         correct: Corrector | None = None,
         probe: Probe | None = None,
         batch_size: int = 64,
+        repeat_prompts: bool = False,
     ) -> None:
         if (prompts is None) != (feedback is None):
             raise ValueError("rounds: prompts and feedback go together; set both, or neither for no rounds")
@@ -87,7 +88,9 @@ class Rounds(Checkpoint):
         self.prompts_per_round, self.refresh, self.ema_keep = prompts_per_round, refresh, ema_keep
         self.restart, self.replay, self.min_pairs = restart, replay, min_pairs
         self.correct, self.probe, self.batch_size = correct, probe, batch_size
-        self._schedule_start = 0
+        self.repeat_prompts, self._schedule_start = repeat_prompts, 0
+        self._is_cut = False
+        """Whether the run ended within an epoch."""
 
     def setup(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
         """Take the place of `data.train`: from here on, the DataModule asks for the shards of an epoch.
@@ -133,11 +136,14 @@ class Rounds(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         number = trainer.current_epoch // self.epochs + 1
         self.ledger.spend(number, "train", time.monotonic() - self._epoch_started)
+        self._is_cut = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         self._stop_without_pairs(trainer, trainer.current_epoch + 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
-        with gathered(pl_module.policy):
-            self._measure(trainer.current_epoch // self.epochs)
+        # Within a round that is to go on, it would be taken for the round's own.
+        if not self._is_cut:
+            with gathered(pl_module.policy):
+                self._measure(trainer.current_epoch // self.epochs)
         if trainer.is_global_zero:
             conclude(
                 Path(trainer.default_root_dir), self.ledger, run_seed(), time.monotonic() - self._started
@@ -169,9 +175,11 @@ class Rounds(Checkpoint):
     def _make(self, number: int) -> tuple[FeedbackRun, Manifest]:
         """A round's shards; processes ask the policy for as much as each has to do."""
         run = self._feedback(number)
-        self.ledger.begin(number, hash_json(run.recipe()))
+        self.ledger.begin(number, hash_json(run.recipe()), run.prompts.keys())
         self._measure(number - 1)
-        manifest = run.make()
+        run.make()
+        self._trainer.strategy.barrier()  # Others may have found shards that the first process makes anew.
+        manifest = read_manifest(self._pairs(number))
         if self.correct is not None:
             self._make_corrections(number)
         self._note(number, manifest, run)
@@ -190,7 +198,7 @@ class Rounds(Checkpoint):
             self._references.resume(number, self._module.reference)
 
     def _is_as_configured(self, number: int) -> bool:
-        wanted = {self._pairs(number): ("settings", self._feedback(number).settings())}
+        wanted = {self._pairs(number): ("settings", self._feedback(number, begun=True).settings())}
         if self.correct is not None:
             wanted[self._shards(number)] = ("correct", self.correct.recipe())
         return all(
@@ -199,12 +207,12 @@ class Rounds(Checkpoint):
             for out, (name, value) in wanted.items()
         )
 
-    def _feedback(self, number: int) -> FeedbackRun:
+    def _feedback(self, number: int, *, begun: bool = False) -> FeedbackRun:
         trainer = self._trainer
         return FeedbackRun(
             feedback=self.feedback,
             policy=self._engine(),
-            prompts=self._draw_prompts(number),
+            prompts=self._draw_prompts(number, begun=begun),
             out=self._pairs(number),
             seed=derive(run_seed(), "round", number),
             round=number,
@@ -217,17 +225,18 @@ class Rounds(Checkpoint):
         chat = Chat(self._module.processor)
         return LiveEngine(self._module.policy, chat, self.batch_size, context=context)
 
-    def _draw_prompts(self, number: int) -> Prompts:
-        """A slice of one shuffle of all prompts: no prompt is in two rounds."""
-        shards, rounds = load_shards(self._prompts), self._trainer.max_epochs // self.epochs
-        many = self.prompts_per_round or len(shards) // rounds
-        if not 0 < many * rounds <= len(shards):
-            raise RunError(
-                f"{rounds} rounds of {many} prompts need {max(many, 1) * rounds}, but there are {len(shards)} in "
-                f"{', '.join(map(str, self._prompts))}. Bring more prompts, or set fewer rounds or prompts_per_round."
-            )
-        order = random.Random(derive(run_seed(), "prompts")).sample(range(len(shards)), len(shards))
-        return Prompts(shards, order[(number - 1) * many : number * many])
+    def _draw_prompts(self, number: int, *, begun: bool) -> Prompts:
+        shards = load_shards(self._prompts)
+        check_keys(Prompts(shards, range(len(shards))), self.feedback.pair.max_pairs)
+        noted = noted_prompts(shards, self.ledger.prompts(number)) if begun else None
+        return noted or next_prompts(
+            shards,
+            self.ledger.prompts_before(number),
+            derive(run_seed(), "prompts"),
+            rounds=self._trainer.max_epochs // self.epochs - number + 1,
+            many=self.prompts_per_round,
+            repeat=self.repeat_prompts,
+        )
 
     def _make_corrections(self, number: int) -> None:
         out = self._shards(number)
@@ -252,12 +261,12 @@ class Rounds(Checkpoint):
         entry = {"pairs": manifest.samples, "manifest": manifest.hash, "drops": manifest.drops}
         entry["notes"] = manifest.notes
         if self.probe and self.ledger.writes:
-            entry["agreement"] = self.probe.agreement(_with_samples(run))
+            entry["agreement"] = self.probe.agreement(with_samples(run))
         self.ledger.note(number, **entry)
 
     def _stop_without_pairs(self, trainer: Trainer, epoch: int) -> None:
         is_over = epoch >= trainer.max_epochs or 0 <= trainer.max_steps <= trainer.global_step
-        if is_over or epoch % self.epochs:
+        if is_over or trainer.should_stop or epoch % self.epochs:
             return
         self.shards_of_epoch(epoch)
         number = epoch // self.epochs + 1
@@ -287,9 +296,3 @@ def _parents(shards: Path) -> tuple[str, ...]:
         return read_manifest(shards).parents
     except ManifestError:
         return ()
-
-
-def _with_samples(run: FeedbackRun) -> Iterable[tuple[Sample, Sequence[Candidate]]]:
-    for place, (_, candidates) in enumerate(run.candidates()):
-        (sample,) = run.prompts.read(range(place, place + 1))
-        yield sample, candidates

@@ -1,7 +1,7 @@
 """The ledger: what each round of a run was made of, what came out, and how long it took."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ LEDGER_NAME = "ledger.json"
 class Ledger:
     """Entries by round in `<run>/rounds/ledger.json`, on disk after every change.
 
-    Round 0 is the policy as the run was given it: it has figures, but no pairs. An entry may hold `pairs`,
-    `recipe`, `manifest`, `drops`, `notes`, `agreement`, `figures` and `seconds` by stage.
+    Round 0 is the policy as the run was given it: it has figures, but no pairs. An entry may hold `prompts` (keys of
+    those that the round takes, which no later one takes again), `pairs`, `recipe`, `manifest`, `drops`, `notes`,
+    `agreement`, `figures` and `seconds` by stage.
 
     Args:
         rounds: directory of the rounds.
@@ -31,8 +32,17 @@ class Ledger:
         entries = json.loads(self.path.read_bytes())
         return {int(number): entries[number] for number in sorted(entries, key=int)}
 
-    def begin(self, number: int, recipe: str) -> None:
-        """Note that a round begins.
+    def prompts(self, number: int) -> list[str]:
+        """Keys of the prompts that a round has taken, in its order; none where it has not begun."""
+        return self.read().get(number, {}).get("prompts", [])
+
+    def prompts_before(self, number: int) -> set[str]:
+        """Keys of the prompts that the rounds before one have taken."""
+        earlier = (entry for each, entry in self.read().items() if each < number)
+        return {key for entry in earlier for key in entry.get("prompts", [])}
+
+    def begin(self, number: int, recipe: str, prompts: Sequence[str]) -> None:
+        """Note that a round begins, and which prompts it takes.
 
         What stands there of it from another recipe is another run's, and goes, with round 0 if it is the first
         round's. What stands there of later rounds, or of training in this one, was never done on the way here.
@@ -44,7 +54,7 @@ class Ledger:
             spent = own.get("seconds", {}) if is_same else {}
             seconds = {stage: value for stage, value in spent.items() if stage not in ("train", "measure")}
             earlier = {each: entries[each] for each in entries if each < number and (is_same or number > 1)}
-            self._write({**earlier, number: {"recipe": recipe, "seconds": seconds}})
+            self._write({**earlier, number: {"recipe": recipe, "prompts": list(prompts), "seconds": seconds}})
 
     def go_on(self, number: int) -> None:
         """Note that training goes on in the midst of a round: it has no figures yet, and none is after it."""

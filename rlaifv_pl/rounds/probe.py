@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from rlaifv_pl.feedback.engine import Engine
+from rlaifv_pl.feedback.run import FeedbackRun
 from rlaifv_pl.records import Answer, Candidate, Sample
 
 
@@ -19,3 +20,11 @@ class Probe(Protocol):
 
     def agreement(self, judged: Iterable[tuple[Sample, Sequence[Candidate]]]) -> float | None:
         """Share of the labeler's verdicts that are true."""
+
+
+def with_samples(run: FeedbackRun) -> Iterable[tuple[Sample, Sequence[Candidate]]]:
+    """The judged candidates of a pass of feedback, with their prompts."""
+    for place, (_, candidates, fault) in enumerate(run.candidates()):
+        if fault is None:
+            (sample,) = run.prompts.read(range(place, place + 1))
+            yield sample, candidates

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from rlaifv_pl.data.atomic import TEMPORARY_SUFFIX
 from rlaifv_pl.data.attached import callbacks_of
@@ -71,6 +72,7 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self.best = Best(monitor, mode)
         self._linked_best, self._is_taken_up = "", False
+        self._stops_later, self._is_due = False, False
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """Lightning asks for `last` here. A kill may fall between saving and linking, or tear what was not yet on
@@ -108,6 +110,7 @@ class RunCheckpoint(ModelCheckpoint):
         trainer.fit_loop._iteration_based_training = lambda: False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stops_later = self._is_due = False
         super().on_train_start(trainer, pl_module)
         self._take_up(trainer)
 
@@ -163,11 +166,34 @@ class RunCheckpoint(ModelCheckpoint):
         # batch and the end of its epoch resumes wrongly when the next epoch has another length. And
         # between accumulated batches, the gradient of the first ones would be lost.
         loop = trainer.fit_loop.epoch_loop
-        if not loop.batch_progress.is_last_batch and not loop._should_accumulate():
-            if self._is_best(trainer):
-                self.save(trainer)
-            else:
-                super().on_train_batch_end(trainer, *args)
+        self._stop_between_steps(trainer)
+        if loop.batch_progress.is_last_batch or loop._should_accumulate():
+            return
+        if _validates(trainer):
+            self._is_due = True  # A run that goes on from here would leave out the validation.
+        else:
+            self._save_step(trainer, *args)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._stop_between_steps(trainer)
+        if self._is_due:
+            self._is_due = False
+            self._save_step(trainer, pl_module, None, None, 0)
+
+    def _save_step(self, trainer: Trainer, *args: Any) -> None:
+        # One that ends within an epoch is not to be taken for one that ended with it.
+        is_over = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        if self._is_best(trainer) or is_over:
+            self.save(trainer)
+        else:
+            super().on_train_batch_end(trainer, *args)
+
+    def _stop_between_steps(self, trainer: Trainer) -> None:
+        """Put off a stop, of a clock or of a figure, until the step has ended: what was accumulated would be lost."""
+        self._stops_later |= trainer.should_stop
+        trainer.should_stop = self._stops_later and not trainer.fit_loop.epoch_loop._should_accumulate()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_best(trainer)
@@ -232,6 +258,14 @@ class RunCheckpoint(ModelCheckpoint):
 def is_whole(path: Path) -> bool:
     """Whether a file is a checkpoint to its end, where its table of contents stands; or a directory of slices."""
     return are_whole(path) if path.is_dir() else path.is_file() and zipfile.is_zipfile(path)
+
+
+def _validates(trainer: Trainer) -> bool:
+    """Whether a validation follows this batch by its number: not by a clock, nor since the run stops."""
+    stops, trainer.should_stop = trainer.should_stop, False
+    is_due = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+    trainer.should_stop = stops
+    return is_due and trainer._val_check_time_interval is None  # type: ignore[attr-defined]
 
 
 def _held_out(trainer: Trainer) -> HeldOut | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rlaifv_pl.run import trust
 from rlaifv_pl.run.elsewhere import ELSEWHERE
+from rlaifv_pl.run.protocols import told_lacking
 
 LONGEST_LINE = 200
 MOST_LINES = 8
@@ -39,6 +40,7 @@ _SECRET = re.compile(
 )
 _UNRECOGNISED = re.compile(r"^unrecognized arguments: (.*)$", re.MULTILINE)
 _GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")
+_PROTOCOL = re.compile(r"Import path ([\w.]+) does not implement protocol (\w+)")
 _MEMBER = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _CLASS = re.compile(r"Expected a dot import path string: (\w+)")
 _CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from ([^)]*)\)")
@@ -74,6 +76,8 @@ def explain(message: str, names: Iterable[str]) -> str:
     text = "\n".join([*(_clip(line) for line in lines[:MOST_LINES]), *faults])
     if NO_KEY in text:
         return text
+    if (refused := _PROTOCOL.search(text)) and (lacks := told_lacking(*refused.groups())):
+        return f"{refused[0]}\n  it lacks {'; '.join(lacks)}"
     if _SECRET.search(text):
         return f"{text}\n  {NO_KEY}"
     if "did you mean" in text or " is, here, " in text:

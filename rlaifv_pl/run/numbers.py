@@ -27,8 +27,8 @@ class BadNumbers(Callback):
     Args:
         on_bad: `stop` ends the run at a loss or gradient that is infinite or no number; `skip` leaves the step out,
             says so, and goes on. Either names the samples.
-        spike: a loss so many times the median of the last ones is reported with its samples; it is trained on all
-            the same. 0 reports none.
+        spike: a step's loss so many times the median of the last ones is reported with its samples; it is trained on
+            all the same. 0 reports none.
         window: losses that the median is of.
         max_skips: steps in a row that may be left out before the run stops anyway.
     """
@@ -78,8 +78,10 @@ class BadNumbers(Callback):
             )
             return
         self._skipped = 0
-        for (keys, _), loss in zip(step, losses, strict=True):
-            self._report_spike(trainer, keys, loss)
+        # The trainer takes the mean over processes of what the batches of each add to the loss of the step.
+        parts = _gather([(sum(losses), [key for keys, _ in step for key in keys])])
+        if keys := [key for _, own in parts for key in own]:
+            self._report_spike(trainer, keys, sum(loss for loss, _ in parts) / len(parts))
 
     def _refuse(self, trainer: Trainer, optimizer: Optimizer, step: list[tuple[list[str], float]]) -> None:
         self._skipped += 1

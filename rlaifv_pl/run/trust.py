@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from jsonargparse import set_parsing_settings
 
+from rlaifv_pl.run.protocols import accept_duck_types
+
 OPTION = "--trust-config"
 NAMED = ("rlaifv_pl", "lightning", "torch.optim", "torch.nn", "torch.distributed", "torchmetrics")
 """What configs may name classes and functions of, and of what lies under it."""
@@ -30,6 +32,7 @@ def trust(arguments: Sequence[str]) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(OPTION, action="append", default=[], metavar="PACKAGE")
     known, others = parser.parse_known_args(list(arguments))
+    accept_duck_types()
     TRUSTED[:] = known.trust_config
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*NAMED, *known.trust_config])
     return others

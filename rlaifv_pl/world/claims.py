@@ -23,11 +23,11 @@ TRUE, FALSE = Verdict(yes=1.0, no=0.0), Verdict(yes=0.0, no=1.0)
 def mentions(text: str) -> list[Claim]:
     """Every claim of a description as often as it is made, in its order."""
     found = [
-        Claim(text=match[0], question=ask(*match.groups()), start=match.start(), end=match.end())
+        Claim(text=match[0], question=ask(*match.groups()), spans=(match.span(),))
         for pattern, ask in ((_THING, ask_thing), (_COUNT, ask_count))
         for match in pattern.finditer(text)
     ]
-    return sorted(found, key=lambda claim: claim.start)
+    return sorted(found, key=lambda claim: claim.spans)
 
 
 def divide(text: str) -> list[Claim]:
@@ -54,7 +54,7 @@ class SceneSplitter:
         """A name: nothing can be set."""
         return {"splitter": "scene"}
 
-    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
+    def split(self, answered: Sequence[Answered]) -> list[list[Claim]]:
         """The claims of each description."""
         return [divide(text) for _, text in answered]
 

@@ -58,5 +58,5 @@ class WorldProbe:
 
 def _answer(prompt: Sample, text: str) -> Answer:
     scene = scene_of(prompt)
-    found = ((one.start, one.end, is_true(scene, one.question)) for one in mentions(text))
+    found = ((*one.spans[0], is_true(scene, one.question)) for one in mentions(text))
     return Answer(prompt=prompt, text=text, mentions=tuple(found))

@@ -245,7 +245,7 @@ GOLDEN = {
     "swift, too few tags": Golden(
         "swift",
         {"messages": [asked("This <image> or that?"), TWO], "rejected_response": "Six.", "images": ["2.jpg", "1.jpg"]},
-        [user("<image>", "This", "<image>", "or that?")],
+        [user("<image>", "This ", "<image>", " or that?")],
         images=(OTHER, PHOTO),
     ),
     "swift, inline": Golden(
@@ -408,12 +408,12 @@ def test_verdicts_become_the_best_and_the_worst_answer_with_their_claims(tmp_pat
         "Six dogs.",
         "7",
     )
-    claim = {"text": "Two cats", "question": "Are there two cats?", "start": 0, "end": 8}
+    claim = {"text": "Two cats", "question": "Are there two cats?", "spans": [[0, 8]]}
     (found,) = sample.evidence["chosen"]["claims"]
     assert {name: found[name] for name in claim} == claim
     assert (found["yes"], found["no"]) == (pytest.approx(0.75), pytest.approx(0.25))
     assert [sample.evidence[side]["score"] for side in ("chosen", "rejected")] == [0, -2]
-    assert [(claim["question"], "start" in claim) for claim in sample.evidence["rejected"]["claims"]] == [
+    assert [(claim["question"], "spans" in claim) for claim in sample.evidence["rejected"]["claims"]] == [
         ("Is it so?", False)
     ] * 2
     assert [(record["row"], record["reason"]) for record in dropped(tmp_path)] == [
@@ -436,8 +436,8 @@ def test_facts_with_a_score_each_are_claims(tmp_path):
     (sample,) = imported(tmp_path, rows)
     assert (sample.chosen, sample.rejected) == ("A.", "A and B.")
     claims = sample.evidence["rejected"]["claims"]
-    assert [(claim["text"], claim["start"], claim["no"] > claim["yes"]) for claim in claims] == [
-        ("A", 0, False), ("B", 6, True)
+    assert [(claim["text"], claim["spans"], claim["no"] > claim["yes"]) for claim in claims] == [
+        ("A", [[0, 1]], False), ("B", [[6, 7]], True)
     ]  # fmt: skip
     with pytest.raises(BadSample, match=r"facts: expected as many as the 2 scores, got \['A'\]"):
         again(tmp_path, [rows[0] | {"facts": ["A"]}], on_bad="raise")

@@ -134,11 +134,11 @@ def test_rlaifv_pipeline_pairs_keep_their_judged_questions(tmp_path):
     }
     (sample,) = imported(tmp_path, [row])
     assert sample.evidence["chosen"]["claims"] == [
-        {"text": "A cat", "question": "Is it a cat?", "yes": 1.0, "no": 0.0, "start": 0, "end": 5}
+        {"text": "A cat", "question": "Is it a cat?", "yes": 1.0, "no": 0.0, "spans": [[0, 5]]}
     ]
     dog, cow = sample.evidence["rejected"]["claims"]
     assert (dog["question"], dog["yes"], dog["no"]) == ("Is it a dog?", 0.0, 1.0)
-    assert (cow["text"], cow["yes"], "start" in cow) == ("A cow?", 1.0, False)
+    assert (cow["text"], cow["yes"], "spans" in cow) == ("A cow?", 1.0, False)
 
 
 def test_rlhfv_texts_are_unpacked(tmp_path):

@@ -345,6 +345,17 @@ def test_several_files_of_a_shell_or_of_a_pattern(tmp_path):
         main(["shards", "import", str(tmp_path / "other-*.jsonl"), str(tmp_path / "c")])
 
 
+def test_a_path_with_nothing_to_import_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no .*gone\.jsonl"):
+        read_back(tmp_path, [tmp_path / "gone.jsonl"])
+    (tmp_path / "saved").mkdir()
+    with pytest.raises(FileNotFoundError, match="is no file ending in"):
+        read_back(tmp_path, [tmp_path / "saved"])
+    (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": []}')
+    with pytest.raises(FileNotFoundError, match="is no file ending in"):
+        read_back(tmp_path, [tmp_path / "saved"])
+
+
 def test_a_file_is_imported_once(tmp_path):
     (tmp_path / "a.jsonl").write_text(LINE)
     (tmp_path / "b.jsonl").write_text(LINE)

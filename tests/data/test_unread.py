@@ -132,6 +132,7 @@ def test_a_column_is_left_behind_knowingly(tmp_path):
     [
         (PAIR | {"margin": 0.5, "difficulty": 3, "note": "", "tags": []}, {"margin": 1, "difficulty": 1}),
         ({"messages": [ASKED, TWO | {"loss": False}], "channel": "c"}, {"messages[].loss": 1, "channel": 1}),
+        (PAIR | {"label": False}, {"label": 1}),
         ({"messages": [ASKED, TWO], "prompt": " How many?"}, {"prompt": 1}),
         (PAIR | {"messages": [ASKED, TWO], "prompt_id": "7"}, {"messages": 1, "prompt_id": 1}),
         ({"problem": "How many?", "answer": "2", "chosen": "Two.", "rejected": "Six."}, {"answer": 1}),

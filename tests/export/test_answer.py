@@ -27,7 +27,7 @@ def scene(tmp_path, monkeypatch):
 
 
 def greedy(path, scene) -> str:
-    return TransformersEngine(path=str(path)).sample([scene], [[0]], GREEDY)[0][0]
+    return TransformersEngine(path=str(path)).sample([scene], [[0]], GREEDY)[0][0].text
 
 
 def test_a_model_answers(scene, capsys):

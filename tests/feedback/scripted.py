@@ -14,7 +14,7 @@ from pathlib import Path
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.conquer import ModelLabeler
 from rlaifv_pl.feedback.divide import Answered
-from rlaifv_pl.feedback.engine import EngineError, Request, Sampling
+from rlaifv_pl.feedback.engine import Completion, EngineError, Request, Sampling
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
 from rlaifv_pl.feedback.gate import Gate
 from rlaifv_pl.feedback.parts import Makers, Share
@@ -44,10 +44,10 @@ class Script:
 
     def sample(
         self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> list[list[str]]:
+    ) -> list[list[Completion]]:
         self._call()
         self.sampled += [sample.key for sample in samples]
-        return [[self._said(seed) for seed in own] for own in seeds]
+        return [[Completion(self._said(seed), True) for seed in own] for own in seeds]
 
     def choose(self, requests: Sequence[Request], words: Sequence[str]) -> list[list[float]]:
         self._call()
@@ -86,7 +86,7 @@ class Mentions:
     def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
         return [
             [
-                Claim(text=found[0], question=f"is there {found[0]}?", start=found.start(), end=found.end())
+                Claim(text=found[0], question=f"is there {found[0]}?", spans=(found.span(),))
                 for found in re.finditer("|".join(THINGS), text)
             ]
             for _, text in answered

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlaifv_pl.feedback.engine import EngineError, Request, Sampling
+from rlaifv_pl.feedback.engine import Completion, EngineError, Request, Sampling
 from rlaifv_pl.feedback.engines.best_of import BestOfN
 from rlaifv_pl.feedback.engines.reward import ImplicitReward
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
@@ -37,20 +37,25 @@ def double(path: str, moved: bool) -> torch.nn.Module:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_rewards_are_those_of_plain_rows(family, batch_size, family_dir):
-    """One dialogue at a time, all logits, in float64: sum and number of the tokens, the stop token included."""
+    """One dialogue at a time, all logits, in float64: sum and number of the tokens, the stop token included; the last
+    answer of each prompt was cut off, and has none.
+    """
     path = str(family_dir(family))
     processor = load_processor(PolicySpec(path=path))
     aligned, reference = double(path, moved=True), double(path, moved=False)
     chats = Chat(processor), Chat(load_processor(PolicySpec(path=path)))
     reward = ImplicitReward(VLM(aligned), chats[0], VLM(reference), chats[1], batch_size)
-    found = reward.of(PAIRS, ANSWERS)
+    said = [[Completion(text, text != texts[-1]) for text in texts] for texts in ANSWERS]
+    found = reward.of(PAIRS, said)
     assert [len(ratios) for ratios in found] == [3, 1]
-    for sample, answers, ratios in zip(PAIRS, ANSWERS, found, strict=True):
+    for sample, answers, ratios in zip(PAIRS, said, found, strict=True):
         for answer, ratio in zip(answers, ratios, strict=True):
             ours, theirs = (
-                completion_logps(model, processor, family, sample, answer, sample.images)
+                completion_logps(model, processor, family, sample, answer.text, sample.images)
                 for model in (aligned, reference)
             )
+            if not answer.ended:
+                ours, theirs = ours[:-1], theirs[:-1]
             assert ratio.tokens == len(ours)
             assert ratio.total == pytest.approx((ours - theirs).sum().item(), abs=1e-9)
             assert ratio.mean == pytest.approx((ours - theirs).mean().item(), abs=1e-9)
@@ -89,13 +94,14 @@ def test_the_answer_is_the_candidate_of_the_highest_reward(moved, prompts):
     models = [load_model(PolicySpec(path=path)).eval() for path in (moved, str(shipped("base")))]
     rewards = {}
     with torch.no_grad():
-        for text in {one.text for one in ranked}:
+        for one in ranked:
             ours, theirs = (
-                completion_logps(model, processor, "llava", prompts[0], text, prompts[0].images)
+                completion_logps(model, processor, "llava", prompts[0], one.text, prompts[0].images)
                 for model in models
             )
-            rewards[text] = (ours - theirs).mean().item()
-    assert len(rewards) > 1 and chosen == max(rewards, key=rewards.__getitem__)
+            told = (ours - theirs) if one.completion.ended else (ours - theirs)[:-1]
+            rewards[one.text] = told.mean().item()
+    assert len(rewards) > 1 and chosen.text == max(rewards, key=rewards.__getitem__)
     for one in ranked:
         assert engine.reward(one) == pytest.approx(rewards[one.text], abs=1e-4)
     assert [one.text for one in ranked] == sorted(rewards, key=rewards.__getitem__, reverse=True)

@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,99 @@ DESCRIPTIONS = {
 }
 
 
+REPORTED = {
+    "A dog swims in calm water.": ["Does a dog swim in calm water?"],
+    "Two people are engaging in a tennis match.": ["Are two people engaging in a tennis match?"],
+    "A relaxed cat lies on a couch.": ["Does a cat lie on a couch?"],
+    "The elephant has a long trunk that it is using to touch a branch.": [
+        "Does the elephant have a long trunk?",
+        "Is the elephant using the long trunk to touch a branch?",
+    ],
+    "A man in the center, who is holding a large surfboard, smiles at the camera.": [
+        "Is there a man in the center?",
+        "Is the man holding a large surfboard?",
+        "Does the man smile at the camera?",
+    ],
+    "The room has a sink, while a microwave and an oven are located on the left side.": [
+        "Does the room have a sink?",
+        "Is a microwave located on the left side?",
+        "Is an oven located on the left side?",
+    ],
+    "There are tall buildings on either side and cars driving down the road.": [
+        "Are there tall buildings on either side?",
+        "Are there cars driving down the road?",
+    ],
+    "There is a sandwich on the plate and another, smaller sandwich on the table.": [
+        "Is there a sandwich on the plate?",
+        "Is there another, smaller sandwich on the table?",
+    ],
+    "The vase holds flowers of various shapes and sizes.": [
+        "Does the vase hold flowers of various shapes and sizes?"
+    ],
+    "The dish is a mixture of chicken and broccoli.": ["Is the dish a mixture of chicken and broccoli?"],
+    "Two cars are parked in front and two more cars are further back.": [
+        "Are two cars parked in front?",
+        "Are two more cars further back?",
+    ],
+    "There are two sinks, each accompanied by a large mirror.": [
+        "Are there two sinks?",
+        "Is each sink accompanied by a large mirror?",
+    ],
+    "There are two sinks, each with a large mirror.": [
+        "Are there two sinks?",
+        "Does each sink have a large mirror?",
+    ],
+    "Several cups are scattered across the counter, as well as a knife.": [
+        "Are several cups scattered across the counter?",
+        "Is there a knife?",
+    ],
+    "Bald man in sunglasses.": ["Is there a bald man in sunglasses?"],
+    "Snow on the ground.": ["Is there snow on the ground?"],
+    "A dog leaps over a fence.": ["Does a dog leap over a fence?"],
+    "Three dogs leap over a fence.": ["Do three dogs leap over a fence?"],
+    "A man, a woman and a child stand in front of a car.": [
+        "Is it true that a man, a woman and a child stand in front of a car?"
+    ],
+    "The brown and white dog is standing up.": ["Is the brown and white dog standing up?"],
+    "The brown dog and the cat are standing up.": [
+        "Is the brown dog standing up?",
+        "Is the cat standing up?",
+    ],
+    "A group of people fly kites on the beach.": ["Do a group of people fly kites on the beach?"],
+    "The boy has a ball. It is red.": ["Does the boy have a ball?", "Is the ball red?"],
+    "A man and his dog are running.": ["Is a man running?", "Is the man's dog running?"],
+    "A woman stands in the rain. Her umbrella is red.": [
+        "Does a woman stand in the rain?",
+        "Is the woman's umbrella red?",
+    ],
+    "The water is calm. The scene is calm. The sky looks beautiful.": ["Is the water calm?"],
+    "A woman touches a horse. The flowers add a touch of color.": ["Does a woman touch a horse?"],
+    "The room is cozy and inviting.": [],
+    "Another person can be seen, partially hidden behind the girl.": [
+        "Can another person be seen?",
+        "Is the person partially hidden behind the girl?",
+    ],
+    "A plate is on the table, suggesting a meal, while enjoying the view.": ["Is a plate on the table?"],
+    "This is a black and white photo of a bathroom.": ["Is there a bathroom?"],
+    "There is what appears to be a dog.": ["Is there a dog?"],
+    "Two kids sit on a couch, one holding a carrot.": [
+        "Do two kids sit on a couch?",
+        "Is one kid holding a carrot?",
+    ],
+    "There are two cups, one on the left and the other one located on the right.": [
+        "Are there two cups?",
+        "Is one cup on the left?",
+        "Is the other cup located on the right?",
+    ],
+}
+"""What the rules once lost, broke or asked in no English."""
+
+
+@pytest.mark.parametrize("text", REPORTED)
+def test_each_thing_that_can_be_checked_is_asked_in_one_question(text):
+    assert [claim.question for claim in divide(text)] == REPORTED[text]
+
+
 @pytest.mark.parametrize("text", DESCRIPTIONS, ids=range(len(DESCRIPTIONS)))
 def test_claims_of_a_description(text):
     assert [claim.text for claim in divide(text)] == DESCRIPTIONS[text]
@@ -182,11 +276,27 @@ def test_marks_of_lists_and_headings_cost_no_letter():
     assert any("nospace" in claim for claim in claims)
 
 
-def test_a_claim_says_where_it_comes_from():
-    text = "A man waits. He is holding a bag and an umbrella."
-    assert [text[claim.start : claim.end] for claim in divide(text)] == [
-        "A man waits", "He is holding a bag", "He is holding a bag and an umbrella",
-    ]  # fmt: skip
+MARKED = {
+    "A man waits. He is holding a bag and an umbrella.": [["A man waits"], ["a bag"], ["an umbrella"]],
+    "There is a dog, a cat and a bird.": [["a dog"], ["a cat"], ["a bird"]],
+    "There is a fork and a knife on the table.": [["a fork"], ["a knife"]],
+    "A man is riding a horse and wearing a hat.": [["A man is riding a horse"], ["wearing a hat"]],
+    "The woman is wearing a red hat, a shirt, and boots, and she is smiling.": [
+        ["a red hat"], ["a shirt"], ["boots"], ["she is smiling"],
+    ],
+    "A black cat and a white dog are lying on a sofa.": [["A black cat"], ["a white dog"]],
+    "The image features a man on a road, accompanied by a dog.": [["a man on a road"], ["accompanied by a dog"]],
+    "In the background, there is a clock.": [["In the background", "a clock"]],
+    "A man, possibly a chef, is cooking.": [["A man"], ["is cooking"]],
+    "A vase, which is blue, sits on a shelf.": [["A vase"], ["is blue"], ["sits on a shelf"]],
+    "There is also a beautiful, tall tree near the house.": [["a beautiful, tall tree near the house"]],
+    "\U0001f600 A man happily rides a big horse.": [["A man happily rides a big horse"]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MARKED)
+def test_a_claim_marks_its_own_words_alone(text):
+    assert [[text[start:end] for start, end in claim.spans] for claim in divide(text)] == MARKED[text]
 
 
 @pytest.mark.parametrize("text", ["", " \n\t ", "...", "\u4e00\u4e8c\u4e09", "\x00", "?", "###", "- "])
@@ -196,7 +306,10 @@ def test_texts_without_words_are_no_fault(text):
 
 def lawful(text: str, claims: list[Claim]) -> bool:
     return len({claim.text.lower() for claim in claims}) == len(claims) and all(
-        0 <= claim.start < claim.end <= len(text)
+        claim.spans
+        and claim.spans[0][0] >= 0
+        and all(start < end <= len(text) for start, end in claim.spans)
+        and all(first[1] < second[0] for first, second in pairwise(claim.spans))
         and claim.text.strip(" .")
         and "\n" not in claim.text
         and QUESTION.fullmatch(claim.question)
@@ -287,36 +400,28 @@ def test_claims_of_real_captions(name):
     assert sum(bool(OPINION.search(text)) for text in texts) / len(texts) <= 0.005
 
 
-SMALL = words_of(
-    "a an the is are was were has have there of one other another image shows this that these those some both they "
-    "and with on"
+SHORT = words_of(
+    "a an the is are was were has have and on in with of that who which each it its he she they be to "
+    "appear appears seem seems"
 )
 
 
 @pytest.mark.skipif(not CAPTIONS.is_dir(), reason=f"no captions of real models in {CAPTIONS}")
-def test_the_words_of_a_claim_come_from_its_source():
-    """But for small words, nouns that "one" and "others" stand for, and those that a pronoun stands for."""
+def test_what_is_marked_is_what_a_claim_says():
+    """But for praise, pronouns and short words; and no two claims mark the same words, or hardly ever."""
     with gzip.open(CAPTIONS / "Instruction1_llava.jsonl.gz", "rt") as lines:
         captions = [json.loads(line)["caption"] for line in lines][:500]
-    foreign = claims = 0
+    foreign = shared = claims = 0
     for caption in captions:
+        places: list[tuple[int, int]] = []
         for claim in divide(caption):
-            source = set(re.findall(r"[\w-]+", caption[claim.start : claim.end].lower()))
-            words = set(re.findall(r"[\w-]+", claim.text.lower())) - set(SMALL) - source
-            stands = source & {
-                "he",
-                "she",
-                "it",
-                "they",
-                "one",
-                "other",
-                "others",
-                "another",
-                "some",
-                "two",
-                "which",
-            }
+            marked = " ".join(caption[start:end] for start, end in claim.spans).lower()
+            said = set(re.findall(r"[\w-]+", claim.text.lower()))
+            left = set(re.findall(r"[\w-]+", marked)) - said - set(SHORT)
             claims += 1
-            foreign += bool(words) and not stands
-            assert words <= set(re.findall(r"[\w-]+", caption.lower())) or stands or len(words) <= 1, claim
-    assert foreign / claims < 0.03
+            foreign += len(left) > 1
+            shared += any(
+                start < last and end > first for first, last in places for start, end in claim.spans
+            )
+            places += claim.spans
+    assert claims > 4000 and foreign / claims < 0.02 and shared / claims < 0.02, (foreign, shared, claims)

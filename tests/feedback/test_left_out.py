@@ -9,8 +9,8 @@ from rlaifv_pl.data.manifest import MANIFEST_NAME, ManifestError, read_manifest
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.left_out import EXAMPLES, LEFT_OUT_NAME, Examples, read_left_out
 from rlaifv_pl.feedback.pair import LeftOut, PairRule
-from rlaifv_pl.feedback.rows import encode_candidates
-from rlaifv_pl.records import Candidate
+from rlaifv_pl.feedback.rows import decode_candidates, encode_candidates
+from rlaifv_pl.records import Candidate, Claim
 from rlaifv_pl.world.shards import Scenes
 from tests.feedback.scripted import Script, scripted_run
 
@@ -85,3 +85,13 @@ def test_shards_of_before_have_none_and_a_damaged_file_is_named(tmp_path):
     (tmp_path / LEFT_OUT_NAME).write_text('{"reason": "pair/small_gap"}\n')
     with pytest.raises(ManifestError, match=r"left_out\.jsonl, line 1: .*Delete the file"):
         list(read_left_out(tmp_path))
+
+
+def test_candidates_of_an_earlier_version_are_read():
+    """It had one stretch of a claim, as `start` and `end`."""
+    claim = Claim(text="a dog", question="is there a dog?", spans=((3, 8), (10, 12)))
+    (row,) = encode_candidates([Candidate(text="is a dog or so", seed=1, claims=(claim,))])
+    assert decode_candidates([json.loads(json.dumps(row))])[0].claims == (claim,)
+    old = {"text": claim.text, "question": claim.question, "start": 3, "end": 8}
+    (read,) = decode_candidates([{**row, "claims": [old]}])
+    assert read.claims[0].spans == ((3, 8),)

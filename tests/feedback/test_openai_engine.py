@@ -85,7 +85,8 @@ def prompts(count: int) -> list[Sample]:
 
 
 def sampled(asked: OpenAIEngine, count: int) -> list[list[str]]:
-    return asked.sample(prompts(count), [[number] for number in range(count)], ONE)
+    drawn = asked.sample(prompts(count), [[number] for number in range(count)], ONE)
+    return [[one.text for one in own] for own in drawn]
 
 
 def requests(count: int) -> list[Request]:
@@ -114,7 +115,8 @@ def test_a_request_has_all_turns_and_each_image_in_its_place(server):
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "second"}]},
     ]
     sample = Sample(key="a", prompt=prompt, images=(jpeg, png, webp))
-    (texts,) = engine(server).sample([sample], [[11, 12]], Sampling(n=2, temperature=0.5, max_new_tokens=9))
+    (drawn,) = engine(server).sample([sample], [[11, 12]], Sampling(n=2, temperature=0.5, max_new_tokens=9))
+    texts = [one.text for one in drawn]
     bodies = sorted(server.bodies, key=lambda body: body["seed"])
     assert texts == [answer(body) for body in bodies] and texts[0] != texts[1]
 

@@ -1,6 +1,7 @@
 """Combine, pair and balance, by hand and against RLAIF-V's own functions' results."""
 
 import itertools
+import json
 import random
 
 import pytest
@@ -19,7 +20,7 @@ def candidate(text: str, labels: str, *, claims: str | None = None, yes: float =
         text=text,
         seed=0,
         claims=tuple(
-            Claim(text=f"{text} {name}", question=f"{text} {name}?", start=0, end=1) for name in names
+            Claim(text=f"{text} {name}", question=f"{text} {name}?", spans=((0, 1),)) for name in names
         ),
         verdicts=tuple(
             Verdict(yes=yes, no=1 - yes) if label == "1" else Verdict(yes=1 - yes, no=yes) for label in labels
@@ -30,6 +31,17 @@ def candidate(text: str, labels: str, *, claims: str | None = None, yes: float =
 
 FOUR = [candidate("a", "100"), candidate("b", "11"), candidate("c", "00", claims="aa"), candidate("d", "10")]
 """RLAIF-V's functions, run on these labels, give the scores -2, 0, -2, -1; `c` makes one claim twice."""
+
+
+def minus_nothing(_: Candidate) -> float:
+    return -0.0
+
+
+@pytest.mark.parametrize(
+    "rule", [minus_rejected, minus_expected_rejected, minus_rejected_share, minus_nothing]
+)
+def test_a_candidate_without_a_rejected_claim_has_a_score_of_zero_without_a_sign(rule):
+    assert json.dumps(scored(candidate("a", "11"), rule).score) == "0.0"
 
 
 def all_pairs(candidates, **options) -> set[str]:

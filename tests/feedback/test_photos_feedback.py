@@ -16,7 +16,7 @@ from rlaifv_pl.data.shards import ShardWriter, load_shards
 from rlaifv_pl.feedback.combine import minus_expected_rejected
 from rlaifv_pl.feedback.conquer import ModelLabeler
 from rlaifv_pl.feedback.divide import Answered, RuleSplitter
-from rlaifv_pl.feedback.engine import Sampling
+from rlaifv_pl.feedback.engine import Completion, Sampling
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
 from rlaifv_pl.feedback.pair import PairRule
 from rlaifv_pl.feedback.settings import Feedback
@@ -36,6 +36,9 @@ def prompts(tmp_path_factory) -> Path:
         for photo in coco.photos()[:PHOTOS]:
             writer.write(Sample(key=f"coco_{photo.name}", prompt=coco.PROMPT, images=(photo.data,)))
     return out
+
+
+TRUSTED = ("--trust-config", "tests.feedback.ending")
 
 
 def engine(model: Path) -> dict:
@@ -59,7 +62,8 @@ def settings(model: Path, prompts: Path, out: Path, **feedback) -> dict:
         "balance": False,
         "prompts_per_part": 4,
     }
-    return {"prompts": str(prompts), "out": str(out), "policy": engine(model), "feedback": how | feedback}
+    policy = engine(model) | {"class_path": "tests.feedback.ending.Ending"}
+    return {"prompts": str(prompts), "out": str(out), "policy": policy, "feedback": how | feedback}
 
 
 def write(path: Path, made: dict) -> Path:
@@ -72,7 +76,7 @@ def pairs(prompts, family_dir, tmp_path_factory) -> Path:
     """Pairs of whole answers, judged by the model itself."""
     root = tmp_path_factory.mktemp("pairs")
     made = settings(family_dir("llava"), prompts, root / "out")
-    verbs.main(["feedback", "--config", str(write(root / "feedback.yaml", made))])
+    verbs.main(["feedback", *TRUSTED, "--config", str(write(root / "feedback.yaml", made))])
     return root / "out"
 
 
@@ -99,7 +103,7 @@ def test_photos_become_pairs_with_their_bytes_and_evidence(pairs, prompts):
 def test_the_shards_hold_and_the_command_goes_on_where_it_was(pairs, capsys):
     before = (pairs / "shard-000000.tar").stat().st_mtime_ns
     verbs.main(["shards", "verify", str(pairs)])
-    verbs.main(["feedback", "run", "--config", str(pairs.parent / "feedback.yaml")])
+    verbs.main(["feedback", *TRUSTED, "run", "--config", str(pairs.parent / "feedback.yaml")])
     assert (pairs / "shard-000000.tar").stat().st_mtime_ns == before
     said = " ".join(capsys.readouterr().err.split())
     assert "candidates" in said and "seconds: conquer" in said
@@ -107,7 +111,7 @@ def test_the_shards_hold_and_the_command_goes_on_where_it_was(pairs, capsys):
 
 def test_limit_answers_the_first_prompts_alone(prompts, family_dir, tmp_path):
     made = settings(family_dir("llava"), prompts, tmp_path / "out") | {"limit": 2}
-    verbs.main(["feedback", "--config", str(write(tmp_path / "feedback.yaml", made))])
+    verbs.main(["feedback", *TRUSTED, "--config", str(write(tmp_path / "feedback.yaml", made))])
     assert read_manifest(tmp_path / "out").notes["candidates"] == 2 * N
     first = [sample.key for sample in stored(prompts)[:2]]
     assert {sample.key.rpartition("_p")[0] for sample in stored(tmp_path / "out")} <= set(first)
@@ -116,17 +120,17 @@ def test_limit_answers_the_first_prompts_alone(prompts, family_dir, tmp_path):
 def test_the_shipped_config_runs_on_photos(prompts, family_dir, tmp_path):
     """Other models, shorter answers; splitter, labeler and rule are the config's own."""
     model = family_dir("llava")
-    verbs.main(
-        [
+    command = [
             "feedback", "--config", str(CONFIGS / "feedback.yaml"), "--prompts", str(prompts),
             "--out", str(tmp_path / "out"), "--policy.path", str(model), "--policy.dtype", "float32",
             "--feedback.conquer.engine.path", str(model), "--feedback.conquer.engine.dtype", "float32",
             "--feedback.conquer.memory", str(tmp_path / "verdicts.sqlite"),
             "--feedback.generate.max_new_tokens", "8", "--feedback.generate.n", "3",
-        ]
-    )  # fmt: skip
+        ]  # fmt: skip
+    with pytest.raises(SystemExit, match=r"No pair .*raise feedback\.generate\.max_new_tokens"):
+        verbs.main(command)
     manifest = read_manifest(tmp_path / "out")
-    assert manifest.notes["candidates"] == PHOTOS * 3
+    assert manifest.notes["candidates"] == PHOTOS * 3 == manifest.drops["candidate/truncated"]
     assert manifest.recipe["settings"]["divide"]["splitter"] == "rules"
     assert manifest.recipe["settings"]["pair"]["pair"]["min_gap"] == 1
     verbs.main(["shards", "verify", str(tmp_path / "out")])
@@ -159,7 +163,7 @@ def judged(text: str, photo: coco.Photo) -> dict:
     made = []
     for claim in claims:
         wrong = float(photo.absent in claim.text)
-        told = {"text": claim.text, "question": claim.question, "start": claim.start, "end": claim.end}
+        told = {"text": claim.text, "question": claim.question, "spans": [list(span) for span in claim.spans]}
         made.append({**told, "yes": 1 - wrong, "no": wrong})
     return {"score": -sum(claim["no"] for claim in made), "claims": made}
 
@@ -186,7 +190,10 @@ class Describer:
     identity = "describer"
 
     def sample(self, samples, seeds, sampling):
-        known = {photo.data: [photo.chosen, photo.rejected] for photo in coco.photos()}
+        known = {
+            photo.data: [Completion(text, True) for text in (photo.chosen, photo.rejected)]
+            for photo in coco.photos()
+        }
         return [known[sample.images[0]] for sample in samples]
 
     def release(self):

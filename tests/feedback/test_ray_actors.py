@@ -10,6 +10,7 @@ import time
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,6 +27,8 @@ from tests.feedback.squares import as_they_are, killed_once, refused, squares
 from tests.run.tiny import REPOSITORY, environment
 
 ONE = RayActors(gpus_per_actor=0)
+ELSEWHERE = "127.0.0.1:9"
+"""A cluster that somebody else's environment names, and that nobody here may join."""
 
 
 class SeesWhatTestsSee(RayActors):
@@ -41,9 +44,11 @@ def ray():
     if find_spec("ray") is None:
         pytest.skip("the ray package is not installed")
     before = set(os.environ)
-    ray = ONE._connected(num_cpus=2)
-    yield ray
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", ELSEWHERE)
+        ray = ONE._connected(num_cpus=2)
+        yield ray
+        ray.shutdown()
     for name in os.environ.keys() - before:
         del os.environ[name]
 
@@ -98,6 +103,25 @@ def test_a_ray_of_its_own_is_closed_to_others_and_reports_nothing(ray):
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
+def test_a_ray_of_its_own_joins_no_cluster_that_the_environment_names(ray, tmp_path):
+    assert os.environ["RAY_ADDRESS"] == ELSEWHERE
+    assert ray.get_runtime_context().gcs_address != ELSEWHERE and ray.cluster_resources()["CPU"] == 2
+    assert list(ONE.make(parts(tmp_path), squares)) == [2] * 5
+
+
+@pytest.mark.parametrize("address, joined", [(None, "local"), ("auto", "auto"), ("h:1", "h:1")])
+def test_the_cluster_is_the_one_that_is_named_and_is_told(monkeypatch, capsys, address, joined):
+    ray = pytest.importorskip("ray")
+    asked = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda given, **_: asked.append(given))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"))
+    RayActors(address=address)._connected()
+    assert asked == [joined]
+    told = capsys.readouterr().err
+    assert "10.0.0.1:6379" in told and ("its own" in told) == (address is None)
+
+
 def test_what_goes_wrong_in_an_actor_is_told_as_it_would_be_here(ray, tmp_path):
     with pytest.raises(EngineError, match=r"^no answer about \d$"):
         list(ONE.make(parts(tmp_path), refused))
@@ -132,7 +156,8 @@ def test_after_the_command_is_killed_the_same_parts_go_on(ray, tmp_path):
     """The third part takes for ever, the first time: two are made when the command is killed, with its own Ray."""
     note = tmp_path / "note"
     command = [sys.executable, "-m", "tests.feedback.by_ray", str(tmp_path / "ray"), str(note)]
-    process = subprocess.Popen(command, env=environment(), cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    nowhere = environment() | {"RAY_ADDRESS": ELSEWHERE}
+    process = subprocess.Popen(command, env=nowhere, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
     while not (note.exists() and "4" in note.read_text()):
         assert process.poll() is None and time.monotonic() < deadline

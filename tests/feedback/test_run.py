@@ -14,7 +14,7 @@ from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import ShardWriter, load_shards
 from rlaifv_pl.feedback import run as run_module
 from rlaifv_pl.feedback.combine import minus_expected_rejected, minus_rejected_share
-from rlaifv_pl.feedback.engine import EngineError, Sampling
+from rlaifv_pl.feedback.engine import Completion, EngineError, Sampling
 from rlaifv_pl.feedback.gate import Gate
 from rlaifv_pl.feedback.pair import PairRule
 from rlaifv_pl.feedback.parts import Share
@@ -90,7 +90,7 @@ def test_pairs_carry_the_evidence_that_explains_their_scores(by_models, prompts)
             scores[side] = -sum(claim["no"] >= claim["yes"] for claim in told["claims"])
             assert told["score"] == scores[side]
             assert [claim["question"] for claim in told["claims"]] == [one.question for one in divide(text)]
-            assert all(text[claim["start"] : claim["end"]] == claim["text"] for claim in told["claims"])
+            assert all(text[slice(*claim["spans"][0])] == claim["text"] for claim in told["claims"])
         assert scores["chosen"] - scores["rejected"] >= 1
 
 
@@ -99,7 +99,7 @@ def test_the_seed_in_the_evidence_draws_the_candidate_again(by_models, prompts):
     sample = stored(by_models)[0]
     prompt, seed = asked[sample.key.rpartition("_p")[0]], sample.evidence["rejected"]["seed"]
     again = world_policy().sample([prompt], [[seed]], Sampling(n=1, temperature=1.0, max_new_tokens=60))
-    assert again == [[sample.rejected]]
+    assert again == [[Completion(sample.rejected, True)]]
 
 
 @pytest.mark.parametrize("combine", [minus_rejected_share, minus_expected_rejected])
@@ -401,7 +401,7 @@ def test_models_answer_prompts_of_several_turns_and_without_an_image(prompts, tm
         writer.write(Sample(key="talk", prompt=talk, images=(picture,)))
         writer.write(Sample(key="blind", prompt=stored(prompts)[0].prompt))
     feedback = world_feedback(known)
-    feedback.gate, feedback.generate = None, Sampling(n=3, temperature=1.0, max_new_tokens=30)
+    feedback.gate, feedback.generate = None, Sampling(n=3, temperature=1.0, max_new_tokens=60)
     manifest = real_run(tmp_path / "out", tmp_path / "prompts", world_policy(), feedback).make()
     assert manifest.notes["candidates"] == 6 and manifest.notes["claims"] > 0
 
@@ -424,7 +424,7 @@ def test_self_reward_rates_whole_answers(prompts, tmp_path):
         assert sample.evidence["chosen"]["score"] - sample.evidence["rejected"]["score"] >= 0.1
         for side in ("chosen", "rejected"):
             text, (claim,) = getattr(sample, side), sample.evidence[side]["claims"]
-            assert (claim["start"], claim["end"], claim["text"]) == (0, len(text), text)
+            assert (claim["spans"], claim["text"]) == ([[0, len(text)]], text)
             digits = shares[claim["question"], sample.images]
             expected = sum(digit * share for digit, share in enumerate(digits, start=1)) / sum(digits)
             assert sample.evidence[side]["score"] == pytest.approx((expected - 5) / 4)

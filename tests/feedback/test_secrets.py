@@ -67,7 +67,7 @@ def assert_nowhere(directory: Path, *said: str) -> None:
 def feedback(server: ChatServer, directory: Path) -> dict:
     """Both models are behind the server."""
     return {
-        "generate": {"n": 4, "temperature": 1.0, "max_new_tokens": 20},
+        "generate": {"n": 4, "temperature": 1.0, "max_new_tokens": 60},
         "divide": "rlaifv_pl.feedback.self_reward.WholeAnswer",
         "conquer": {
             "class_path": "rlaifv_pl.feedback.conquer.ModelLabeler",
@@ -112,7 +112,7 @@ def test_a_pass_of_feedback_keeps_the_key_to_itself(server, tmp_path, capfd, cap
 def test_a_run_of_rounds_keeps_the_key_to_itself(server, tmp_path, monkeypatch, capfd, caplog):
     caplog.set_level(logging.DEBUG)
     settings = world_run.config(tmp_path / "run", trainer={"max_epochs": 1})
-    how = feedback(server, tmp_path) | {"generate": {"n": 3, "temperature": 1.0, "max_new_tokens": 12}}
+    how = feedback(server, tmp_path) | {"generate": {"n": 3, "temperature": 1.0, "max_new_tokens": 60}}
     settings["rounds"] |= {"epochs": 1, "prompts_per_round": PROMPTS, "feedback": how, "probe": None}
     settings["data"]["sources"] = settings["data"]["sources"][:1]
     config = world_run.write(tmp_path / "run.yaml", settings)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rlaifv_pl.feedback.divide import Answered
+from rlaifv_pl.feedback.divide import Answered, Undivided
 from rlaifv_pl.feedback.split_llm import LONGEST_FUZZY, Division, LLMSplitter, QuotedClaim, locate
 
 TEXT = "A brown dog runs\nover the  grass. There is no cat."
@@ -44,7 +44,7 @@ def test_claims_are_tied_to_what_they_quote():
             ("There isno cat", "There is no cat.", "Is it true that there is no cat?"),
         )
     )
-    assert [TEXT[claim.start : claim.end] for claim in claims] == [
+    assert [TEXT[start:end] for claim in claims for start, end in claim.spans] == [
         "A brown dog runs", "over the  grass", "There is no cat",
     ]  # fmt: skip
     assert [claim.question for claim in claims][2] == "Is it true that there is no cat?"
@@ -67,10 +67,13 @@ def test_what_cannot_be_used_is_left_out_and_counted():
     assert dropped == {"quote not found": 2, "empty": 1, "no question": 1}
 
 
-def test_an_answer_that_could_not_be_divided_is_none_and_an_empty_one_is_empty():
-    assert split(None) == (None, {"no form": 1})
+def test_an_answer_that_could_not_be_divided_tells_why_and_an_empty_one_is_empty():
+    assert split(None) == (Undivided("no_form"), {"no form": 1})
     assert split(division()) == ([], {})
-    assert split(division(("a zebra", "A.", "A?"))) == (None, {"quote not found": 1, "nothing aligned": 1})
+    assert split(division(("a zebra", "A.", "A?"))) == (
+        Undivided("misquoted"),
+        {"quote not found": 1, "nothing aligned": 1},
+    )
 
 
 def test_each_answer_gets_its_own_form_and_a_missing_form_is_an_error():

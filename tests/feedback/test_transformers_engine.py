@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel
 
 from rlaifv_pl.feedback.conquer import ModelLabeler, conquer, low_mass
-from rlaifv_pl.feedback.engine import Request, Sampling
+from rlaifv_pl.feedback.engine import Completion, Request, Sampling
 from rlaifv_pl.feedback.engines.draw import SeededDraw
 from rlaifv_pl.feedback.engines.live import LiveEngine
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
@@ -130,7 +130,7 @@ class Counting:
 def test_equal_questions_are_asked_once_and_what_is_remembered_never_again(labeler, prompts, tmp_path):
     engine = Counting(labeler)
     judge = ModelLabeler(engine=engine, question="{question}", memory=str(tmp_path / "verdicts.sqlite"))
-    claim = Claim(text="a red cup", question="is there a red cup?", start=0, end=9)
+    claim = Claim(text="a red cup", question="is there a red cup?", spans=((0, 9),))
     twice = [Candidate(text="a red cup", seed=n, claims=(claim, claim)) for n in range(3)]
     judged = conquer([prompts[0], prompts[1]], [twice, twice[:1]], judge, labeler)
     assert len(engine.asked) == 2
@@ -197,7 +197,7 @@ class Colour(BaseModel):
 def test_a_form_is_filled_or_honestly_left_empty(base, monkeypatch):
     live = base.live
     said = iter(['Sure! {"colour": "green"}', 'so: {"colour": "red"} done', "no", "nothing", "at all"])
-    monkeypatch.setattr(live, "sample", lambda *_: [[next(said)]])
+    monkeypatch.setattr(live, "sample", lambda *_: [[Completion(next(said), True)]])
     first, second = live.fill([Request("a"), Request("b")], Colour)
     assert first == Colour(colour="red") and second is None
 
@@ -207,7 +207,7 @@ def test_a_form_that_is_drawn_again_is_drawn_by_its_requests_seed(base, monkeypa
 
     def sample(asked, seeds, sampling):
         drawn.append((seeds[0][0], sampling.temperature))
-        return [["no"]]
+        return [[Completion("no", True)]]
 
     monkeypatch.setattr(base.live, "sample", sample)
     base.live.fill([Request("a"), Request("a", seed=9)], Colour)
@@ -216,7 +216,7 @@ def test_a_form_that_is_drawn_again_is_drawn_by_its_requests_seed(base, monkeypa
 
 
 def test_low_mass_is_counted(base, prompts):
-    claim = Claim(text="", question="", start=0, end=0)
+    claim = Claim(text="", question="", spans=())
     from rlaifv_pl.records import Verdict
 
     judged = Candidate(

@@ -62,7 +62,7 @@ def test_greedy_answers_are_those_of_the_model_in_this_process(scenes):
     seeds = [[1], [2], [3]]
     texts = asked.sample(scenes, seeds, GREEDY)
     here = TransformersEngine(path=str(shipped("base")))
-    assert texts == here.sample(scenes, seeds, GREEDY) and all(len(text.split()) > 3 for (text,) in texts)
+    assert texts == here.sample(scenes, seeds, GREEDY) and all(len(one.text.split()) > 3 for (one,) in texts)
 
 
 def test_a_prompt_of_several_turns_or_without_an_image_has_the_tokens_that_it_has_here(scenes):

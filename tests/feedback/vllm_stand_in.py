@@ -74,7 +74,7 @@ class LLM:
     @torch.inference_mode()
     def _answer(self, prompt: dict, params: SamplingParams) -> Any:
         if params.structured_outputs is not None:
-            return SimpleNamespace(text=self.forms.pop(0), logprobs=None)
+            return SimpleNamespace(text=self.forms.pop(0), logprobs=None, finish_reason="stop")
         inputs = self._spread(prompt)
         ids, said, first = inputs.pop("input_ids"), [], None
         noise = torch.Generator().manual_seed(params.seed or 0)
@@ -96,7 +96,8 @@ class LLM:
         text = self.processor.tokenizer.decode(said, skip_special_tokens=True) if params.detokenize else ""
         wanted = params.logprob_token_ids
         place = {token: SimpleNamespace(logprob=first[token].item()) for token in {*(wanted or []), said[0]}}
-        return SimpleNamespace(text=text, logprobs=[place] if wanted else None)
+        reason = "stop" if said[-1] == ends else "length"
+        return SimpleNamespace(text=text, logprobs=[place] if wanted else None, finish_reason=reason)
 
     def _spread(self, prompt: dict) -> dict[str, torch.Tensor]:
         """Each image's one token becomes as many as the model's processor makes of it; pixels as it makes them."""

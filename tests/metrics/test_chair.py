@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from rlaifv_pl.coco import PLAIN
 from rlaifv_pl.metrics.chair.benchmark import ChairBenchmark
 from rlaifv_pl.metrics.chair.forms import classes
 from rlaifv_pl.metrics.chair.ground_truth import read_objects
 from rlaifv_pl.metrics.chair.mentions import mentions
 from rlaifv_pl.metrics.chair.metric import Chair, chair_row
-from rlaifv_pl.metrics.chair.words import PLAIN
 from rlaifv_pl.metrics.files import BenchmarkError
 from rlaifv_pl.metrics.verbs import measure
 

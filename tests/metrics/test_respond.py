@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from rlaifv_pl.feedback.engine import EngineError
+from rlaifv_pl.feedback.engine import Completion, EngineError
 from rlaifv_pl.metrics.benchmark import Item
 from rlaifv_pl.metrics.files import BenchmarkError
 from rlaifv_pl.metrics.hallusion import HallusionBenchmark
@@ -66,7 +66,7 @@ class Echo:
         if len(self.asked) == self.breaks_at:
             raise EngineError("the server went away")
         self.asked.append([sample.key for sample in samples])
-        return [[f"{one.prompt} {b''.join(one.images).decode()}"] for one in samples]
+        return [[Completion(f"{one.prompt} {b''.join(one.images).decode()}", True)] for one in samples]
 
     def release(self):
         pass

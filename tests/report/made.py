@@ -26,14 +26,14 @@ def image(seed: int, size: tuple[int, int] = (40, 30)) -> bytes:
 
 
 def claim(text: str, part: str, yes: float) -> dict:
-    """A claim about `part` of a text, as the evidence of a sample has it."""
-    start = text.index(part)
-    end = start + len(part)
+    """A claim about `part` of a text, as the evidence of a sample has it; dots stand between several stretches."""
+    starts = [text.index(word) for word in part.split(" ... ")]
     return {
         "text": part,
         "question": f"is there {part}?",
-        "start": start,
-        "end": end,
+        "spans": [
+            [start, start + len(word)] for start, word in zip(starts, part.split(" ... "), strict=True)
+        ],
         "yes": yes,
         "no": 1 - yes,
     }

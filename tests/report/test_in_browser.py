@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from rlaifv_pl.data.verbs import import_
+from rlaifv_pl.records import Sample
 from rlaifv_pl.report.verbs import report, show
 from tests.report.browser import Browser, find_browser
-from tests.report.made import HOSTILE, judged_pair, write, write_run
+from tests.report.made import HOSTILE, claim, judged_pair, write, write_run
 
 pytestmark = pytest.mark.skipif(
     find_browser() is None, reason="no Chromium here: apt-get install chromium-headless-shell"
@@ -84,6 +85,19 @@ def test_claims_are_marked_where_they_stand(opened):
     assert marks == [["a cat", "yes"], ["a dog", "yes"], ["a kite", "no"]]
     badges = opened.run(f"[...{card}.querySelectorAll('p .badge')].map((badge) => badge.textContent)")
     assert badges == [" (accepted \u2713 0.98)", " (accepted \u2713 0.75)", " (rejected \u2717 0.03)"]
+
+
+def test_a_claim_of_several_stretches_leaves_what_lies_between_them(browser, tmp_path):
+    text = "A man rides a horse and wears a hat."
+    evidence = {"claims": [claim(text, "rides a horse", 0.9), claim(text, "A man ... wears a hat", 0.1)]}
+    sample = Sample(key="a", prompt="?", chosen=text, rejected="no", evidence={"chosen": evidence})
+    show([str(write(tmp_path / "shards", [sample]))], str(tmp_path / "page.html"))
+    browser.open(tmp_path / "page.html")
+    marks = browser.run(
+        "[...document.querySelectorAll('#list .chosen mark')].map((mark) => [mark.textContent, mark.className])"
+    )
+    assert marks == [["A man", "no"], ["rides a horse", "yes"], ["wears a hat", "no"]]
+    assert browser.run("document.querySelectorAll('#list .chosen p .badge').length") == 2
 
 
 def test_samples_are_filtered_sorted_and_turned_over(opened):

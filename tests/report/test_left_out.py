@@ -29,7 +29,7 @@ def candidate(text: str, score: float | None) -> Candidate:
     """It claims its first five letters, if it has a score: rejected below 0."""
     if score is None:
         return Candidate(text=text, seed=1)
-    claim = Claim(text=text[:5], question=f"is there {text[:5]}?", start=0, end=5)
+    claim = Claim(text=text[:5], question=f"is there {text[:5]}?", spans=((0, 5),))
     verdict = Verdict(yes=0.25, no=0.75) if score < 0 else Verdict(yes=0.75, no=0.25)
     return Candidate(text=text, seed=1, claims=(claim,), verdicts=(verdict,), score=score)
 
@@ -84,7 +84,7 @@ def test_examples_stand_on_the_page_with_claims_gap_and_image(made):
     ]
     assert [each["text"] for each in rows[3]["answers"]] == ["a cat.", "a dog."]
     (claim,) = rows[3]["answers"][1]["claims"]
-    assert claim["rejected"] is True and claim["span"] == [0, 5] and rows[3]["answers"][1]["score"] == -2
+    assert claim["rejected"] is True and claim["spans"] == [[0, 5]] and rows[3]["answers"][1]["score"] == -2
     assert rows[0]["answers"][0]["claims"] == [] and rows[0]["answers"][0]["text"] == HOSTILE
     prompts = load_shards(made.parent / "scenes")
     pictures = [content.thumbnails.add(prompts[number].images[0], "") for number in range(4)]
@@ -127,7 +127,7 @@ def test_shards_without_the_file_are_shown_as_before_and_a_damaged_one_is_named(
 def test_every_reason_of_a_rule_is_explained(made):
     assert {name for drops in DROPS.values() for name in drops} < set(MEANINGS)
     yielded = re.findall(r'yield "(\w+)"', inspect.getsource(pair_module))
-    assert len(yielded) == 6 and {name.partition("/")[2] for name in MEANINGS} >= set(yielded)
+    assert len(yielded) == 7 and {name.partition("/")[2] for name in MEANINGS} >= set(yielded)
 
 
 @pytest.mark.skipif(

@@ -22,6 +22,7 @@ from rlaifv_pl.report import page as page_file
 from rlaifv_pl.report.content import Limits, of_run, of_shards
 from rlaifv_pl.report.curves import MAX_POINTS, curves
 from rlaifv_pl.report.page import safe_json, write_page
+from rlaifv_pl.report.pairs import answer_row
 from rlaifv_pl.report.run_files import ReportError, read_run
 from rlaifv_pl.report.thumbnails import Thumbnails
 from rlaifv_pl.report.verbs import report, show
@@ -138,7 +139,11 @@ def test_the_table_of_the_run_is_that_of_its_files(made, data):
 def test_claims_keep_their_place_and_their_verdict(data):
     chosen, rejected = data["rows"][0]["answers"]
     (cat,) = chosen["claims"]
-    assert chosen["text"][slice(*cat["span"])] == "a cat" and cat["yes"] == 0.98 and cat["rejected"] is False
+    assert (
+        [chosen["text"][start:end] for start, end in cat["spans"]] == ["a cat"]
+        and cat["yes"] == 0.98
+        and cat["rejected"] is False
+    )
     assert [(each["question"], each["rejected"]) for each in rejected["claims"]] == [
         ("is there a dog?", False),
         ("is there a kite?", True),
@@ -292,7 +297,9 @@ def test_a_value_that_is_no_number_leaves_a_gap():
 def test_evidence_in_disorder_is_listed_and_not_placed(tmp_path):
     """Spans beyond the text, verdicts that are missing, and sides without evidence are no reason to stop."""
     text = "a cat."
-    broken = [{**claim(text, "a cat", 0.9), "end": 99}, {"question": "is there?"}, "no claim"]
+    told = claim(text, "a cat", 0.9)
+    spans = ([[0, 99]], [[0, 5], [2, 1]], [[0]], "ab", 7, [[0.0, 5.0]], [[False, True]])
+    broken = [{**told, "spans": one} for one in spans] + [{"question": "is there?"}, "no claim"]
     samples = [
         Sample(key="a", prompt="?", chosen=text, rejected="no", evidence={"chosen": {"claims": broken}}),
         Sample(key="b", prompt="?", completion="It is."),
@@ -302,10 +309,22 @@ def test_evidence_in_disorder_is_listed_and_not_placed(tmp_path):
         Sample(key="d", prompt="?", images=(image(1)[:-40],), completion="cut"),
     ]
     first, second, third, cut = of_shards([str(write(tmp_path / "shards", samples))], Limits()).page["rows"]
-    assert [each["span"] for each in first["answers"][0]["claims"]] == [None, None]
-    assert [each["rejected"] for each in first["answers"][0]["claims"]] == [False, None]
+    assert [each["spans"] for each in first["answers"][0]["claims"]] == [[]] * 8
+    assert [each["rejected"] for each in first["answers"][0]["claims"]] == [False] * 7 + [None]
     assert first["gap"] is None and second["answers"][0]["side"] == "completion"
     assert third["corrections"] == [["q", "a"]] and cut["images"] == ["cannot be shown: undecodable_image"]
+
+
+def test_a_claim_of_several_stretches_and_one_of_an_earlier_version_have_their_places():
+    text = "A man rides a horse and wears a hat."
+    several, earlier = claim(text, "A man ... wears a hat", 0.1), claim(text, "rides a horse", 0.9)
+    ((start, end),) = earlier.pop("spans")
+    found = answer_row("chosen", text, {"claims": [several, {**earlier, "start": start, "end": end}]})[
+        "claims"
+    ]
+    assert [[text[start:end] for start, end in each["spans"]] for each in found] == [
+        ["A man", "wears a hat"], ["rides a horse"],
+    ]  # fmt: skip
 
 
 def test_rows_that_an_import_left_out_are_on_the_page(tmp_path):

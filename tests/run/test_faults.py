@@ -1,6 +1,7 @@
 """Bad input on the real path: each fault has its own short message, or is counted and left out."""
 
 import csv
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,8 +11,9 @@ import pytest
 from safetensors.torch import load_file
 
 from rlaifv_pl.cli import main
-from rlaifv_pl.data.manifest import ShardInfo, hash_file, read_manifest, write_manifest
+from rlaifv_pl.data.manifest import ManifestError, ShardInfo, hash_file, read_manifest, write_manifest
 from rlaifv_pl.data.shards import ShardWriter
+from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.world import shipped
 from rlaifv_pl.world.scenes import Scene, render
 from rlaifv_pl.world.shards import Scenes
@@ -105,3 +107,41 @@ def test_a_scene_of_the_fixture_is_a_picture():
     """Guards the fixture: a changed world would make the faults above meaningless."""
     (sample,) = Scenes(out="", split="tune", count=1, seed=0).samples()
     assert render(Scene.from_json(sample.extra["scene"])).size == (64, 64)
+
+
+def with_no_answers(data: bytes) -> bytes:
+    return data.replace(b'"rejected": "', b'"rejectex": "')
+
+
+@pytest.mark.parametrize("budget", [(), ("--data.batch_size", "null", "--data.max_tokens", "400")])
+def test_nothing_left_to_train_on_is_an_error_that_says_why(budget, shards, tmp_path):
+    rewrite(shards, with_no_answers)
+    done = subprocess.run(
+        [sys.executable, "train.py", *fit(shards, tmp_path / "run", "--data.on_bad_sample", "skip", *budget)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    last = done.stderr[done.stderr.index("error: ") :]
+    assert all(word in last for word in ("epoch 0", "12 missing_answer", "tune_0000")), last
+    assert not (tmp_path / "run" / "export").exists()
+    assert not list((tmp_path / "run").glob("checkpoints/*.ckpt"))
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate"])
+def test_nothing_left_to_validate_on_is_an_error_that_says_why(verb, shards, tmp_path):
+    val = tmp_path / "val"
+    shutil.copytree(shards, val)
+    rewrite(val, with_no_answers)
+    options = fit(shards, tmp_path / "run", "--data.on_bad_sample", "skip", "--data.val", str(val))
+    with pytest.raises(
+        RunError, match=r"No sample of data\.val .*12 missing_answer \(for instance .*tune_0000"
+    ):
+        main([verb, *options[1:]])
+    assert not (tmp_path / "run" / "export").exists()
+
+
+def test_shards_without_samples_are_refused(tmp_path):
+    with ShardWriter(tmp_path / "empty", recipe={}):
+        pass
+    with pytest.raises(ManifestError, match=r"data\.train: .*empty holds no sample"):
+        main(fit(tmp_path / "empty", tmp_path / "run"))

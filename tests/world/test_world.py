@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rlaifv_pl.data.shards import load_shards
+from rlaifv_pl.feedback.engine import Completion
 from rlaifv_pl.records import Candidate, Sample, Verdict
 from rlaifv_pl.world import shipped
 from rlaifv_pl.world.claims import ExactLabeler, divide, is_true, scene_of
@@ -136,7 +137,7 @@ def test_a_probe_measures_greedy_and_sampled_descriptions_and_the_labeler(tmp_pa
 
         def sample(self, samples, seeds, sampling):
             ring = " and a blue ring" if sampling.temperature == 0 else ""
-            return [[f"there is a red cup{ring}."] for _ in samples]
+            return [[Completion(f"there is a red cup{ring}.", True)] for _ in samples]
 
     figures, answers = probe.measure(Liar())
     stored = load_shards(scenes)
@@ -176,7 +177,7 @@ def test_claims_point_at_their_source_and_repeats_count_once():
         "is there a green star?",
         "are there three objects?",
     ]
-    assert all(text[claim.start : claim.end] == claim.text for claim in claims)
+    assert all(text[slice(*claim.spans[0])] == claim.text for claim in claims)
 
 
 def test_figures_are_counted_as_by_hand():

@@ -100,8 +100,11 @@ def _one(path: Path, kind: str, names: list[str], wanted: Sequence[str], told: S
     """The one that is wanted, or the only one.
 
     Raises:
+        FileNotFoundError: there are none.
         SourceError: there are several, or it is none of them.
     """
+    if not names:
+        raise FileNotFoundError(_nothing(str(path)))
     if [*wanted] and wanted[0] in names:
         return wanted[0]
     if len(names) == 1 and not wanted:
@@ -194,6 +197,8 @@ def _refuse_missing(files: Sequence[Path]) -> None:
 
 
 def _nothing(text: str) -> str:
+    if not Path(text).exists():
+        return f"there is no {text}. Check the path; a data set of the hub is {HUB}OWNER/NAME."
     return (
         f"{text} is no file ending in {', '.join(SUFFIXES)} (also compressed), no directory of such files, and no "
         f"directory written by `Dataset.save_to_disk`. Check the path; a data set of the hub is {HUB}OWNER/NAME."

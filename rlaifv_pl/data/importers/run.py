@@ -32,8 +32,11 @@ from rlaifv_pl.data.importers.unread import misspelt, refuse_meaning, says_other
 from rlaifv_pl.data.manifest import Manifest
 from rlaifv_pl.data.schema import check_sample
 from rlaifv_pl.data.shard_writer import ShardWriter
+from rlaifv_pl.data.texts import without_ends
 from rlaifv_pl.records import Sample
 
+ENDS_NOTE = "end_tokens_removed"
+"""Name of the manifest's note on samples whose answers ended in an end token already."""
 SHARED_NOTE = "shared_images"
 """Name of the manifest's note on images that are links: how many, and the bytes that they would have taken."""
 FORMATS_NOTE = "formats"
@@ -184,6 +187,8 @@ class _Account:
     console: Console = field(default_factory=lambda: Console(stderr=True))
     kept: int = 0
     dropped: int = 0
+    ends: int = 0
+    """Samples whose answers ended in an end token."""
     words: Counter[str] = field(default_factory=Counter)
     longer: Counter[str] = field(default_factory=Counter)
     """Pairs by which side has more words: a bias here is learned before anything else is."""
@@ -221,15 +226,19 @@ class _Account:
         """Write a sample of a row, or count what is wrong with it."""
         try:
             check_sample(sample, row.where)
-            turns: Any = sample.prompt  # As the readers make them, never text.
-            self.writer.write(replace(sample, prompt=simplify(turns)))
+            ended = without_ends(sample)
+            turns: Any = ended.prompt  # As the readers make them, never text.
+            self.writer.write(replace(ended, prompt=simplify(turns)))
             self.kept += 1
-            self._measure(sample)
+            self.ends += ended is not sample
+            self._measure(ended)
         except (BadSample, RecursionError) as error:
             self.drop(row, error)
 
     def note(self) -> None:
         """Put what was measured into the manifest."""
+        if self.ends:
+            self.writer.note(ENDS_NOTE, self.ends)
         if shared := self.writer.shared:
             self.writer.note(SHARED_NOTE, shared)
         self.writer.note(FORMATS_NOTE, dict(self.formats))

@@ -138,21 +138,37 @@ def text_of(value: Any, name: str, where: str) -> str:
 def split_tags(text: str) -> str | list[Block]:
     """Turn the image tags of a text into blocks; a text without tags stays as it is.
 
-    >>> split_tags("<image> What is it?")
-    [{'type': 'image'}, {'type': 'text', 'text': 'What is it?'}]
+    Blanks and line ends within the text stay. LLaVA's own separators go, as its authors take them away: what stands
+    behind the tags that open a text, and a line end before those that close it. Each template sets its own there.
+
+    >>> split_tags("<image>\\nIs it <image> here?")
+    [{'type': 'image'}, {'type': 'text', 'text': 'Is it '}, {'type': 'image'}, {'type': 'text', 'text': ' here?'}]
     """
     if not _MARKER.search(text):
         return text
-    first, *rest = _MARKER.sub(IMAGE_TAG, text).split(IMAGE_TAG)
+    first, *rest = _without_separators(_MARKER.sub(IMAGE_TAG, text).split(IMAGE_TAG))
     pieces: list[Block] = [*_text_block(first)]
     for piece in rest:
         pieces += [{"type": "image"}, *_text_block(piece)]
     return pieces
 
 
+def _without_separators(texts: list[str]) -> list[str]:
+    """What stands between tags, without the separators at both ends."""
+    said = [number for number, text in enumerate(texts) if text.strip()]
+    if not said:
+        return [""] * len(texts)
+    first, last = said[0], said[-1]
+    kept = ["" if number < first or number > last else text for number, text in enumerate(texts)]
+    if first > 0:
+        kept[first] = kept[first].lstrip()
+    if last < len(texts) - 1 and "\n" in kept[last][len(kept[last].rstrip()) :]:
+        kept[last] = kept[last].rstrip()
+    return kept
+
+
 def _text_block(text: str) -> Iterable[Block]:
-    # The line break beside a tag belongs to the tag: each model's template sets its own.
-    return [{"type": "text", "text": text.strip()}] if text.strip() else []
+    return [{"type": "text", "text": text}] if text else []
 
 
 def _read_content(content: Any, where: str) -> str | list[Block]:

@@ -35,10 +35,11 @@ def unread(columns: Mapping[str, Any], reads: Collection[str]) -> Iterator[str]:
     >>> list(unread({"messages": [{"role": "user", "content": "Hi", "loss": False}], "margin": 2}, ["messages"]))
     ['messages[].loss', 'margin']
     """
+    is_pair = any(name.startswith("rejected") and _is_filled(value) for name, value in columns.items())
     for name, value in columns.items():
         if not _is_filled(value):
             continue
-        if name not in reads and name not in READ_BY_ALL:
+        if (name not in reads and name not in READ_BY_ALL) or (is_pair and name in MARKS):
             yield name
         else:
             yield from sorted({f"{name}[].{field}" for field in _message_fields(value)})

@@ -79,7 +79,7 @@ def claim_of(text: str, question: str, verdict: Verdict, answer: str) -> dict[st
     question = question.strip().removesuffix(_ASKS).strip()
     claim = {"text": text, "question": question, "yes": verdict.yes, "no": verdict.no}
     start = answer.find(text) if text else -1
-    return claim | ({"start": start, "end": start + len(text)} if start >= 0 else {})
+    return claim | ({"spans": [[start, start + len(text)]]} if start >= 0 else {})
 
 
 def _score(judged: Sequence[_Judged]) -> int:

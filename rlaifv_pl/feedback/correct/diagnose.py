@@ -12,6 +12,7 @@ from typing import Any
 
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.fields import shorten
+from rlaifv_pl.feedback.correct.things import ends_phrase, is_object, names, sexes, stem
 from rlaifv_pl.feedback.correct.turns import normal
 from rlaifv_pl.records import Sample, Verdict
 
@@ -59,9 +60,30 @@ class Judged:
 
     @cached_property
     def subject(self) -> tuple[str, ...]:
-        """What it is about: its words but for colours, counts and function words, in the singular."""
+        """What it is about: its words but for colours, counts and function words, each thing by one name."""
         left_out = self.colors | self.numbers | FUNCTION_WORDS
-        return tuple(word.removesuffix("s") for word in self.words if word not in left_out)
+        return names([word for word in self.words if word not in left_out])
+
+    @cached_property
+    def things(self) -> frozenset[str]:
+        """What it names: objects that are known, and what it is first of all about."""
+        said = self.subject
+        end = next((place for place, word in enumerate(said) if place and ends_phrase(word)), len(said))
+        return frozenset({*filter(is_object, said), *said[max(0, end - 1) : end]})
+
+    def says(self, other: "Judged") -> bool:
+        """Whether it claims the same in other words: synonyms, plurals, other forms of a verb."""
+        if self.numbers != other.numbers or self.colors != other.colors:
+            return False
+        told = [frozenset(map(stem, one.subject)) for one in (self, other)]
+        sex = [sexes(one.words) for one in (self, other)]
+        return told[0] == told[1] and (sex[0] == sex[1] or not all(sex))
+
+    def names(self, thing: str, other: "Judged") -> bool:
+        """Whether it speaks of a thing of another claim, unless in another colour or a number that is wrong."""
+        is_other = self.colors and other.colors and not self.colors & other.colors
+        is_miscounted = self.rejected and self.numbers and self.numbers != other.numbers
+        return thing in self.things and not is_other and not is_miscounted
 
     def contradicts(self, other: "Judged") -> str | None:
         """The code of what the two claims say differently about one subject; None where the words show
@@ -78,7 +100,7 @@ class Finding:
 
     claim: Judged
     code: str | None = None
-    """Id of the error type; None where the rejected answer is right."""
+    """Id of the error type; None where the rejected answer is right, or the words do not show the type."""
     counterpart: Judged | None = None
     """For a wrong claim: the chosen answer's accepted claim that contradicts it."""
 
@@ -106,10 +128,14 @@ def diagnose(sample: Sample) -> Diagnosis:
     """
     chosen, rejected = (_judged(sample, side) for side in ("chosen", "rejected"))
     accepted = [claim for claim in chosen.values() if not claim.rejected]
-    wrong = [claim for key, claim in rejected.items() if claim.rejected and key not in chosen]
+    wrong = [
+        claim
+        for key, claim in rejected.items()
+        if claim.rejected and key not in chosen and not any(other.says(claim) for other in chosen.values())
+    ]
     return Diagnosis(
         wrong=[_wrong(claim, accepted) for claim in wrong],
-        missed=[_missed(claim, wrong) for claim in accepted if claim.key not in rejected],
+        missed=_all_missed(accepted, list(rejected.values()), names(normal(sample.rejected or "").split())),
         right=[Finding(claim) for claim in rejected.values() if not claim.rejected],
     )
 
@@ -121,8 +147,30 @@ def _wrong(claim: Judged, accepted: Sequence[Judged]) -> Finding:
     return Finding(claim, COUNT if claim.numbers else ABSENT)
 
 
-def _missed(claim: Judged, wrong: Sequence[Judged]) -> Finding:
-    return Finding(claim, next(filter(None, map(claim.contradicts, wrong)), MISSED))
+def _all_missed(accepted: Sequence[Judged], made: Sequence[Judged], said: Sequence[str]) -> list[Finding]:
+    """Claims that the rejected answer does not make, in whatever words.
+
+    Args:
+        made: its claims.
+        said: its words, as `names`.
+    """
+    right = [claim for claim in made if not claim.rejected]
+    keys = {claim.key for claim in made}
+    new = [one for one in accepted if one.key not in keys and not any(other.says(one) for other in right)]
+    return [Finding(claim, _code_of_missed(claim, made, said)) for claim in new]
+
+
+def _code_of_missed(claim: Judged, made: Sequence[Judged], said: Sequence[str]) -> str | None:
+    """What kind of mistake it is; an object is missed where the answer names none of that kind."""
+    wrong = (other for other in made if other.rejected)
+    if code := next(filter(None, map(claim.contradicts, wrong)), None):
+        return code
+    claimed = {thing for other in made for thing in other.things}
+    return None if all(_is_said(thing, claim, made, {*said} - claimed) for thing in claim.things) else MISSED
+
+
+def _is_said(thing: str, claim: Judged, made: Sequence[Judged], unclaimed: set[str]) -> bool:
+    return any(other.names(thing, claim) for other in made) or (thing in unclaimed and not claim.colors)
 
 
 def _judged(sample: Sample, side: str) -> dict[str, Judged]:

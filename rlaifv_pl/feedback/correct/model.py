@@ -5,8 +5,9 @@ truth, so that corrections are as good as that. What it writes is checked, not t
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -14,7 +15,14 @@ from pydantic import BaseModel
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.feedback.correct.codebook import Codebook
 from rlaifv_pl.feedback.correct.run import Corrector
-from rlaifv_pl.feedback.correct.turns import Corrected, TurnRule, conversation, normal
+from rlaifv_pl.feedback.correct.turns import (
+    UNANSWERED,
+    UNUSABLE,
+    Corrected,
+    TurnRule,
+    conversation,
+    normal,
+)
 from rlaifv_pl.feedback.engine import Engine, Form, Request
 from rlaifv_pl.feedback.prompts import DIAGNOSE, DIAGNOSE_AND_WRITE, WRITE
 from rlaifv_pl.records import Correction, Sample
@@ -102,7 +110,7 @@ class LLMCorrector(Corrector):
         """As `Corrector.correct`; the engine's own settings decide its draws, not the seed."""
         text, form = self._first
         # Of a single call they are scripts too.
-        forms: Sequence[Any] = self._fill(text, form, samples, [""] * len(samples))
+        forms: Sequence[Any] = self._fill(text, form, samples, [""] * len(samples), self._accepts)
         found = [
             form and self._found(form.errors, sample) for form, sample in zip(forms, samples, strict=True)
         ]
@@ -117,12 +125,29 @@ class LLMCorrector(Corrector):
         """A script for each sample with errors that hold."""
         wrong = [number for number, one in enumerate(found) if one and one.errors]
         lists = ["\n".join(map(_line, found[number].errors)) for number in wrong]
-        scripts = self._fill(WRITE, Script, [samples[number] for number in wrong], lists)
+        of_sample = {samples[number].key: found[number] for number in wrong}
+
+        def accepts(sample: Sample, script: Script) -> bool:
+            return self._outcome(sample, of_sample[sample.key], script).drop is None
+
+        scripts = self._fill(WRITE, Script, [samples[number] for number in wrong], lists, accepts)
         by_number = dict(zip(wrong, scripts, strict=True))
         return [by_number.get(number) for number in range(len(samples))]
 
+    def _accepts(self, sample: Sample, form: Diagnosis) -> bool:
+        """Whether the first call's form can be used: it names no error, or one that holds."""
+        found = self._found(form.errors, sample)
+        if isinstance(form, DiagnosisAndScript) and found.errors:
+            return self._outcome(sample, found, form).drop is None
+        return bool(found.errors) or not form.errors
+
     def _fill(
-        self, text: str, form: type[Form], samples: Sequence[Sample], errors: Sequence[str]
+        self,
+        text: str,
+        form: type[Form],
+        samples: Sequence[Sample],
+        errors: Sequence[str],
+        accepts: Callable[[Sample, Any], bool],
     ) -> list[Form | None]:
         requests = [
             Request(
@@ -135,6 +160,7 @@ class LLMCorrector(Corrector):
                     errors=listed,
                 ),
                 where=f"sample {sample.key}",
+                accepts=partial(accepts, sample),
             )
             for sample, listed in zip(samples, errors, strict=True)
         ]
@@ -155,10 +181,11 @@ class LLMCorrector(Corrector):
 
     def _outcome(self, sample: Sample, found: _Found | None, script: Script | None) -> Corrected:
         if found is None:
-            return Corrected(drop="unanswered")
-        if not found.errors or script is None:
-            drop = "unanswered" if found.errors else "no_error"
-            return Corrected(drop=drop, removed=dict(found.removed))
+            return Corrected(drop=UNANSWERED)
+        if not found.errors:
+            return Corrected(drop=UNUSABLE if found.removed else "no_error", removed=dict(found.removed))
+        if script is None:
+            return Corrected(drop=UNANSWERED, removed=dict(found.removed))
         codes = {error.code for error in found.errors}
         # A turn about nothing is welcome, one about an error that does not count is not.
         held = [turn for turn in script.turns if not turn.codes or codes.intersection(turn.codes)]

@@ -6,23 +6,29 @@ conversation about the image that gets right what the rejected answer got wrong.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlaifv_pl.console import track
+from rlaifv_pl.console import stderr, track
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.manifest import Manifest, read_manifest
 from rlaifv_pl.data.shards import ShardSet, ShardWriter, load_shards
-from rlaifv_pl.feedback.correct.turns import Corrected, polarity
+from rlaifv_pl.feedback.check import STAGES, check_out, check_samples
+from rlaifv_pl.feedback.correct.turns import UNANSWERED, UNUSABLE, Corrected, polarity
+from rlaifv_pl.feedback.engine import EngineError
 from rlaifv_pl.feedback.finish import is_made
-from rlaifv_pl.feedback.parts import Parts
+from rlaifv_pl.feedback.parts import UNFINISHED, Parts, Rows
 from rlaifv_pl.records import Correction, Sample
 
 SAMPLES_PER_PART = 64
 """As many are asked about at a time, and as many a kill can cost."""
+REMEDY = (
+    "The same command asks about them again. Look at the log of the corrector's server, raise its fill_tokens or "
+    "fill_tries, set its `structured` as the server has it, or take a better model."
+)
 ORIGIN = ("corrector", "engine", "codebook")
 """What of a corrector's recipe goes into each sample's provenance; the manifest has all of it."""
 
@@ -66,16 +72,19 @@ def correct_shards(
         overwrite: replace shards of another recipe.
 
     Raises:
-        BadSample: a sample is no preference sample, or lacks what the corrector reads.
-        FileExistsError: `out` holds shards of another recipe.
+        BadSample: a sample is no preference sample, or lacks what the corrector reads, or two have one key.
+        EngineError: a model gave nothing at all that can be used.
+        FileExistsError: `out` holds shards of another recipe, or the samples themselves.
     """
     source = load_shards(shards)
     parents = [manifest.hash for manifest in source.manifests]
     asked: dict[str, Any] = {"correct": corrector.recipe(), "seed": seed, "shards": parents}
     recipe = {**asked, "samples_per_shard": samples_per_shard}
-    if is_made(out, recipe):
+    if is_made(out, recipe) and not read_manifest(out).notes.get("unfinished"):
         return read_manifest(out)
-    parts = Parts(out / "stages", "correct", asked, len(source), SAMPLES_PER_PART)
+    check_out(out, {Path(shard.path).parent for shard in source.shards}, "correct")
+    check_samples(source)
+    parts = Parts(out / STAGES, "correct", asked, len(source), SAMPLES_PER_PART)
     # What lies there beside parts of this very recipe is an earlier attempt's.
     overwrite = overwrite or parts.directory.is_dir()
     with ShardWriter(
@@ -93,12 +102,13 @@ def _rows(source: ShardSet, corrector: Corrector, seed: int, indices: Sequence[i
         if sample.chosen is None or sample.rejected is None:
             detail = "corrections are made from a chosen and a rejected answer"
             raise BadSample(Reason.MISSING_ANSWER, source.where(index), detail)
-    return [asdict(corrected) for corrected in corrector.correct(samples, seed)]
+    return [
+        asdict(corrected) | ({UNFINISHED: True} if corrected.drop in (UNANSWERED, UNUSABLE) else {})
+        for corrected in corrector.correct(samples, seed)
+    ]
 
 
-def _corrected(
-    parts: Parts, source: ShardSet, make: Callable[[range], list[dict[str, Any]]]
-) -> Iterator[tuple[Sample, Corrected]]:
+def _corrected(parts: Parts, source: ShardSet, make: Rows) -> Iterator[tuple[Sample, Corrected]]:
     """Each sample with what comes of it; a part is made when its first sample is asked for."""
     for number, _ in enumerate(parts.make(make)):
         for index, row in zip(parts.slices[number], parts.read(number), strict=True):
@@ -116,6 +126,14 @@ def _write(writer: ShardWriter, steps: Iterable[tuple[Sample, Corrected]], origi
         writer.write(replace(sample, corrections=corrected.corrections, provenance=provenance))
     for name, value in tally.notes().items():
         writer.note(name, value)
+    if not (unfinished := tally.drops[UNANSWERED] + tally.drops[UNUSABLE]):
+        return
+    told = ", ".join(f"{name} {count}" for name, count in sorted(tally.drops.items()))
+    told = f"what a model wrote could not be used of {unfinished} samples (left out: {told}). {REMEDY}"
+    if tally.answers.total() == 0:
+        raise EngineError(f"No correction was made: {told}")
+    stderr.print(f"warning: {told}", soft_wrap=True)
+    writer.note(UNFINISHED, unfinished)
 
 
 class Tally:
@@ -125,12 +143,14 @@ class Tally:
         self.answers: Counter[str] = Counter()
         self.codes: Counter[str] = Counter()
         self.removed: Counter[str] = Counter()
+        self.drops: Counter[str] = Counter()
 
     def add(self, corrected: Corrected) -> None:
         """Count one sample's."""
         self.answers.update(polarity(turn.answer) or "open" for turn in corrected.corrections)
         self.codes.update(code for turn in corrected.corrections for code in turn.codes)
         self.removed.update(corrected.removed)
+        self.drops.update([corrected.drop] if corrected.drop else [])
 
     def notes(self) -> dict[str, Any]:
         """For the manifest."""

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 from rlaifv_pl.models.chat import prompt_messages
+from rlaifv_pl.models.markup import markup_in, without_end
 from rlaifv_pl.records import Correction, Sample
 
 LEAKS = (
@@ -27,10 +28,13 @@ class Corrected:
 
     corrections: tuple[Correction, ...] = ()
     drop: str | None = None
-    """`no_error`: nothing to correct was found. `no_turns`: what was written did not hold.
-    `unanswered`: the model filled in no form."""
+    """`no_error`: nothing to correct was found. `no_turns`: no turn that was written holds. Of a model only:
+    `unanswered`: it filled in no form. `unusable`: no error that it names holds."""
     removed: Mapping[str, int] = field(default_factory=dict)
     """Turns and findings that did not hold, by reason."""
+
+
+UNANSWERED, UNUSABLE = "unanswered", "unusable"
 
 
 @dataclass(kw_only=True)
@@ -53,8 +57,8 @@ class TurnRule:
             raise ValueError(f"turns is {self.turns}. Use 2 or more: a yes needs a no beside it.")
 
     def check(self, turns: Sequence[Correction], sample: Sample) -> Corrected:
-        """Keep what holds. Removed are, in this order, turns that are `empty`, `leak` words, ask what the
-        sample's `prompt` asks or are a `duplicate` question; then, from the end, those that are
+        """Keep what holds. Removed are, in this order, turns that are `empty`, hold a `special_token`, `leak` words,
+        ask what the sample's `prompt` asks or are a `duplicate` question; then, from the end, those that are
         `too_many`, and the `surplus` of yes or no."""
         faults = self._faults(sample)
         removed: Counter[str] = Counter()
@@ -76,7 +80,10 @@ class TurnRule:
     def _faults(self, sample: Sample) -> dict[str, Callable[[Correction], bool]]:
         asked = {normal(text) for role, text in conversation(sample) if role == "user"}
         return {
-            "empty": lambda turn: not (turn.question.strip() and turn.answer.strip()),
+            "empty": lambda turn: not (turn.question.strip() and without_end(turn.answer).strip()),
+            "special_token": lambda turn: bool(
+                markup_in(turn.question) or markup_in(without_end(turn.answer))
+            ),
             "leak": lambda turn: bool(self._leak.search(f"{turn.question}\n{turn.answer}")),
             "prompt": lambda turn: normal(turn.question) in asked,
         }

@@ -11,6 +11,7 @@ from rlaifv_pl.data.manifest import Manifest
 from rlaifv_pl.feedback.correct.model import LLMCorrector
 from rlaifv_pl.feedback.correct.rules import RuleCorrector
 from rlaifv_pl.feedback.correct.run import Corrector, correct_shards
+from rlaifv_pl.feedback.engine import EngineError
 
 # A corrector is named on the command line by its class alone once it is imported here.
 __all__ = ["LLMCorrector", "RuleCorrector", "correct"]
@@ -40,6 +41,11 @@ def correct(
     for name, value in _rows(manifest):
         table.add_row(name, value)
     Console().print(table)
+    if not manifest.samples:
+        raise EngineError(
+            "No correction was made: see the reasons above. Give pairs whose sides differ in what they claim, loosen "
+            "the corrector's `rule`, or take another corrector."
+        )
 
 
 def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from rlaifv_pl.data.manifest import hash_json
-from rlaifv_pl.feedback.engine import Engine, EngineError, Form, Request, Sampling
+from rlaifv_pl.feedback.engine import Completion, Engine, EngineError, Form, Request, Sampling
 from rlaifv_pl.feedback.engines.reward import ImplicitReward, LogRatio
 from rlaifv_pl.feedback.engines.transformers import TransformersEngine
 from rlaifv_pl.feedback.generate import generate
@@ -16,8 +16,13 @@ from rlaifv_pl.records import Sample
 class Rated(NamedTuple):
     """A candidate and what it is chosen by."""
 
-    text: str
+    completion: Completion
     ratio: LogRatio
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return self.completion.text
 
 
 @dataclass(kw_only=True)
@@ -74,7 +79,7 @@ class BestOfN:
 
     def sample(
         self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> list[list[str]]:
+    ) -> list[list[Completion]]:
         """As `Engine.sample`, of greedy requests alone; the seeds asked for do not count.
 
         Raises:
@@ -85,13 +90,13 @@ class BestOfN:
                 "the best of several answers is one answer, as a greedy one: ask for n = 1 at temperature 0, or ask "
                 "the model that draws."
             )
-        return [[ranked[0].text] for ranked in self.rank(samples, sampling.max_new_tokens)]
+        return [[ranked[0].completion] for ranked in self.rank(samples, sampling.max_new_tokens)]
 
     def rank(self, samples: Sequence[Sample], max_new_tokens: int) -> list[list[Rated]]:
         """The distinct answers drawn for each sample, the best first; of equals, what was drawn first."""
         how = Sampling(n=self.n, temperature=self.temperature, max_new_tokens=max_new_tokens)
         drawn = generate(self._drawer, samples, how, self.seed)
-        answers = [list(dict.fromkeys(one.text for one in group)) for group in drawn]
+        answers = [list(dict.fromkeys(Completion(one.text, one.ended) for one in group)) for group in drawn]
         ratios = self._reward.of(samples, answers)
         rated = [list(map(Rated, *pair)) for pair in zip(answers, ratios, strict=True)]
         return [sorted(group, key=self.reward, reverse=True) for group in rated]

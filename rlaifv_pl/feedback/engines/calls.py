@@ -13,6 +13,7 @@ from rlaifv_pl.data.images import image_extension
 from rlaifv_pl.feedback.engine import EngineError, Request
 from rlaifv_pl.feedback.prompts import FILL
 from rlaifv_pl.models.chat import about_images
+from rlaifv_pl.models.markup import plain
 from rlaifv_pl.records import Message
 
 AGAIN_TEMPERATURE = 0.7
@@ -85,8 +86,8 @@ def placed(messages: Sequence[Message], images: Sequence[bytes]) -> list[Message
 
 
 def asking(request: Request) -> list[Message]:
-    """The messages of a request."""
-    return placed([about_images(request.text, len(request.images))], request.images)
+    """The messages of a request; special tokens that it speaks of, as in a claim, are read as words."""
+    return placed([about_images(plain(request.text), len(request.images))], request.images)
 
 
 def told(request: Request, form: type[BaseModel]) -> Request:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -12,18 +12,20 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from PIL import Image
 from pydantic import ValidationError
+from torch import Tensor
 from transformers import BatchFeature
 
 from rlaifv_pl.console import stderr
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.manifest import hash_json
-from rlaifv_pl.feedback.engine import Form, Request, Sampling
+from rlaifv_pl.feedback.engine import Completion, Form, Request, Sampling
 from rlaifv_pl.feedback.engines.draw import SeededDraw
-from rlaifv_pl.feedback.engines.prefix import hand_on, hand_on_error
+from rlaifv_pl.feedback.engines.prefix import PLAIN, hand_on, hand_on_error
 from rlaifv_pl.feedback.engines.questions import Asked, fork, tree
+from rlaifv_pl.feedback.engines.rendered import prompt_text, request_text
 from rlaifv_pl.feedback.engines.words import word_tokens
 from rlaifv_pl.feedback.prompts import FILL
-from rlaifv_pl.models.chat import Chat, about_images, prompt_messages
+from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.policy import VisionLanguageModel, plain_model
 from rlaifv_pl.models.self_check import tree_error
@@ -35,6 +37,8 @@ from rlaifv_pl.seeds import derive
 @dataclass(eq=False)
 class LiveEngine:
     """A model that is in memory already, such as the policy in training.
+
+    Of its `generation_config` only the tokens that end an answer, or must not be drawn, count.
 
     Args:
         model: to ask; its mode and its weights are left as they are.
@@ -69,11 +73,17 @@ class LiveEngine:
 
     def sample(
         self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> list[list[str]]:
-        """As `Engine.sample`, `sampling.n` for each; a row is drawn with its own seed, whoever shares its batch."""
+    ) -> list[list[Completion]]:
+        """As `Engine.sample`, `sampling.n` for each; a row is drawn with its own seed, whoever shares its batch.
+
+        Raises:
+            BadSample: one of the prompts cannot be rendered.
+        """
+        for sample in samples:  # Before work on any, since one that cannot be asked ends the call.
+            prompt_text(self.chat, sample)
         at_once = max(1, self.batch_size // sampling.n)
         groups = _batches(list(zip(samples, seeds, strict=True)), at_once)
-        return [texts for group in groups for texts in self._drawn(group, sampling)]
+        return [drawn for group in groups for drawn in self._drawn(group, sampling)]
 
     def choose(self, requests: Sequence[Request], words: Sequence[str]) -> list[list[float]]:
         """As `Engine.choose`, from the first token's distribution; an image is read once for its requests.
@@ -94,32 +104,40 @@ class LiveEngine:
 
     def _fill(self, request: Request, form: type[Form], schema: str) -> Form | None:
         asked = Sample(
-            key="form", prompt=FILL.format(text=request.text, schema=schema), images=request.images
+            key="form",
+            prompt=FILL.format(text=self.chat.texts.plain(request.text), schema=schema),
+            images=request.images,
         )
+        last = None
         for draft in range(self.fill_tries):
             sampling = Sampling(n=1, temperature=0.7 * (draft > 0), max_new_tokens=self.fill_tokens)
-            ((text,),) = self.sample(
+            ((drawn,),) = self.sample(
                 [asked], [[derive("fill", request.text, request.seed + draft)]], sampling
             )
-            try:
-                return form.model_validate_json(text[text.find("{") : text.rfind("}") + 1])
-            except ValidationError:
-                continue
-        return None
+            text = drawn.text
+            with suppress(ValidationError):
+                last = form.model_validate_json(text[text.find("{") : text.rfind("}") + 1])
+                if request.accepts(last):
+                    break
+        return last
 
-    def _drawn(self, group: Sequence[tuple[Sample, Sequence[int]]], sampling: Sampling) -> list[list[str]]:
+    def _drawn(
+        self, group: Sequence[tuple[Sample, Sequence[int]]], sampling: Sampling
+    ) -> list[list[Completion]]:
         """More candidates than a batch holds come in several batches of one prompt."""
-        found: list[list[str]] = [[] for _ in group]
+        found: list[list[Completion]] = [[] for _ in group]
         for first in range(0, sampling.n, self.batch_size):
             some = [(sample, seeds[first : first + self.batch_size]) for sample, seeds in group]
-            for texts, more in zip(found, self._draw(some, sampling), strict=True):
-                texts += more
+            for own, more in zip(found, self._draw(some, sampling), strict=True):
+                own += more
         return found
 
     @torch.inference_mode()
-    def _draw(self, group: Sequence[tuple[Sample, Sequence[int]]], sampling: Sampling) -> list[list[str]]:
+    def _draw(
+        self, group: Sequence[tuple[Sample, Sequence[int]]], sampling: Sampling
+    ) -> list[list[Completion]]:
         samples, seeds = zip(*group, strict=True)
-        texts = [self.chat.render(prompt_messages(sample), ask=True) for sample in samples]
+        texts = [prompt_text(self.chat, sample) for sample in samples]
         with self._asked() as model:
             inputs = self.chat.prompt_tensors(texts, [_open(sample) for sample in samples]).to(model.device)
             out = model.generate(
@@ -134,7 +152,9 @@ class LiveEngine:
                 ),
             )
         answers = out[:, inputs["input_ids"].shape[1] :]
-        drawn = [text.strip() for text in self.chat.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        ended = ends_with(answers, model.generation_config.eos_token_id)
+        texts = self.chat.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        drawn = [Completion(text.strip(), end) for text, end in zip(texts, ended, strict=True)]
         n = len(seeds[0])
         return [drawn[first : first + n] for first in range(0, len(drawn), n)]
 
@@ -177,9 +197,7 @@ class LiveEngine:
         batch: list[Asked] = []
         for _, group in groupby(requests, key=lambda request: request.images):
             for some in _batches(list(group), self.batch_size):
-                texts = [
-                    self.chat.render([about_images(one.text, len(one.images))], ask=True) for one in some
-                ]
+                texts = [request_text(self.chat, one) for one in some]
                 if sum(len(one.texts) for one in batch) + len(texts) > self.batch_size:
                     yield batch
                     batch = []
@@ -209,9 +227,22 @@ def _open(about: Sample | Request) -> list[Image.Image]:
     return [open_image(data, where) for data in about.images]
 
 
+def ends_with(answers: Tensor, ends: int | list[int] | None) -> list[bool]:
+    """Whether each row of generated tokens has one of those that end an answer.
+
+    Args:
+        answers: (R, T) tokens behind the prompts.
+        ends: as a model's `generation_config` has them.
+    """
+    tokens = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    return (
+        torch.isin(answers, torch.tensor(tokens, dtype=answers.dtype, device=answers.device)).any(1).tolist()
+    )
+
+
 def _how(sampling: Sampling, seeds: Sequence[int]) -> dict[str, Any]:
     # Processes ask for as many texts as each likes: none waits for another's.
-    limit = {"max_new_tokens": sampling.max_new_tokens, "synced_gpus": False}
+    limit = {"max_new_tokens": sampling.max_new_tokens, "synced_gpus": False, **PLAIN}
     if sampling.temperature == 0:
         return {**limit, "do_sample": False}
     draw = SeededDraw(seeds, sampling.temperature)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 
-from rlaifv_pl.feedback.engine import Form, Request, Sampling
+from rlaifv_pl.feedback.engine import Completion, Form, Request, Sampling
 from rlaifv_pl.feedback.engines.live import LiveEngine
 from rlaifv_pl.records import Sample
 
@@ -28,7 +28,7 @@ class LoadedEngine(ABC):
 
     def sample(
         self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> list[list[str]]:
+    ) -> list[list[Completion]]:
         """As `Engine.sample`."""
         return self.live.sample(samples, seeds, sampling)
 

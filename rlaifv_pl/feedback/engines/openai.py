@@ -6,7 +6,7 @@ depend on its neighbours, and a run that was killed asks only for what is missin
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -14,9 +14,20 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from rlaifv_pl.data.manifest import hash_json
-from rlaifv_pl.feedback.engine import Form, Request, Sampling
+from rlaifv_pl.feedback.engine import Completion, Form, Request, Sampling
 from rlaifv_pl.feedback.engines.calls import Call, asking, in_turn, placed, response_format, told
-from rlaifv_pl.feedback.engines.replies import Choice, begins, filled, share, text, top_tokens
+from rlaifv_pl.feedback.engines.replies import (
+    Choice,
+    Reading,
+    begins,
+    completion,
+    draft,
+    filled,
+    is_accepted,
+    share,
+    text,
+    top_tokens,
+)
 from rlaifv_pl.feedback.engines.server import Complete, Servers
 from rlaifv_pl.feedback.memory import Memory
 from rlaifv_pl.models.chat import prompt_messages
@@ -31,9 +42,9 @@ KEY_PLACE = "a key is read from the environment variable that api_key_env names 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 SECRET = re.compile(r"api[-_]?key|authori[sz]ation|password|secret|headers", re.IGNORECASE)
 """Names of fields that hold what a config must not."""
-
-Read = Callable[[Choice], Any]
-"""From an answer to the JSON value that is kept of it; None where it does not hold."""
+OWN = {"model", "messages", "seed", "temperature", "n", "stream", "max_tokens", "max_completion_tokens", "logprobs",
+       "top_logprobs", "response_format"}  # fmt: skip
+"""Fields that each request decides by itself."""
 
 
 @dataclass(kw_only=True)
@@ -63,7 +74,8 @@ class OpenAIEngine:
         fill_temperature: of its first draft; later ones are drawn at 0.7 or more.
         limit_name: what the server calls a limit of tokens.
         extra: fields of every request besides or instead of the engine's own, such as
-            `chat_template_kwargs` or `top_k`; null leaves a field out.
+            `chat_template_kwargs` or `top_k`; null leaves a field out. What each request decides by itself (its
+            messages, seed, temperature, limit of tokens) can be left out, but not replaced.
 
     Raises:
         ValueError: a setting that makes no sense.
@@ -114,6 +126,11 @@ class OpenAIEngine:
             )
         if named := [name for name in _names(self.extra) if SECRET.search(name)]:
             raise ValueError(f"extra has {named[0]}, and no key or password belongs in a config: {KEY_PLACE}")
+        if fixed := sorted(name for name in OWN & self.extra.keys() if self.extra[name] is not None):
+            raise ValueError(
+                f"extra has {fixed[0]}, which each request decides by itself: set feedback.generate or the engine's "
+                "own options, or null to leave it out"
+            )
 
     @property
     def identity(self) -> str:
@@ -124,8 +141,10 @@ class OpenAIEngine:
 
     def sample(
         self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> list[list[str]]:
-        """A completion of each sample's prompt for each of its seeds; empty where a filter took it.
+    ) -> list[list[Completion]]:
+        """A completion of each sample's prompt for each of its seeds.
+
+        One without a text, as of a filter or a model that thought for too long, is not kept: the next call asks again.
 
         Raises:
             EngineError: the server cannot be asked, or not like this.
@@ -137,14 +156,16 @@ class OpenAIEngine:
             for messages in [placed(prompt_messages(sample), sample.images)]
             for seed in own
         ]
-        texts = iter(self._ask(calls, text))
-        return [[next(texts) for _ in own] for own in seeds]
+        reading = Reading(completion, lambda said: bool(said.text))
+        kept = (Completion(*one) for one in self._ask(calls, [reading] * len(calls), knows_end=True))
+        return [[next(kept) for _ in own] for own in seeds]
 
     def choose(self, requests: Sequence[Request], words: Sequence[str]) -> list[list[float]]:
         """For each request, the probability that the answer begins with each word.
 
         It is summed over those of the `TOP` likeliest first tokens that are the word, whatever their
-        case and spaces; a word of several tokens has none.
+        case and spaces; a word of several tokens has none. An answer that begins with none of the words is
+        drawn again, `fill_tries` times in all, and not kept.
 
         Raises:
             EngineError: the server cannot be asked, or tells no probabilities.
@@ -159,13 +180,15 @@ class OpenAIEngine:
         calls = [
             self._call(asking(one), one.where, tokens, seed=0, temperature=0.0, **options) for one in requests
         ]
-        return [[chance(answer, word) for word in words] for answer in self._ask(calls, read)]
+        reading = Reading(read, lambda answer: any(chance(answer, word) for word in words))
+        answers = self._ask(calls, [reading] * len(calls), self.fill_tries)
+        return [[chance(answer, word) for word in words] for answer in answers]
 
     def fill(self, requests: Sequence[Request], form: type[Form]) -> list[Form | None]:
         """A filled-in form for each request.
 
-        None where none of `fill_tries` drafts holds: cut, refused, or no JSON of the form. That is not
-        kept: the next call asks again.
+        None where none of `fill_tries` drafts holds: cut, refused, or no JSON of the form. That is not kept, nor is a
+        form that the request does not accept: the next call asks again.
 
         Raises:
             EngineError: the server cannot be asked, or not like this.
@@ -180,7 +203,10 @@ class OpenAIEngine:
         calls = [
             self._call(asking(one), one.where, self.fill_tokens, seed=one.seed, **how) for one in requests
         ]
-        kept = self._ask(calls, lambda choice: filled(choice, form), self.fill_tries)
+        readings = [
+            Reading(partial(filled, form=form), partial(is_accepted, form, one.accepts)) for one in requests
+        ]
+        kept = self._ask(calls, readings, self.fill_tries)
         return [None if json is None else form.model_validate_json(json) for json in kept]
 
     def release(self) -> None:
@@ -199,31 +225,43 @@ class OpenAIEngine:
         body = {"model": self.model, "messages": messages, self.limit_name: tokens, **fields, **self.extra}
         return Call({name: value for name, value in body.items() if value is not None}, where)
 
-    def _ask(self, calls: Sequence[Call], read: Read, drafts: int = 1) -> list[Any]:
-        """What is kept of the answer to each call; equal calls are made once, known ones never."""
+    def _ask(
+        self, calls: Sequence[Call], readings: Sequence[Reading], drafts: int = 1, *, knows_end: bool = False
+    ) -> list[Any]:
+        """What is kept of the answer to each call; equal calls are made once, known ones never.
+
+        Args:
+            readings: of each call's answer.
+            drafts: times that a call is made until its answer holds.
+            knows_end: whether what is kept tells if the model ended its answer, which texts of earlier versions do not.
+        """
         # Not of `identity`: a setting that only `fill` knows must not make `choose` pay again.
-        keys = [hash_json([self.version, call.digest]) for call in calls]
+        keys = [hash_json([self.version, call.digest, *["end"] * knows_end]) for call in calls]
         known = self._kept.get(keys)
-        missing = {key: call for key, call in zip(keys, calls, strict=True) if key not in known}
+        missing = {
+            key: (call, reading)
+            for key, call, reading in zip(keys, calls, readings, strict=True)
+            if key not in known
+        }
         if missing:
-            known |= _run(self._fetch(missing, read, drafts))
+            known |= _run(self._fetch(missing, drafts))
         return [known[key] for key in keys]
 
-    async def _fetch(self, calls: Mapping[str, Call], read: Read, drafts: int) -> dict[str, Any]:
+    async def _fetch(self, calls: Mapping[str, tuple[Call, Reading]], drafts: int) -> dict[str, Any]:
         """Make the calls, and keep each answer as soon as it is there.
 
         After a failure no further call is begun, but those under way are paid for: they are kept, too.
         """
         answers: dict[str, Any] = {}
         failures: list[Exception] = []
-        rest = iter(zip(calls.items(), in_turn(list(calls.values())), strict=True))
+        rest = iter(zip(calls.items(), in_turn([call for call, _ in calls.values()]), strict=True))
 
         async def work(complete: Complete) -> None:
             while not failures and (item := next(rest, None)):
-                (key, call), first = item
+                (key, (call, reading)), first = item
                 try:
-                    answers[key] = await _draft(call, partial(complete, first), read, drafts)
-                    if answers[key] is not None:
+                    answers[key], holds = await draft(call, partial(complete, first), reading, drafts)
+                    if holds:
                         self._kept.put({key: answers[key]})
                 except Exception as error:
                     failures.append(error)
@@ -245,15 +283,6 @@ def _names(fields: Any) -> Iterator[str]:
     elif isinstance(fields, list):
         for value in fields:
             yield from _names(value)
-
-
-async def _draft(
-    call: Call, ask: Callable[[Mapping[str, Any], str], Awaitable[Choice]], read: Read, drafts: int
-) -> Any:
-    for time in range(drafts):
-        if (value := read(await ask(call.again(time).wire, call.where))) is not None:
-            return value
-    return None
 
 
 def _run(work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,24 @@ from rlaifv_pl.models.policy import VisionLanguageModel
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
 """By how much a probability may differ from the plain way's, by type of the weights."""
 
-ONE_TOKEN = {"max_new_tokens": 1, "do_sample": False, "return_dict_in_generate": True, "synced_gpus": False}
+PLAIN: dict[str, Any] = {
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": None,
+    "min_p": None,
+    "typical_p": 1.0,
+}
+"""What a checkpoint's `generation_config` may ask for, and what would make an answer another than the model's own."""
+
+ONE_TOKEN = {
+    **PLAIN,
+    "max_new_tokens": 1,
+    "do_sample": False,
+    "return_dict_in_generate": True,
+    "synced_gpus": False,
+}
 
 
 def hand_on(model: VisionLanguageModel, inputs: Mapping[str, Any], copies: int) -> dict[str, Any]:

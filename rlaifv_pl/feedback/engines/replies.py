@@ -2,12 +2,17 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from rlaifv_pl.feedback.engine import EngineError
+from rlaifv_pl.feedback.engine import Completion, EngineError
+from rlaifv_pl.feedback.engines.calls import Call
+from rlaifv_pl.models.markup import without_end
 
+CUT = {"length", "max_tokens", "content_filter", "abort", "error"}
+"""Why an answer may stop before the model ended it, as servers name it."""
 SPACES = " \t\r\n\u2581\u0120"
 """The last two are vocabularies' own marks of a space, which some servers leave in."""
 
@@ -60,15 +65,32 @@ class Choice(BaseModel):
         return self.message.refusal is not None or self.finish_reason == "content_filter"
 
 
-class Completion(BaseModel):
+class ChatCompletion(BaseModel):
     """The body of a reply."""
 
     choices: list[Choice] = Field(min_length=1)
 
 
+class Reading(NamedTuple):
+    """What is made of an answer."""
+
+    read: Callable[[Choice], Any]
+    """From the answer to the JSON value that is kept of it; None where it is none."""
+    holds: Callable[[Any], bool]
+    """Whether the value can be used; another draft is made of one that cannot, and the last is given, but not kept."""
+
+
 def text(choice: Choice) -> str:
-    """What was said: the answer, or the words of a refusal, or nothing where a filter took it."""
-    return (choice.message.content or choice.message.refusal or "").strip()
+    """What was said: the answer, or the words of a refusal, or nothing where a filter took it.
+
+    Some servers leave the token that ended an answer in its text.
+    """
+    return without_end(choice.message.content or choice.message.refusal or "").strip()
+
+
+def completion(choice: Choice) -> Completion:
+    """What was said, and whether the model ended it."""
+    return Completion(text(choice), choice.finish_reason not in CUT)
 
 
 def begins(said: str, word: str) -> float:
@@ -112,3 +134,27 @@ def filled(choice: Choice, form: type[BaseModel]) -> str | None:
     except ValidationError:
         return None
     return json
+
+
+def is_accepted(form: type[BaseModel], accepts: Callable[[Any], bool], json: str) -> bool:
+    """Whether a request accepts the form that some JSON fills in."""
+    return accepts(form.model_validate_json(json))
+
+
+async def draft(
+    call: Call, ask: Callable[[Mapping[str, Any], str], Awaitable[Choice]], reading: Reading, drafts: int
+) -> tuple[Any, bool]:
+    """What an answer comes to, and whether it can be used.
+
+    Args:
+        ask: for the answer to a request's body about something.
+        drafts: times that the call is made until its answer holds.
+    """
+    last = None
+    for time in range(drafts):
+        value = reading.read(await ask(call.again(time).wire, call.where))
+        if value is not None:
+            if reading.holds(value):
+                return value, True
+            last = value
+    return last, False

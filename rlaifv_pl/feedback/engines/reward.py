@@ -14,7 +14,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from rlaifv_pl.data.collate import Collator
-from rlaifv_pl.feedback.engine import EngineError
+from rlaifv_pl.feedback.engine import Completion, EngineError
 from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
 from rlaifv_pl.models.logps import group_sums
 from rlaifv_pl.models.self_check import tree_error
@@ -23,7 +23,7 @@ from rlaifv_pl.records import Sample
 
 
 class LogRatio(NamedTuple):
-    """Of one answer, the token that ends it included."""
+    """Of one answer, the token that ends it included, if the model ended it."""
 
     total: float
     """Log-p under the aligned model minus log-p under the reference, in nats."""
@@ -54,7 +54,7 @@ class ImplicitReward:
     def __post_init__(self) -> None:
         self._bears_trees: dict[int, bool] = {}
 
-    def of(self, samples: Sequence[Sample], answers: Sequence[Sequence[str]]) -> list[list[LogRatio]]:
+    def of(self, samples: Sequence[Sample], answers: Sequence[Sequence[Completion]]) -> list[list[LogRatio]]:
         """Of each answer to each sample's prompt; each sample has at least one.
 
         Raises:
@@ -64,7 +64,7 @@ class ImplicitReward:
         longest = max(map(len, answers), default=0)
         width = min(self.batch_size, longest)
         for first in range(0, longest, max(width, 1)):
-            asked = [n for n, texts in enumerate(answers) if texts[first : first + width]]
+            asked = [n for n, own in enumerate(answers) if own[first : first + width]]
             at_once = max(1, self.batch_size // width)
             for start in range(0, len(asked), at_once):
                 some = asked[start : start + at_once]
@@ -74,10 +74,10 @@ class ImplicitReward:
         return found
 
     @torch.inference_mode()
-    def _of_batch(self, samples: Sequence[Sample], answers: list[list[str]]) -> list[list[LogRatio]]:
+    def _of_batch(self, samples: Sequence[Sample], answers: list[list[Completion]]) -> list[list[LogRatio]]:
         # Equally many each: a row that is there already costs nothing in a tree.
         width = max(map(len, answers))
-        filled = [texts + texts[:1] * (width - len(texts)) for texts in answers]
+        filled = [own + own[:1] * (width - len(own)) for own in answers]
         ours = _batch(self.aligned_chat, samples, filled)
         theirs = _batch(self.reference_chat, samples, filled)
         if not (torch.equal(ours.target, theirs.target) and torch.equal(ours.group, theirs.group)):
@@ -103,16 +103,20 @@ class ImplicitReward:
         return model(batch).cpu()
 
 
-def _batch(chat: Chat, samples: Sequence[Sample], answers: Sequence[Sequence[str]]) -> Batch:
+def _batch(chat: Chat, samples: Sequence[Sample], answers: Sequence[Sequence[Completion]]) -> Batch:
     """A tree a prompt, an answer a branch; part p of a sample is its answer p."""
-    texts = {id(sample): own for sample, own in zip(samples, answers, strict=True)}
-    return Collator(chat, partial(_dialogues, texts), parts=len(answers[0]))(samples)
+    said = {id(sample): own for sample, own in zip(samples, answers, strict=True)}
+    return Collator(chat, partial(_dialogues, said), parts=len(answers[0]))(samples)
 
 
-def _dialogues(texts: dict[int, Sequence[str]], sample: Sample) -> list[Dialogue]:
+def _dialogues(said: dict[int, Sequence[Completion]], sample: Sample) -> list[Dialogue]:
     before = prompt_messages(sample)
     spoken = sum(message["role"] == "assistant" for message in before)
     return [
-        Dialogue([*before, turn("assistant", text)], (*[None] * spoken, part))
-        for part, text in enumerate(texts[id(sample)])
+        Dialogue(
+            [*before, turn("assistant", one.text)],
+            (*[None] * spoken, part),
+            truncated=() if one.ended else (spoken,),
+        )
+        for part, one in enumerate(said[id(sample)])
     ]

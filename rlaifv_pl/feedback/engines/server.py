@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from rlaifv_pl.feedback.engine import EngineError
-from rlaifv_pl.feedback.engines.replies import Choice, Completion
+from rlaifv_pl.feedback.engines.replies import ChatCompletion, Choice
 
 VENDOR = "api.openai.com"
 LONGEST_BACKOFF = 60.0
@@ -136,7 +136,7 @@ class Servers:
             # The client's own limit is one for each read: a server that trickles would never reach it.
             async with asyncio.timeout(self.timeout):
                 reply = await client.chat.completions.with_raw_response.create(**known, extra_body=others)
-            return Completion.model_validate_json(reply.content).choices[0]
+            return ChatCompletion.model_validate_json(reply.content).choices[0]
         except (TimeoutError, openai.APITimeoutError):
             raise Fault(
                 f"nothing within {self.timeout:g} seconds", "Raise `timeout` or lower `concurrency`."

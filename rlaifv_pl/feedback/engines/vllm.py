@@ -13,14 +13,15 @@ from pydantic import ValidationError
 
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.manifest import hash_json
-from rlaifv_pl.feedback.engine import EngineError, Form, Request, Sampling
+from rlaifv_pl.feedback.engine import Completion, EngineError, Form, Request, Sampling
 from rlaifv_pl.feedback.engines.calls import AGAIN_TEMPERATURE, told
 from rlaifv_pl.feedback.engines.launched import by_itself
+from rlaifv_pl.feedback.engines.rendered import prompt_text, request_text
 from rlaifv_pl.feedback.engines.words import word_tokens
-from rlaifv_pl.models.chat import Chat, about_images, prompt_messages
+from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.identity import directory_fingerprint
 from rlaifv_pl.models.policy import PolicySpec, load_processor
-from rlaifv_pl.records import Message, Sample
+from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive
 
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
@@ -82,21 +83,24 @@ class VLLMEngine:
 
     def sample(
         self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> list[list[str]]:
+    ) -> list[list[Completion]]:
         """As `Engine.sample`; each candidate is a request with its own seed.
 
         Raises:
+            BadSample: one of the prompts cannot be rendered.
             EngineError: vLLM is not installed, or does not take a prompt.
         """
-        drawn = {"temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
-        prompts = [self._prompt(prompt_messages(one), one.images, f"sample {one.key}") for one in samples]
+        how = {"temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
+        prompts = [
+            self._prompt(prompt_text(self._chat, one), one.images, f"sample {one.key}") for one in samples
+        ]
         asked = [
-            (prompt, {**drawn, "seed": seed})
+            (prompt, {**how, "seed": seed})
             for prompt, own in zip(prompts, seeds, strict=True)
             for seed in own
         ]
-        texts = iter(self._written(asked))
-        return [[next(texts) for _ in own] for own in seeds]
+        drawn = iter(self._written(asked))
+        return [[next(drawn) for _ in own] for own in seeds]
 
     def choose(self, requests: Sequence[Request], words: Sequence[str]) -> list[list[float]]:
         """As `Engine.choose`, from the first token's distribution before any temperature.
@@ -123,15 +127,18 @@ class VLLMEngine:
             EngineError: vLLM is not installed, or does not take a prompt.
         """
         found: dict[int, Form] = {}
+        accepted: set[int] = set()
         for draft in range(self.fill_tries):
-            missing = [number for number in range(len(requests)) if number not in found]
+            missing = [number for number in range(len(requests)) if number not in accepted]
             asked = [
                 (self._question(told(requests[number], form)), self._drafted(requests[number], form, draft))
                 for number in missing
             ]
-            for number, text in zip(missing, self._written(asked), strict=True):
+            for number, drawn in zip(missing, self._written(asked), strict=True):
                 with suppress(ValidationError):
-                    found[number] = form.model_validate_json(text)
+                    found[number] = form.model_validate_json(drawn.text)
+                    if requests[number].accepts(found[number]):
+                        accepted.add(number)
         return [found.get(number) for number in range(len(requests))]
 
     def release(self) -> None:
@@ -175,14 +182,11 @@ class VLLMEngine:
         return own | alone | self.options
 
     def _question(self, request: Request) -> dict[str, Any]:
-        message = about_images(request.text, len(request.images))
-        return self._prompt([message], request.images, request.where)
+        return self._prompt(request_text(self._chat, request), request.images, request.where)
 
-    def _prompt(self, messages: Sequence[Message], images: Sequence[bytes], where: str) -> dict[str, Any]:
+    def _prompt(self, text: str, images: Sequence[bytes], where: str) -> dict[str, Any]:
         """What vLLM takes: one token for each image, where its own processor puts as many as the image has."""
-        prompt: dict[str, Any] = {
-            "prompt_token_ids": self._chat.prompt_ids(self._chat.render(messages, ask=True))
-        }
+        prompt: dict[str, Any] = {"prompt_token_ids": self._chat.prompt_ids(text)}
         if images:
             prompt["multi_modal_data"] = {"image": [open_image(data, where) for data in images]}
         return prompt
@@ -191,16 +195,16 @@ class VLLMEngine:
         held = _vllm().sampling_params.StructuredOutputsParams(json=form.model_json_schema())
         return {
             "temperature": AGAIN_TEMPERATURE * (draft > 0),
-            "seed": derive("fill", request.text, draft),
+            "seed": derive("fill", request.text, request.seed + draft),
             "max_tokens": self.fill_tokens,
             "structured_outputs": held,
         }
 
-    def _written(self, asked: Sequence[tuple[Mapping[str, Any], dict[str, Any]]]) -> list[str]:
+    def _written(self, asked: Sequence[tuple[Mapping[str, Any], dict[str, Any]]]) -> list[Completion]:
         # An image token in an answer would have no image when the answer is scored.
         never = dict.fromkeys(self._chat.processor.image_token_ids, FORBIDDEN)
         answers = self._generate([(prompt, {**drawn, "logit_bias": never}) for prompt, drawn in asked])
-        return [answer.text.strip() for answer in answers]
+        return [Completion(answer.text.strip(), answer.finish_reason == "stop") for answer in answers]
 
     def _generate(self, asked: Sequence[tuple[Mapping[str, Any], dict[str, Any]]]) -> list[Any]:
         """The one answer to each prompt under its parameters."""

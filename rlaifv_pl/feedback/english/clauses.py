@@ -13,7 +13,8 @@ PARTITIVES = [
     set(words.split())
     for words in (
         "one", "two", "several", "some", "another", "others", "two others", "the other", "the others", "the first",
-        "a second", "the second", "a third", "the third", "a fourth",
+        "a second", "the second", "a third", "the third", "a fourth", "the other one", "another one",
+        "the first one", "the second one", "the third one",
     )
 ]  # fmt: skip
 """What stands for some of the things just named, when no noun follows."""
@@ -88,6 +89,8 @@ def _cut(words: Sequence[Token], place: int) -> tuple[str | None, bool]:
         return (None, False) if _between_adjectives(before, after) else (",", True)
     if token.kind == "mark":
         return ";", True
+    if token.low in lexicon.ADDING and _coordinates(before, after):
+        return "plus", True
     if token.kind == "conj":
         return (
             ("and", True) if token.low not in ("or", "nor") and _coordinates(before, after) else (None, False)
@@ -115,7 +118,8 @@ def _cut(words: Sequence[Token], place: int) -> tuple[str | None, bool]:
             if previous.kind not in ("det", "adv") or previous.low == "also"
             else (None, False)
         )
-    if token.low in lexicon.HEDGES and token.kind != "aux":
+    chosen = token.low == "either" and previous and previous.kind == "prep"
+    if token.low in lexicon.HEDGES and token.kind != "aux" and not chosen:
         return "guess", False
     return None, False
 
@@ -135,7 +139,7 @@ def _between_adjectives(before: Sequence[Token], after: Sequence[Token]) -> bool
     if (
         not before
         or not after
-        or before[-1].kind not in ("word", "part")
+        or before[-1].kind not in ("word", "part", "det")
         or after[0].kind not in ("word", "adv")
     ):
         return False
@@ -146,7 +150,10 @@ def _between_adjectives(before: Sequence[Token], after: Sequence[Token]) -> bool
         len(after),
     )
     describes = (
-        before[-1].low in lexicon.ADJECTIVES or "-" in before[-1].text or after[0].low in lexicon.ADJECTIVES
+        before[-1].kind == "det"
+        or before[-1].low in lexicon.ADJECTIVES
+        or "-" in before[-1].text
+        or after[0].low in lexicon.ADJECTIVES
     )
     return describes and run >= 2 and not is_plural(before[-1].low)
 
@@ -174,14 +181,29 @@ def _coordinates(before: Sequence[Token], after: Sequence[Token]) -> bool:
 def _bare_pair(before: Sequence[Token], after: Sequence[Token]) -> bool:
     """Of "X and Y" without determiner on Y: whether X stands without one as well, or is several things."""
     phrase = last_phrase(before)
+    if len(phrase) < len(before) and before[-len(phrase) - 1].low == "of":
+        acts = after[0].low in lexicon.VERBS and after[1:2] and after[1].kind in ("adv", "det", "prep")
+        return bool(acts)
     if phrase and phrase[0].kind == "det":
-        return phrase[0].low not in lexicon.SINGULAR | lexicon.NUMBERS and is_plural(phrase[-1].low)
+        if phrase[0].low in lexicon.SINGULAR:
+            return phrase[-1].low not in lexicon.ADJECTIVES and _is_second_thing(phrase[0], before, after)
+        return phrase[0].low not in lexicon.NUMBERS and is_plural(phrase[-1].low)
     if len(phrase) < len(before) and before[-len(phrase) - 1].low == "to":
         return False
     predicative = len(phrase) < len(before) and before[-len(phrase) - 1].kind == "aux"
     return predicative or (
         phrase[-1].low not in lexicon.ADJECTIVES and after[0].low not in lexicon.ADJECTIVES
     )
+
+
+def _is_second_thing(determiner: Token, before: Sequence[Token], after: Sequence[Token]) -> bool:
+    """Whether bare things behind "and" do not belong to the phrase of one thing in front of it."""
+    end = next((number for number, token in enumerate(after) if token.kind != "word"), len(after))
+    is_last = end == len(after) or after[end].kind in ("comma", "mark")
+    states = finite(before) is not None and not any(token.low == "there" for token in before)
+    # "either side and cars" is none; "a white top and black pants" is one where it only says who somebody is.
+    apart = determiner.low not in lexicon.ARTICLES or (is_last and states)
+    return end > 0 and is_plural(after[end - 1].low) and apart
 
 
 def last_phrase(words: Sequence[Token]) -> list[Token]:
@@ -198,12 +220,12 @@ def last_phrase(words: Sequence[Token]) -> list[Token]:
 
 def is_partitive(words: Sequence[Token]) -> int:
     """How many tokens of "one", "the other", "a third" open the words, where no noun follows; else 0."""
-    for length in (2, 1):
+    for length in (3, 2, 1):
         head = {token.low for token in words[:length]}
         if (
             len(words) > length
             and head in PARTITIVES
-            and words[length].kind != "word"
+            and words[length].kind not in ("word", "det", "comma")
             and words[length].low != "of"
         ):
             return length
@@ -220,7 +242,11 @@ def is_lead(clause: Sequence[Segment]) -> bool:
 def _opens(segment: Segment, current: Sequence[Segment]) -> bool:
     if segment.link in STRONG or is_lead(current):
         return True
-    complete = any(finite(other.tokens) is not None for other in current) or current[0].link in STRONG
+    complete = any(finite(other.tokens) is not None for other in current)
+    opening = first_content(current[0].tokens)
+    # The verb of "while a cup and a fork lie there" is still to come.
+    waits = current[0].link == "while" and opening is not None and opening.kind in ("det", "word")
+    complete = complete or (current[0].link in STRONG and not waits)
     complete = complete or bool(is_partitive(current[0].tokens))
     at = finite(segment.tokens)
     if at is not None:
@@ -228,6 +254,10 @@ def _opens(segment: Segment, current: Sequence[Segment]) -> bool:
         return complete or (aside is not None and aside.kind in ("ing", "part"))
     opening = first_content(segment.tokens)
     if opening and opening.kind in ("ing", "part"):
+        return True
+    if segment.tokens[0].low == "each" and segment.tokens[1:2] and segment.tokens[1].low == "with":
+        return True
+    if (length := is_partitive(segment.tokens)) and segment.tokens[length].kind in ("ing", "part"):
         return True
     moves = any(token.kind in ("ing", "part", "prep", "adv") for token in segment.tokens)
     return (
@@ -240,5 +270,5 @@ def _opens(segment: Segment, current: Sequence[Segment]) -> bool:
 def _new_thing(words: Sequence[Token], before: Sequence[Token]) -> bool:
     """Whether it is the next of "one near a bus, another person near a car, a third on a bench"."""
     if before[0].low == "one" or before[0].low == "another":
-        return words[0].low == "another" or words[0].low in lexicon.ARTICLES
+        return words[0].low == "another" or words[0].low in lexicon.ARTICLES | lexicon.NUMBERS
     return words[0].low in ("one", "another") and any(token.kind in ("ing", "part") for token in words)

@@ -33,6 +33,8 @@ PREPOSITIONS = _words(
 ATTACHING = _words("of with for like than without from")
 """Prepositions whose phrase belongs to the noun in front of it and to no other."""
 PRONOUNS = {"he": "person", "she": "person", "it": "thing", "they": "many"}
+OWNERS = {"his": "person", "her": "person", "its": "thing"}
+ADDING = {"as well as", "along with", "in addition to"}
 PLACES = _words("there here it")
 RELATIVES = _words("which who that where whom")
 SUBORDINATORS = _words("while whereas although though because since but when so whilst yet")
@@ -69,7 +71,7 @@ VERBS = {
         "extend stretch flow lay focus consist belong come go get keep work lend imply imitate stare gaze "
         "spread swim float surf compete connect say tell reveal allow help ensure illustrate showcase separate "
         "suit overlook observe drink cook grow drape know think see boast divide receive hint "
-        "invite reach climb glide wind feed balance"
+        "vary sway chat laugh spend invite reach climb glide wind feed balance"
     )
 }
 """Base to third person singular."""
@@ -79,7 +81,8 @@ CLEAR_BASES = _words("sit wear hold carry appear seem contain include surround o
 
 PARTICIPLES = _words(
     "seen worn held shown built made hung lit set spread taken parked driven drawn written stuck left caught bent "
-    "sat stood being eaten ridden visible present ready cut"
+    "sat stood being eaten ridden visible present ready cut hidden laid thrown broken torn woven frozen sewn blown "
+    "bound dug fed flown grown mown shaken sliced slept spun strung struck sunk swept swung wound drunk"
 )
 NOT_PARTICIPLES = _words(
     "red bed shed sled seed speed need feed reed weed hundred naked bunk-bed sacred breed tweed flatbed "
@@ -101,7 +104,7 @@ HEDGES = _words(
 COMMENTS = _words(
     "adding creating making giving providing showcasing indicating suggesting emphasizing highlighting contributing "
     "portraying enhancing ensuring allowing conveying demonstrating capturing inviting implying hinting evoking "
-    "offering reflecting lending signifying making symbolizing showing enabling captivating resulting "
+    "offering reflecting lending signifying making symbolizing showing enabling captivating resulting helping "
     "blending bringing illustrating expressing requiring encouraging complementing maintaining indicative"
 )
 """Participles that open a remark on what was described."""
@@ -109,25 +112,33 @@ OPINIONS = _words(
     "atmosphere ambiance ambience mood feeling feelings sense vibe vibes evoke evokes evoking suggest suggests "
     "suggesting implies imply implying indicates indicate indicating convey conveys conveying experience experiences "
     "adventure excitement charm beauty elegance essence emphasis emphasize emphasizes emphasizing emphasized "
-    "highlight highlights highlighting showcase showcasing contribute contributes contributing enhance enhances "
-    "enhancing enhanced demonstrate demonstrates demonstrating skill skills talent talents ability abilities "
+    "highlight highlights highlighting showcase showcases showcasing contribute contributes contributing enhance "
+    "enhances enhancing enhanced demonstrate demonstrates demonstrating skill skills talent talents ability abilities "
     "dedication passion determination enthusiasm confidence camaraderie bond memories nostalgia tranquility serenity "
-    "joy happiness fun appeal aesthetic memorable enjoyable pleasant relaxing inviting welcoming exciting thrilling "
-    "heartwarming mesmerizing delightful symbolizes embodies exudes creates create creating possibility purpose "
-    "hint hints hinting opportunity challenge challenges importance idea comfort warmth touch vibrancy feel reminder "
+    "joy happiness fun appeal aesthetic "
+    "heartwarming mesmerizing symbolizes embodies exudes creates create creating possibility purpose "
+    "hint hints hinting opportunity challenge challenges importance idea comfort warmth vibrancy reminder "
     "testament juxtaposition intrigue curiosity anticipation moment moments complement complements harmony lifestyle "
-    "personality interest allure simplicity engaging captivating cozy lively serene peaceful adds adding calm "
-    "tranquil relaxed unforgettable emotion emotions spirit energy help attention possible presumably probably "
+    "personality interest allure simplicity adds adding unforgettable emotion emotions spirit energy attention "
+    "possible presumably probably "
     "likely possibly perhaps might may could"
 )
 """No claim has any of these: what remains is a judgement or a guess, not something to look for."""
+OPINION_NOUNS = _words("touch feel help")
+"""Opinions as nouns; as verbs they say what can be seen."""
 EVALUATIONS = _words(
     "beautiful lovely stunning elegant charming delicious impressive gorgeous delightful wonderful amazing "
     "picturesque breathtaking magnificent interesting unique adorable cute appetizing mouth-watering nice attractive "
     "majestic thrilling vibrant cozy lively serene peaceful tranquil inviting welcoming exciting scenic eye-catching "
-    "perfect fantastic spectacular striking pleasing idyllic enchanting captivating fascinating iconic"
+    "perfect fantastic spectacular striking pleasing idyllic enchanting captivating fascinating iconic "
+    "relaxed relaxing engaging pleasant enjoyable memorable"
 )
-"""Adjectives that a claim is better off without."""
+"""Adjectives that a claim is better off without, and that make no claim by themselves."""
+MOODS = _words("calm quiet casual social fun formal happy friendly joyful festive romantic")
+"""What is an opinion of a whole scene, and can be seen of a thing in it."""
+SETTINGS = _words(
+    "scene setting environment surroundings place image picture photo photograph background day"
+)
 PRAISING = _words(
     "beautifully perfectly skillfully elegantly happily neatly nicely wonderfully carefully gracefully proudly "
     "confidently also too overall as-well"
@@ -154,6 +165,8 @@ PERSONS = _words(
     "man woman boy girl person child player surfer skier snowboarder skateboarder rider batter pitcher catcher lady "
     "guy kid baby officer player toddler individual cyclist biker chef driver umpire policeman gentleman adult"
 )
+PEOPLE = _words("people men women children")
+"""Plurals that stand before no other noun, but before its verb."""
 TOGETHER = _words("together both between other while different each")
 """Words of a predicate that holds of several things only taken together."""
 VAGUE = _words(
@@ -163,5 +176,13 @@ VAGUE = _words(
 """Of these "there is one" says nothing."""
 WHOLE = _words("both each all")
 """Words that may stand in front of what all of the things just named do."""
+MASS = _words(
+    "water grass snow sand ice rain traffic food fruit bread cheese rice meat broccoli lettuce chicken luggage "
+    "furniture equipment clothing hair wood metal dirt mud smoke fire fog sunlight greenery vegetation foliage scenery "
+    "wildlife coffee tea milk juice wine beer soup pasta spaghetti sauce butter sugar salt pepper toast beef pork ham "
+    "bacon tennis baseball soccer jewelry paper plastic text writing graffiti space weather silverware "
+    "produce corn squash music everyone someone something everything nothing nobody"
+)
+"""Nouns that take no article when there is some of it."""
 SPREAD = _words("scattered spread arranged dispersed")
 """What only several things can be."""

@@ -33,8 +33,9 @@ def core(words: Sequence[Token]) -> list[Token]:
 
 def definite(words: Sequence[Token]) -> list[Token]:
     """The phrase as it is spoken of the second time."""
+    words = [token._replace(refers=True) for token in words]
     if not words or words[0].low in lexicon.DEFINITE or words[0].kind == "pron":
-        return list(words)
+        return words
     drop = words[0].low in lexicon.ARTICLES | lexicon.QUANTITIES | {
         "one",
         "some",
@@ -43,7 +44,7 @@ def definite(words: Sequence[Token]) -> list[Token]:
         "many",
     }
     kept = [token for token in words[drop:] if token.low != "more"]
-    return [THE._replace(start=words[0].start, end=words[0].end), *lowered(kept)] if kept else []
+    return [words[0]._replace(text="the", kind="det"), *lowered(kept)] if kept else []
 
 
 def lowered(words: list[Token]) -> list[Token]:
@@ -54,17 +55,19 @@ def lowered(words: list[Token]) -> list[Token]:
 
 
 def with_article(thing: list[Token], first: Sequence[Token]) -> list[Token]:
-    """An item of "a chair, table and lamp" with the article that it shares."""
-    head, first = core(thing), last_phrase(first)
-    if (
-        thing[0].kind == "word"
-        and first
-        and first[0].low in lexicon.ARTICLES
-        and head
-        and not is_plural(head[-1].low)
-    ):
-        return [Token("an" if thing[0].low[0] in "aeiou" else "a", "det"), *thing]
-    return thing
+    """An item of "a chair, table and lamp" with the article that it shares, and a bare "bald man" with its own."""
+    phrase, first = core(thing), last_phrase(first)
+    of = next((number for number, token in enumerate(phrase) if token.low == "of"), len(phrase))
+    if thing[0].kind != "word" or not of or any(is_plural(token.low) for token in phrase[:of]):
+        return thing
+    names = any(token.text[0].isupper() for token in phrase[1:of]) or not thing[0].text[0].isalpha()
+    counted = not names and not lexicon.MASS & {thing[0].low, phrase[of - 1].low}
+    if (first and first[0].low in lexicon.ARTICLES) or counted:
+        return [
+            Token("an" if thing[0].low[0] in "aeiou" else "a", "det"),
+            *(thing if names else lowered(thing)),
+        ]
+    return thing if names else lowered(thing)
 
 
 def joined(phrases: Sequence[Sequence[Token]]) -> list[Token]:

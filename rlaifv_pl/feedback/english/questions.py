@@ -58,10 +58,9 @@ def question_of(statement: Statement) -> str:
         asked = ("Is it true that", spelled((*subject, verb, *rest)))
     elif verb.kind == "aux" and _inverts(verb, rest):
         asked = (verb.low.capitalize(), spelled((*subject, *rest)))
-    elif verb.low in lexicon.BASES or verb.low in lexicon.VERBS:
-        base = lexicon.BASES.get(verb.low, verb.low)
-        plain = verb._replace(text=base)
-        asked = ("Does" if verb.low in lexicon.BASES else "Do", spelled((*subject, plain, *rest)))
+    elif verb.kind == "verb" and verb.low not in ("has", "have"):
+        plain = verb._replace(text=base_of(verb.low))
+        asked = ("Do" if plain.low == verb.low else "Does", spelled((*subject, plain, *rest)))
     elif verb.low in ("has", "have"):
         asked = (
             "Does" if verb.low == "has" else "Do",
@@ -70,6 +69,19 @@ def question_of(statement: Statement) -> str:
     else:
         asked = ("Is it true that", spelled((*subject, verb, *rest)))
     return " ".join(asked).rstrip(" .!") + "?"
+
+
+def base_of(verb: str) -> str:
+    """A verb of the present as the dictionary has it.
+
+    >>> base_of("leaps"), base_of("catches"), base_of("flies"), base_of("stand")
+    ('leap', 'catch', 'fly', 'stand')
+    """
+    if verb in lexicon.BASES or verb in lexicon.VERBS or not is_plural(verb):
+        return lexicon.BASES.get(verb, verb)
+    if verb.endswith("ies"):
+        return verb[:-3] + "y"
+    return verb[:-2] if verb.endswith(("sses", "shes", "ches", "xes", "zzes")) else verb[:-1]
 
 
 def _inverts(verb: Token, rest: Sequence[Token]) -> bool:
@@ -106,14 +118,15 @@ def plural(words: Sequence[Token]) -> bool:
     if not words:
         return False
     first = words[0].low
+    words = _without_modifiers(words)
     low = [token.low for token in words]
     behind = words[low.index("and") :] if "and" in low else []
-    # "a black and white cat" is one.
+    # "a knife and fork" is one.
     if behind and (first not in lexicon.ARTICLES or any(token.kind == "det" for token in behind)):
         return True
     if first in lexicon.SINGULAR:
         return False
-    counted = first.isdigit() and "old" not in low
+    counted = first.isdigit() and not {"old", "'s"}.intersection(low[1:])
     if counted or first in lexicon.PLURAL | lexicon.QUANTITIES | {"they", "all"}:
         return True
     end = next(
@@ -121,6 +134,18 @@ def plural(words: Sequence[Token]) -> bool:
     )
     nouns = [token.low for token in words[:end] if token.kind == "word"]
     return bool(nouns) and is_plural(nouns[-1])
+
+
+def _without_modifiers(words: Sequence[Token]) -> list[Token]:
+    """The phrase up to its first preposition, and without what is tied by "and" in front of its noun: "a black and"."""
+    end = next((n for n, token in enumerate(words) if n and token.kind == "prep"), len(words))
+    kept: list[Token] = []
+    for token in words[:end]:
+        if token.low == "and" and kept and kept[-1].low in lexicon.ADJECTIVES:
+            kept.pop()
+        else:
+            kept.append(token)
+    return kept
 
 
 def agreeing(verb: Token, subject: Sequence[Token]) -> Token:

@@ -1,7 +1,7 @@
 """A text into sentences, and a sentence into tokens; both keep where in the text they were."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rlaifv_pl.feedback.english import lexicon
@@ -68,6 +68,8 @@ class Token(NamedTuple):
     start: int = -1
     """In the text; -1 for a word that was put in."""
     end: int = -1
+    refers: bool = False
+    """Whether it only speaks of what was said elsewhere, so that its place is not the claim's own."""
 
     @property
     def low(self) -> str:
@@ -99,6 +101,8 @@ _CLOSED = [
 ]
 """Kinds of the closed classes; a word in two of them is of the first."""
 _KINDS = {word: kind for kind, words in reversed(_CLOSED) for word in words}
+_CONTRACTED = {"there", "it", "he", "she", "that", "who", "they"}
+"""Before "'s" as a verb; behind other words it says whose something is."""
 _NOT_ADVERBS = {
     "only",
     "family",
@@ -112,8 +116,8 @@ _NOT_ADVERBS = {
     "early",
     "ugly",
 }
-_ADVERBS = {"also", "not", "too", "even", "just", "still", "currently", "together", "away", "nearby", "very", "quite",
-            "further", "closer", "farther", "almost", "as well"}  # fmt: skip
+_ADVERBS = {"also", "not", "out", "too", "even", "just", "still", "currently", "together", "away", "nearby", "very",
+            "quite", "further", "closer", "farther", "almost", "as well"}  # fmt: skip
 
 
 def tokens(text: str, start: int, end: int) -> list[Token]:
@@ -124,15 +128,67 @@ def tokens(text: str, start: int, end: int) -> list[Token]:
         following = matches[number + 1][0].lower() if number + 1 < len(matches) else ""
         kind = _kind(match[0].lower().replace("\u2019", "'"), found[-1] if found else None, following)
         found.append(Token(match[0], kind, match.start(), match.end()))
-    return found
+    return _with_verbs(found)
+
+
+def _with_verbs(words: list[Token]) -> list[Token]:
+    """The words with a verb that the lexicon does not know in each stretch that has none: "a dog leaps over a log"."""
+    kept: list[Token] = []
+    for token in [*words, _BREAK]:
+        kept.append(token)
+        if token.kind in ("comma", "mark", "conj", "sub", "list"):
+            stretch = kept[_stretch_start(kept) :]
+            if not any(one.kind in ("aux", "verb", "rel") for one in stretch):
+                at = next((n for n in range(2, len(stretch)) if _must_act(stretch, n, kept)), None)
+                if at is not None:
+                    place = len(kept) - len(stretch) + at
+                    kept[place] = kept[place]._replace(kind="verb")
+    return kept[:-1]
+
+
+_BREAK = Token(".", "mark")
+
+
+def _stretch_start(words: Sequence[Token]) -> int:
+    ends = ("comma", "mark", "conj", "sub", "list")
+    return next((n + 1 for n in range(len(words) - 2, -1, -1) if words[n].kind in ends), 0)
+
+
+def _must_act(stretch: Sequence[Token], at: int, before: Sequence[Token]) -> bool:
+    """Whether a word between a noun and what no noun stands before can only be a verb, by number and place."""
+    word, noun, after = stretch[at], stretch[at - 1], stretch[at + 1 :]
+    start = next((n for n in range(at - 1, -1, -1) if stretch[n].kind != "word"), -1)
+    if word.kind != "word" or noun.kind != "word" or noun.low.endswith("'s") or start < 0:
+        return False
+    if not after or after[0].kind not in ("prep", "det", "adv", "pron"):
+        return False
+    determiner = stretch[start]
+    if word.low in lexicon.VERBS and not is_plural(word.low):
+        # "a man, a woman and a child stand in front of a car": they are several.
+        earlier = before[: -len(stretch)]
+        several = any(one.low == "and" for one in earlier) and not any(
+            one.kind in ("aux", "verb") for one in earlier
+        )
+        return determiner.kind == "det" and several
+    if is_plural(noun.low):
+        opens = determiner.low in ("the", *lexicon.POSSESSIVES) and (
+            not start or stretch[start - 1].low == "with"
+        )
+        return not is_plural(word.low) and (determiner.low in lexicon.PLURAL or opens)
+    single = determiner.low in lexicon.SINGULAR or (
+        determiner.low in ("the", *lexicon.POSSESSIVES) and not start
+    )
+    return single and is_plural(word.low)
 
 
 def _kind(word: str, before: Token | None, following: str) -> str:
     previous = before.kind if before else ""
     if word == "that" and previous in ("", "conj", "comma", "prep"):
         return "det"
+    if word == "that" and previous == "word":
+        return "rel"
     if word in ("'s", "'re"):
-        return "aux"
+        return "aux" if before and before.low in _CONTRACTED else "word"
     if word in ("can", "might", "will") and previous == "det":
         return "word"
     if word in _KINDS:
@@ -159,7 +215,7 @@ def _open_class(word: str, before: Token | None, following: str) -> str:
         return "word" if previous in ("det", "prep") or before is None else "verb"
     if word in lexicon.VERBS and _acts(word, before, noun_follows):
         return "verb"
-    if word in lexicon.ADJECTIVES:
+    if word in lexicon.ADJECTIVES and not (word.endswith("ing") and following in lexicon.PREPOSITIONS):
         return "word"
     specified = (
         before and (previous == "det" or before.low in lexicon.ADJECTIVES) and before.low not in lexicon.WHOLE
@@ -177,7 +233,7 @@ def _acts(word: str, before: Token | None, noun_follows: bool) -> bool:
         return False
     if word in lexicon.CLEAR_BASES or before.kind == "pron":
         return True
-    return is_plural(before.low) and not noun_follows
+    return before.low in lexicon.PEOPLE or (is_plural(before.low) and not noun_follows)
 
 
 def is_plural(noun: str) -> bool:

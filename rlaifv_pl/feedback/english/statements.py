@@ -27,10 +27,12 @@ from rlaifv_pl.feedback.english.phrases import (
     without_adverbs,
 )
 from rlaifv_pl.feedback.english.questions import Statement, agreeing, plural
+from rlaifv_pl.feedback.english.references import antecedent, fits_pronoun, instead, owned, relatives_apart
 from rlaifv_pl.feedback.english.sentences import Token, is_plural
 
 THERE = Token("there", "pron")
 IS = Token("is", "aux")
+HAS = Token("has", "aux")
 SUBJECTS = {"det", "word", "pron", "conj", "prep"}
 """Kinds of tokens that a subject begins with."""
 IMAGE = {"image", "picture", "photo", "photograph", "scene", "overall", "addition", "total", "caption"}
@@ -42,6 +44,8 @@ class Reader:
 
     subject: list[Token] = field(default_factory=list)
     """Who the last clause was about."""
+    thing: list[Token] = field(default_factory=list)
+    """What the last clause named beside its subject, if it is one thing."""
     many: str = ""
     """The last noun for more than one thing: what "one" and "another" are one of."""
 
@@ -51,7 +55,12 @@ class Reader:
         waiting: list[list[Segment]] = []
         before: list[Token] = []
         topic: list[Token] = []
+        remarks = False
         for clause in (found := clauses(words)):
+            link = clause[0].link
+            remarks = link in REMARKS or (remarks and link == "while" and finite(clause[0].tokens) is None)
+            if remarks and link not in REMARKS:
+                continue
             if is_lead(clause):
                 kind = (first_content(clause[0].tokens) or IS).kind
                 if kind == "prep":
@@ -87,7 +96,7 @@ class Reader:
         place = next((n for n, one in enumerate(clause) if finite(one.tokens) is not None), None)
         if place is not None and link not in ("list", "with"):
             yield from self._finite(clause, place, lead)
-        elif opening and opening.kind in ("ing", "part") and self.subject:
+        elif opening and (opening.kind in ("ing", "part") or words[0].low == "each") and self.subject:
             yield from self._of_all(clause, lead)
         elif length := is_partitive(words):
             self_subject = self._one_of(words[:length])
@@ -103,8 +112,7 @@ class Reader:
         if words[0].low == "where" or finite(rest) != 0:
             keep = rest if words[0].low == "where" else []
         else:
-            start = next((n for n in range(len(before) - 1, -1, -1) if before[n].kind == "det"), None)
-            keep = [*definite(core(before[start:])), *rest] if start is not None else []
+            keep = [*whom, *rest] if (whom := antecedent(before, words[0].low)) else []
         return [Segment(link, keep), *clause[1:]], keep
 
     def _finite(self, clause: list[Segment], place: int, lead: list[Token]) -> Iterator[Statement]:
@@ -121,23 +129,32 @@ class Reader:
             yield from self._existential(tail, verb, [*lead, *_place(words[:there])])
             return
         subjects = [one.tokens for one in clause[:place]] + ([list(words[:at])] if at else [])
-        subjects = [self._resolved(subject) for subject in subjects if subject] or [self.subject]
+        said = [subject for subject in subjects if subject]
+        subjects = [self._resolved(subject) for subject in said] or [self.subject]
         if not subjects[0] or (first_content(subjects[0]) or IS).kind not in SUBJECTS:
             return
         together = verb.kind != "aux" or any(token.low in lexicon.TOGETHER for token in rest)
         whole = joined(subjects)
-        for subject in [whole] if together or len(subjects) == 1 else subjects:
-            yield from self._predicates(subject, agreeing(verb, subject), tail, lead)
+        split = [whole] if together or len(subjects) == 1 else owned(subjects)
+        for subject in split:
+            # The author's own number stands where the subject is the author's own.
+            own = [whole] == split == said and not verb.low.startswith("'")
+            form = verb if own else agreeing(verb, subject)
+            yield from self._predicates(subject, form, tail, lead)
         self.subject = definite(core(whole))
 
     def _predicates(
         self, subject: list[Token], verb: Token, tail: list[Segment], lead: list[Token]
     ) -> Iterator[Statement]:
-        first, items = tail[0].tokens, [one.tokens for one in tail[1:]]
-        yield Statement(tuple(subject), verb, (*first, *lead))
-        for item in items:
+        first = tail[0].tokens
+        yield from relatives_apart(Statement(tuple(subject), verb, (*first, *lead)))
+        for link, item in tail[1:]:
             prefix = first[: slot(first, item)]
-            yield Statement(tuple(subject), verb, (*prefix, *item))
+            if link == "plus" and prefix and prefix[-1].kind == "prep":
+                yield from self._existential([Segment("", item)], IS, [])
+            else:
+                yield Statement(tuple(subject), verb, (*prefix, *item))
+        self._remember_thing(first)
 
     def _existential(self, tail: list[Segment], verb: Token, lead: list[Token]) -> Iterator[Statement]:
         things = [without_adverbs(one.tokens) for one in tail]
@@ -148,6 +165,7 @@ class Reader:
         for number, thing in enumerate(things):
             self._remember_many(thing)
             thing = with_article(lowered(thing) if thing[0].kind == "det" else thing, things[0])
+            verb = verb._replace(refers=True)
             around = [*(shared if number < len(things) - 1 else []), *lead]
             if thing[0].low in lexicon.DEFINITE - {"both", "these", "each", "every", "all"}:
                 yield _about_definite(thing)
@@ -162,17 +180,30 @@ class Reader:
     def _resolved(self, subject: list[Token]) -> list[Token]:
         """The subject with a pronoun, or a noun left out, replaced by what it stands for if that is plain."""
         if len(subject) == 1 and (wanted := lexicon.PRONOUNS.get(subject[0].low)):
-            known = self.subject and len(self.subject) <= 5
-            return _instead(self.subject, subject) if known and _fits(self.subject, wanted) else subject
+            candidates = (self.subject, self.thing) if wanted == "thing" else (self.subject,)
+            fitting = (one for one in candidates if 0 < len(one) <= 5 and fits_pronoun(one, wanted))
+            return instead(one, subject) if (one := next(fitting, None)) else subject
+        if (
+            subject[0].low in ("his", "her", "its")
+            and 0 < len(self.subject) <= 4
+            and not plural(self.subject)
+        ):
+            return owned([self.subject, subject])[1]
         if is_partitive([*subject, IS]) == len(subject):
             return self._one_of(subject)
         return subject
 
     def _of_all(self, clause: list[Segment], lead: list[Token]) -> Iterator[Statement]:
-        """What the subject does by a participle; of "each holding one" nothing that can be said of it whole."""
+        """What the subject does by a participle, or each of its things."""
         words = clause[0].tokens
         whole = words[0].low in lexicon.WHOLE
-        if whole and (words[0].low == "each" or not plural(self.subject)):
+        if whole and not plural(self.subject):
+            return
+        if words[0].low == "each":
+            if self.many:
+                one = Token(singular(self.many), "word", refers=True)
+                has = len(words) > 2 and words[1].low == "with"
+                yield from self._predicates([words[0], one], HAS if has else IS, _tail(clause, 1 + has), lead)
             return
         if words[0].low in lexicon.SPREAD and not plural(self.subject):
             return
@@ -182,18 +213,25 @@ class Reader:
         """ "one of the chairs" for "one of which"."""
         for place, token in enumerate(words[1:4], start=1):
             if token.kind == "rel" and words[place - 1].low == "of":
-                return [*words[:place], *_instead(self.subject, [token]), *words[place + 1 :]]
+                return [*words[:place], *instead(self.subject, [token]), *words[place + 1 :]]
         return words
 
     def _one_of(self, words: Sequence[Token]) -> list[Token]:
         if not self.many:
             return list(words)
+        if len(words) > 1 and words[-1].low == "one":
+            words = words[:-1]
         last = words[-1]
         if last.low == "others":
             return [*words[:-1], last._replace(text="other"), Token(self.many, "word", last.start, last.end)]
         many = last.low in lexicon.PLURAL
         noun = self.many if many else singular(self.many)
         return [*words, Token(noun, "word", last.start, last.end)]
+
+    def _remember_thing(self, words: Sequence[Token]) -> None:
+        start = next((number for number, token in enumerate(words) if token.low in lexicon.ARTICLES), None)
+        thing = definite(core(words[start:])) if start is not None else []
+        self.thing = thing if thing and thing[-1].low not in lexicon.PERSONS else []
 
     def _remember_many(self, words: Sequence[Token]) -> None:
         for token, after in zip(words, [*words[1:], IS], strict=True):
@@ -221,20 +259,16 @@ def _only_names(clause: Sequence[Segment]) -> bool:
 def _about_definite(thing: list[Token]) -> Statement:
     """What "there is the ..." would say in English."""
     head = core(thing)
-    if 0 < len(head) < len(thing) and thing[len(head)].kind in ("ing", "part"):
+    if 0 < len(head) < len(thing) and (
+        thing[len(head)].kind in ("ing", "part")
+        or (
+            thing[len(head)].kind == "prep"
+            and thing[len(head)].low not in lexicon.ATTACHING
+            and finite(thing) is None
+        )
+    ):
         return Statement(tuple(head), agreeing(IS, head), tuple(thing[len(head) :]))
     return Statement((THE, Token("image", "word")), Token("shows", "verb"), tuple(thing))
-
-
-def _fits(subject: Sequence[Token], wanted: str) -> bool:
-    many = plural(subject)
-    person = subject[-1].low in lexicon.PERSONS
-    return {"many": many, "person": person and not many, "thing": not person and not many}[wanted]
-
-
-def _instead(words: Sequence[Token], pronoun: Sequence[Token]) -> list[Token]:
-    """The words at the place of the pronoun, so that the claim's source is where the pronoun is."""
-    return [word._replace(start=pronoun[0].start, end=pronoun[0].end) for word in words]
 
 
 def _tail(clause: Sequence[Segment], length: int) -> list[Segment]:

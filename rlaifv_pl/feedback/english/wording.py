@@ -106,7 +106,10 @@ def _settled(words: list[Token]) -> list[Token]:
             continue
         single = token.low.endswith("s")
         goes_on = [one.low for one in after]
-        if goes_on[0] == "to" and len(after) > 1:
+        if goes_on == ["to", "be"] and kept and kept[-1].low == "what":  # "what appears to be a dog" is one.
+            kept.pop()
+            place += 3
+        elif goes_on[0] == "to" and len(after) > 1:
             kept.append(_plain(goes_on[1], single)._replace(start=token.start, end=after[1].end))
             place += 3
         else:
@@ -149,7 +152,7 @@ def _unframed(words: list[Token]) -> list[Token]:
 def _content_of_image(words: list[Token]) -> list[Token]:
     """What follows "a close-up view of"."""
     for number, token in enumerate(words[:6]):
-        if token.kind not in ("det", "word", "part", "adv"):
+        if token.kind not in ("det", "word", "part", "adv", "conj"):
             return words
         tied = words[number + 1].low if number + 1 < len(words) else ""
         if token.low in IMAGES | MOMENTS and tied in SHOWING:
@@ -162,17 +165,41 @@ def judged(statement: Statement) -> Statement | None:
     subject, rest = _sober(statement.subject), _sober(statement.rest)
     words = (*subject, statement.verb, *rest)
     unresolved = [token.low for token in subject] in (["it"], ["this"], ["that"], ["these"], [])
-    if unresolved or any(token.low in lexicon.OPINIONS for token in words):
+    if unresolved or _is_opinion(statement._replace(subject=subject, rest=rest)):
         return None
     if subject[0].low == "there" and len(rest) <= 2 and rest and rest[-1].low in lexicon.VAGUE:
         return None
     says_nothing = statement.verb.kind == "aux" or statement.verb.low in lexicon.LINKING
+    if subject[0].low == "there" and _names_nothing(rest):
+        return None
     if not rest and (says_nothing or subject[0].low == "there"):
         return None
     last = words[-1]
     if last.kind in ("aux", "conj", "rel") or last.low in DANGLING:
         return None
     return statement._replace(subject=subject, rest=rest)
+
+
+def _names_nothing(rest: Sequence[Token]) -> bool:
+    """Whether a thing that is said to be there, without an article of the author's, is but an adjective."""
+    named = [token for token in rest if token.kind != "det" or token.start >= 0]
+    end = next((number for number, token in enumerate(named) if token.kind == "prep"), len(named))
+    return end > 0 and all(token.low in lexicon.ADJECTIVES for token in named[:end])
+
+
+def _is_opinion(statement: Statement) -> bool:
+    """Whether it judges: by a word that always does, by one as a noun, or by nothing but an adjective of praise."""
+    words = statement.tokens
+    for before, token in zip((None, *words), words, strict=False):
+        is_noun = token.kind == "word" and (before is None or before.low != "to")
+        if token.low in lexicon.OPINIONS or (is_noun and token.low in lexicon.OPINION_NOUNS):
+            return True
+    said = [token for token in statement.rest if token.kind != "adv"]
+    if not said or not (statement.verb.kind == "aux" or statement.verb.low in lexicon.LINKING):
+        return False
+    acts = said[0].low.endswith("ing") and len(said) > 1 and said[1].kind in ("prep", "det")
+    of_scene = bool({token.low for token in statement.subject} & lexicon.SETTINGS)
+    return not acts and said[0].low in (lexicon.EVALUATIONS | (lexicon.MOODS if of_scene else frozenset()))
 
 
 def _sober(words: Sequence[Token]) -> tuple[Token, ...]:
@@ -182,7 +209,7 @@ def _sober(words: Sequence[Token]) -> tuple[Token, ...]:
     for place, token in enumerate(words):
         follows = words[place + 1].kind if place + 1 < len(words) else ""
         praise = token.low in lexicon.EVALUATIONS and (follows in ("word", "conj", "comma", "part"))
-        if praise and kept and kept[-1].kind == "comma":
+        if praise and kept and kept[-1].kind in ("comma", "conj"):
             kept.pop()
         if token.low in lexicon.PRAISING or praise or (dropped and token.kind in ("conj", "comma")):
             dropped = praise or dropped

@@ -8,7 +8,7 @@ vocabulary matter, so that each variant is a table: regular forms, and here what
 from functools import cache
 from typing import Literal
 
-from rlaifv_pl.metrics.chair import words
+from rlaifv_pl import coco as words
 from rlaifv_pl.metrics.english import plural, words_of
 
 Variant = Literal["A", "C"]

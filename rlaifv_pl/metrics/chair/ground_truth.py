@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlaifv_pl.coco import PLAIN
 from rlaifv_pl.metrics.chair.forms import Variant
 from rlaifv_pl.metrics.chair.mentions import mentions
-from rlaifv_pl.metrics.chair.words import PLAIN
-from rlaifv_pl.metrics.files import BenchmarkError, as_row, read_json
+from rlaifv_pl.metrics.files import BenchmarkError, as_row, listed, read_json
 
 Objects = dict[str, frozenset[str]]
 """Classes by the image's identity."""
@@ -70,8 +70,8 @@ def _files(directory: Path, pattern: str) -> list[Path]:
 
 
 def _rows(content: Any, name: str) -> list[Any]:
-    listed = content.get(list, name)
-    return [as_row(value, f"{content.where}, {name}[{number}]") for number, value in enumerate(listed)]
+    rows = content.get(list, name)
+    return [as_row(value, f"{content.where}, {name}[{number}]") for number, value in enumerate(rows)]
 
 
 def _listed(path: Path) -> Objects:
@@ -79,11 +79,9 @@ def _listed(path: Path) -> Objects:
     content: Mapping[str, Any] = read_json(path, dict)
     for name, there in content.items():
         where = f"{path}, image {name!r}"
-        if not isinstance(there, list):
-            raise BenchmarkError(f"{where}: expected a list of classes of COCO, got {there!r:.60}")
         if (key := image_key(name)) in table:
             raise BenchmarkError(f"{where}: expected each image once, got it under another name before")
-        table[key] = frozenset(_checked(one, where) for one in there)
+        table[key] = frozenset(_checked(one, where) for one in listed(there, where))
     return table
 
 

@@ -1,5 +1,6 @@
 """LLaVA-Bench's answers to reviews."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rlaifv_pl.feedback.engine import Request
@@ -30,7 +31,7 @@ def review_llava_bench(
     asked = _requests(questions, official, questions.answers(responses), wording)
     signature = judge.signature(wording)
 
-    def make(some: range) -> list[Fields | None]:
+    def make(some: Sequence[int]) -> list[Fields | None]:
         forms = judge.ask([asked[number] for number in some], Scores)
         return [_said(one) if one else None for one in forms]
 

@@ -179,7 +179,7 @@ def review_mmhal(answers: MmhalBenchmark, judge: Judge, wording: str, out: Path)
     asked = [Request(_request(row, wording), where=row.where) for row in answers.rows]
     signature = judge.signature(wording)
 
-    def make(some: range) -> list[Fields | None]:
+    def make(some: Sequence[int]) -> list[Fields | None]:
         forms = judge.ask([asked[number] for number in some], Review)
         return [
             {"review": one.explanation, "rating": one.rating, "judge": signature} if one else None

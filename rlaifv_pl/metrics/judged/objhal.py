@@ -214,7 +214,7 @@ def review_objhal(answers: ObjHalBenchmark, judge: Judge, wording: str, out: Pat
     ]
     signature = judge.signature(wording)
 
-    def make(some: range) -> list[Fields | None]:
+    def make(some: Sequence[int]) -> list[Fields | None]:
         long = [number for number in some if len(texts[number].split()) > SHORT]
         forms = dict(zip(long, judge.ask([asked[number] for number in long], Listed), strict=True))
         found = [forms.get(number, Listed(objects=[])) for number in some]

@@ -89,7 +89,7 @@ def review_refomb(official: Path, responses: Path, judge: Judge, how: Runs, out:
     asked = _requests(questions, questions.answers(responses), how)
     signature = judge.signature(how.wording, how.fewer)
 
-    def make(some: range) -> list[Fields | None]:
+    def make(some: Sequence[int]) -> list[Fields | None]:
         return _reviews(judge, [asked[number] for number in some], how.fewer)
 
     # Not the runs: what is asked has them all.

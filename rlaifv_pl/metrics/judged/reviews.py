@@ -12,7 +12,7 @@ from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.feedback.engine import Engine, Form, Request
 from rlaifv_pl.feedback.memory import Memory
-from rlaifv_pl.feedback.parts import PATIENCE_SECONDS, Parts, Share
+from rlaifv_pl.feedback.parts import PATIENCE_SECONDS, UNFINISHED, Parts, Share
 from rlaifv_pl.feedback.parts import Row as PartRow
 from rlaifv_pl.metrics.files import BenchmarkError, Row, read_text
 from rlaifv_pl.metrics.sharing import PARTS_SUFFIX, make_share
@@ -79,7 +79,7 @@ class Outcome:
 
 
 def made_reviews(
-    out: Path, recipe: Mapping[str, Any], count: int, make: Callable[[range], Sequence[Fields | None]]
+    out: Path, recipe: Mapping[str, Any], count: int, make: Callable[[Sequence[int]], Sequence[Fields | None]]
 ) -> list[Fields | None] | None:
     """Reviews of numbered answers, made in parts beside a file; killed anywhere, the same call goes on.
 
@@ -98,21 +98,15 @@ def made_reviews(
     out.parent.mkdir(parents=True, exist_ok=True)
     parts = Parts(out.with_name(out.name + PARTS_SUFFIX), "review", recipe, count, BATCH)
 
-    def rows(some: range) -> list[PartRow]:
-        return [{"review": review} for review in make(some)]
+    def rows(some: Sequence[int]) -> list[PartRow]:
+        return [{"review": review} | ({UNFINISHED: True} if review is None else {}) for review in make(some)]
 
     share = Share.of_launcher()
     make_share(parts, rows, "review", share)
     if not share.leads:
         return None
     parts.wait(PATIENCE_SECONDS)
-    reviews = []
-    for number in range(len(parts.slices)):
-        some = [row["review"] for row in parts.read(number)]
-        if None in some:
-            parts.drop(number)
-        reviews += some
-    return reviews
+    return [row["review"] for row in parts.rows()]
 
 
 def read_wording(own: str, template: str | None) -> str:

@@ -6,7 +6,7 @@ from typing import TypedDict, Unpack
 from rich.console import Console
 from rich.table import Table
 
-from rlaifv_pl.feedback.engine import Engine
+from rlaifv_pl.feedback.engine import Engine, EngineError
 from rlaifv_pl.metrics.judged import llava_bench as llava
 from rlaifv_pl.metrics.judged import mmhal as mmhal_bench
 from rlaifv_pl.metrics.judged import objhal as object_halbench
@@ -161,4 +161,9 @@ def _show(outcome: Outcome | None, out: str) -> None:
     Console().print(table)
     for note in outcome.notes:
         Console().print(f"note: {note}", soft_wrap=True)
+    if outcome.answers and outcome.lacking == outcome.answers:
+        raise EngineError(
+            "The judge gave no review that can be used: look at its server's log, raise its fill_tokens or fill_tries, "
+            "set its `structured` as the server has it, or take a better model. The same command asks again."
+        )
     Console().print(f"reviews are in {out}", soft_wrap=True)

@@ -68,6 +68,37 @@ def test_the_words_of_claims_tell_the_kind_of_mistake(chosen, rejected, wrong, m
     assert missed is None or codes(found.missed) == missed
 
 
+@pytest.mark.parametrize(
+    "chosen, rejected, missed",
+    [
+        # The same in other words is not missed at all.
+        (["+a bicycle"], ["+a bike", "-a ring"], []),
+        (["+there are bikes"], ["+there are bicycles", "-a ring"], []),
+        (["+a person rides a bicycle"], ["+a man is riding a bike", "-a ring"], []),
+        (["+a mobile phone"], ["+a cell phone", "-a ring"], []),
+        # The thing is named, and something else of it was left unsaid.
+        (["+the dog is sleeping"], ["+there is a puppy", "-a ring"], ["the dog is sleeping: None"]),
+        (["+a dog"], ["+two dogs", "-a ring"], ["a dog: None"]),
+        (["+a person"], ["-a man with a hat"], ["a person: None"]),
+        (["+a lamp on the table"], ["+two lamps", "+a dining table"], ["a lamp on the table: None"]),
+        # Another thing, or another one of its kind.
+        (["+a woman"], ["-a ring"], ["a woman: obj.missed"]),
+        (["+a green cup"], ["+a red cup", "-a ring"], ["a green cup: obj.missed"]),
+        (["+a man rides a horse"], ["+a man", "-a ring"], ["a man rides a horse: obj.missed"]),
+        (["+a lamp"], ["+a vase", "-a ring"], ["a lamp: obj.missed"]),
+    ],
+)
+def test_what_is_said_in_other_words_is_no_object_that_was_missed(chosen, rejected, missed):
+    assert codes(diagnose(judged(chosen, rejected)).missed) == missed
+
+
+def test_what_the_chosen_answer_says_in_other_words_is_not_denied():
+    found = diagnose(judged(["+a bike"], ["-a bicycle", "-a ring"]))
+    assert codes(found.wrong) == ["a ring: obj.absent"] and codes(found.missed) == ["a bike: None"]
+    sexes = diagnose(judged(["+a woman"], ["-a man", "-a ring"]))
+    assert codes(sexes.wrong) == ["a man: obj.absent", "a ring: obj.absent"]
+
+
 def test_a_tie_counts_against_the_claim_as_everywhere():
     sample = judged(["+a cup"], ["+a cup", "+a ring"])
     sample.evidence["rejected"]["claims"][1].update(yes=0.3, no=0.3)
@@ -243,7 +274,7 @@ def test_finished_shards_of_other_settings_are_not_replaced(three, tmp_path, cha
     run(three, tmp_path / "out")
     with pytest.raises(FileExistsError, match="another recipe"):
         run(three, tmp_path / "out", **change)
-    with pytest.raises(FileExistsError, match="another recipe"):
+    with pytest.raises(FileExistsError, match="holds what is read"):
         run(three, Path(three))
 
 

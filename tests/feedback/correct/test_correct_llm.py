@@ -12,7 +12,7 @@ from rlaifv_pl.feedback.correct.codebook import Codebook
 from rlaifv_pl.feedback.correct.model import Diagnosis, DiagnosisAndScript, LLMCorrector, Script
 from rlaifv_pl.feedback.correct.turns import Corrected, TurnRule
 from rlaifv_pl.feedback.correct.verb import correct
-from rlaifv_pl.feedback.engine import Form, Request, Sampling
+from rlaifv_pl.feedback.engine import Completion, Form, Request, Sampling
 from rlaifv_pl.records import Correction, Sample
 from tests.feedback.dialogues import write
 
@@ -44,7 +44,7 @@ class ScriptedEngine:
 
     def sample(
         self, samples: Sequence[Sample], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> list[list[str]]:
+    ) -> list[list[Completion]]:
         raise NotImplementedError
 
     def choose(self, requests: Sequence[Request], words: Sequence[str]) -> list[list[float]]:
@@ -107,7 +107,7 @@ def test_errors_and_turns_that_hold_become_corrections():
 def test_errors_that_do_not_hold_are_counted_and_turns_about_them_removed(error, reason):
     about = {"question": "Is there a spoon?", "answer": "No.", "codes": [error["code"]]}
     alone = ask([error], [about])
-    assert alone == Corrected(drop="no_error", removed={reason: 1})
+    assert alone == Corrected(drop="unusable", removed={reason: 1})
     beside = ask([error, BLUE], [about, TURNS[0]])
     assert [turn.codes for turn in beside.corrections] == [("attr.color",)]
     assert beside.removed == {reason: 1, "undiagnosed": 1}

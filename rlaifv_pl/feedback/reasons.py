@@ -1,0 +1,52 @@
+"""Why feedback leaves candidates out, and what a user can do about it."""
+
+from collections.abc import Mapping, Sequence
+
+from rlaifv_pl.records import Candidate
+
+EMPTY, TRUNCATED = "empty", "truncated"
+NO_FORM, MISQUOTED, UNDIVIDED = "no_form", "misquoted", "undivided"
+UNJUDGED = "unjudged"
+
+REMEDIES: Mapping[str, str] = {
+    EMPTY: "The policy said nothing: look at the server's log, allow a model that thinks first more tokens "
+    "(feedback.generate.max_new_tokens), or turn thinking off.",
+    TRUNCATED: "Answers were cut off: raise feedback.generate.max_new_tokens, or set feedback.truncated to keep, which "
+    "pairs them without their ends.",
+    NO_FORM: "The splitter's model filled in no form: look at its server's log, raise the engine's fill_tokens or "
+    "fill_tries, set its `structured` as the server has it, or take a better model.",
+    MISQUOTED: "The splitter's model quoted words that no answer holds: take a better model, or lower "
+    "feedback.divide.threshold.",
+    UNDIVIDED: "The splitter could not take the answers apart: look at its messages, or take another splitter.",
+    UNJUDGED: "The labeler answered neither yes nor no: check the wording of its question, its chat template and, of "
+    "a server, `answers`.",
+    "no_claims": "Nothing in the answers can be checked by looking: ask the policy to describe images, or take another "
+    "splitter.",
+    "equal_text": "The policy says the same again and again: raise feedback.generate.temperature.",
+    "small_gap": "No two answers differ enough: sample more candidates (feedback.generate.n), at a higher temperature, "
+    "or loosen feedback.pair.",
+}
+"""By the reason that stands behind `candidate/` or `pair/` in the counts. Of the first six, a model's answer is at
+fault: `Candidate.fault`."""
+
+FINAL = {EMPTY, TRUNCATED}
+"""Faults that the same model with the same seed has again."""
+
+
+def is_unfinished(candidates: Sequence[Candidate]) -> bool:
+    """Whether a prompt has to be asked about again at the next start: a model's answer could not be used, or the
+    policy said nothing at all.
+    """
+    faults = [one.fault for one in candidates]
+    return any(fault and fault not in FINAL for fault in faults) or all(fault == EMPTY for fault in faults)
+
+
+def remedies(drops: Mapping[str, int]) -> str:
+    """What to do about what was left out, the commonest reason first.
+
+    Args:
+        drops: counts by `kind/reason`.
+    """
+    ordered = sorted(drops, key=lambda name: -drops[name])
+    known = dict.fromkeys(name.partition("/")[2] for name in ordered)
+    return " ".join(REMEDIES[reason] for reason in known if reason in REMEDIES)

@@ -1,0 +1,37 @@
+"""Splitters and labelers as a user writes them, without annotations: whole, and lacking something."""
+
+from rlaifv_pl.records import Claim, Verdict
+
+
+class Words:
+    def recipe(self):
+        return {"splitter": "words"}
+
+    def split(self, answered):
+        return [
+            [Claim(text=word, question=f"{word}?", start=0, end=1) for word in one.text.split()]
+            for one in answered
+        ]
+
+    def release(self):
+        pass
+
+
+class Sure:
+    def recipe(self, policy):
+        return {"labeler": "sure"}
+
+    def verdicts(self, samples, questions, policy):
+        return [Verdict(yes=float("ring" not in one), no=float("ring" in one)) for one in questions]
+
+    def release(self):
+        pass
+
+
+class NoVerdicts:
+    recipe, release = Sure.recipe, Sure.release
+
+
+class TooFew(Sure):
+    def verdicts(self, samples):
+        return []
