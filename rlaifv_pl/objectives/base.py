@@ -203,7 +203,7 @@ class AlignmentModule(L.LightningModule):
             return
         # All processes at the same batch: those with slices of the policy compute in step.
         if self.trainer.strategy.reduce_boolean_decision(self.policy.shares(batch)):
-            self._tree_is_checked = check_tree(self.policy, batch)
+            self._tree_is_checked = checks.check_tree(self.policy, batch)
 
     def on_validation_epoch_start(self) -> None:
         self.tallies["val"] = Tally()
@@ -265,8 +265,7 @@ class AlignmentModule(L.LightningModule):
 
     def on_after_backward(self) -> None:
         if not self._gradients_are_checked:
-            check_gradients(self.policy)
-            self._gradients_are_checked = True
+            self._gradients_are_checked = checks.check_gradients(self.policy)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A process that leaves writing to the first one has nothing.
