@@ -25,7 +25,7 @@ from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives import checks
 from rlaifv_pl.objectives.cached import CachedReference
-from rlaifv_pl.objectives.checks import RunError, check_gradients, check_tree, slicing_of
+from rlaifv_pl.objectives.checks import RunError, check_tree, slicing_of
 from rlaifv_pl.objectives.in_step import STAND_IN, InStep
 from rlaifv_pl.objectives.means import RunningMeans, Step
 from rlaifv_pl.objectives.schedule import Schedule, follow_schedule, rate, steps_of
@@ -203,7 +203,7 @@ class AlignmentModule(L.LightningModule):
             return
         # All processes at the same batch: those with slices of the policy compute in step.
         if self.trainer.strategy.reduce_boolean_decision(self.policy.shares(batch)):
-            self._tree_is_checked = checks.check_tree(self.policy, batch)
+            self._tree_is_checked = check_tree(self.policy, batch)
 
     def on_validation_epoch_start(self) -> None:
         self.tallies["val"] = Tally()
