@@ -13,6 +13,7 @@ import numpy as np
 from rlaifv_pl.data.collate import OnBadSample
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.loader import BatchLoader, PositionedLoader
+from rlaifv_pl.data.longest import try_longest
 from rlaifv_pl.data.manifest import ManifestError, hash_json
 from rlaifv_pl.data.order import (
     Deal,
@@ -216,6 +217,9 @@ class AlignmentDataModule(L.LightningDataModule):
         shards = _listed(self.shards_of_epoch(epoch) if self.shards_of_epoch else self.train)
         if self._opened is None or self._opened[0] != shards:
             self._opened = shards, self._open(shards, "data.train")
+            if self.on_bad_sample == "raise":
+                module: Any = self.trainer.lightning_module
+                try_longest(self._opened[1], module.collator("raise"))
         return self._opened[1]
 
     def _deal(self, samples: ShardSet, epoch: int, start: int) -> list[Deal]:

@@ -1,6 +1,6 @@
 """Check what was loaded of a model: config, weights, processor; each fault is one sentence with its cure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,7 +69,7 @@ def check_weights(path: str, info: Mapping[str, Any]) -> None:
     if missing := sorted(info["missing_keys"]):
         raise cannot_load(
             path,
-            f"its files lack {_listed(missing)}, which would be random numbers",
+            f"its files lack {_listed(missing)}, and random numbers would stand there",
             "Take a complete copy of the model; a part that was saved by itself has to be merged into it first.",
         )
     if wrong := sorted(info["mismatched_keys"], key=str):
@@ -151,7 +151,7 @@ def _check_tokenizer(path: str, processor: Any, config: PreTrainedConfig) -> Non
     if beyond := sorted(token for token, number in tokenizer.get_vocab().items() if number >= rows):
         raise cannot_load(
             path,
-            f"its tokenizer has {_listed(beyond, 'tokens')} beyond the {rows} rows of the embedding matrix",
+            f"its tokenizer has {_listed(beyond, 'token')} beyond the {rows} rows of the embedding matrix",
             "Take tokenizer and weights of the same model, or enlarge the model by `resize_token_embeddings`.",
         )
     if tokenizer.eos_token is None:
@@ -248,11 +248,9 @@ def _features(model: Any, images: Mapping[str, Tensor]) -> int | None:
     return sum(part.shape[:-1].numel() for part in ([made] if isinstance(made, Tensor) else made))
 
 
-def _listed(names: Iterable[str], what: str = "weights") -> str:
-    names = list(names)
-    return f"{len(names)} {what}, {', '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''},".rstrip(
-        ","
-    )
+def _listed(names: Sequence[str], what: str = "weight") -> str:
+    shown = ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
+    return f"{len(names)} {what}{'' if len(names) == 1 else 's'} ({shown})"
 
 
 def _line(error: BaseException) -> str:

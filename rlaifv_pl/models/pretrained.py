@@ -80,19 +80,27 @@ def read_model(spec: PolicySpec, *, empty: bool = False) -> PreTrainedModel:
     return model
 
 
+def find_checkpoint(spec: PolicySpec) -> dict[str, Any]:
+    """Return options with which transformers finds a model, in its directory or by its hub name.
+
+    Raises:
+        PolicyError: there is no such model, or its directory is incomplete.
+    """
+    if is_local(spec.path):
+        validate_files(spec.path)
+        return {"revision": "main"}
+    return {"revision": spec.revision or "main", **hub_options(spec.path, spec.revision)}
+
+
 def from_pretrained(load: Callable[..., Any], spec: PolicySpec, **options: Any) -> Any:
     """Call a `from_pretrained` of transformers on a model whose files were checked.
 
     Raises:
         PolicyError: the model cannot be found or read.
     """
-    where: dict[str, Any] = {"revision": spec.revision or "main", "trust_remote_code": spec.trust_remote_code}
-    if is_local(spec.path):
-        validate_files(spec.path)
-    else:
-        where |= hub_options(spec.path, spec.revision)
+    where = find_checkpoint(spec)
     try:
-        return load(spec.path, **where, **options)
+        return load(spec.path, trust_remote_code=spec.trust_remote_code, **where, **options)
     except UnpicklingError as error:
         raise cannot_load(
             spec.path,
@@ -100,7 +108,7 @@ def from_pretrained(load: Callable[..., Any], spec: PolicySpec, **options: Any) 
             "Take a copy with safetensors.",
         ) from error
     except Exception as error:  # Whatever a library says of files that it cannot make sense of.
-        said = next(iter(str(error).strip().splitlines()), "")
+        said = next(iter(str(error).strip().splitlines()), "").rstrip(".")
         raise cannot_load(
             spec.path,
             f"transformers ends with {type(error).__name__}: {said}",

@@ -1,6 +1,5 @@
 """What the objectives share: a policy, its optimiser and schedule, and checkpoints that tell the truth."""
 
-import json
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -14,13 +13,15 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from rlaifv_pl.data.collate import Collator, OnBadSample
-from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import Sidecars
+from rlaifv_pl.data.survey import processor_hash
 from rlaifv_pl.models.chat import Chat, Dialogue
+from rlaifv_pl.models.checks import max_positions
 from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.loading import load_policy
-from rlaifv_pl.models.policy import PolicySpec, load_processor
+from rlaifv_pl.models.policy import PolicySpec, load_processor, plain_model
+from rlaifv_pl.models.pretrained import load_config
 from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives import checks
@@ -124,16 +125,20 @@ class AlignmentModule(L.LightningModule):
     @property
     def reading(self) -> dict[str, Any]:
         """All that decides what tokens become of a sample, as JSON."""
-        processor = self.processor
-        words = json.loads(processor.tokenizer.backend_tokenizer.to_str())
-        # How the last call wanted its rows: of the call, and not of the tokenizer.
-        del words["padding"], words["truncation"]
-        made = (processor.to_json_string(), words, processor.chat_template)
-        return {"objective": type(self).__name__, "processor": hash_json(made), "max_length": self.max_length}
+        limits = {"max_length": self.max_length, "max_positions": self.max_positions}
+        return {"objective": type(self).__name__, "processor": processor_hash(self.processor), **limits}
 
     def collator(self, on_bad_sample: OnBadSample) -> Collator:
         """Makes this objective's batches of samples."""
-        return Collator(Chat(self.processor), self.dialogues, self.parts, self.max_length, on_bad_sample)
+        limits = (self.max_length, on_bad_sample, self.max_positions)
+        return Collator(Chat(self.processor), self.dialogues, self.parts, *limits)
+
+    @cached_property
+    def max_positions(self) -> int | None:
+        """Tokens of a row that the policy has positions for."""
+        return max_positions(
+            plain_model(self.policy.model).config if self.policy else load_config(self.policy_spec)
+        )
 
     def known(self, samples: ShardSet, batch_size: int, how: dict[str, Any]) -> Sidecars | None:
         """Log-ps of the samples under a cached reference, computed now where they are missing.

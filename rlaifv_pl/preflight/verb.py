@@ -15,6 +15,7 @@ from rlaifv_pl.data.datamodule import Shards, check_room, expected
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.shards import ShardSet, load_shards
 from rlaifv_pl.models.policy import load_model
+from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.preflight import disk, tables, trial
@@ -100,6 +101,7 @@ class _Look:
         """Find all that can be found out."""
         spec = self.module.policy_spec
         # On the meta device: what cannot be loaded or shared is said now, in fit's words.
+        validate_checkpoint(spec, self.module.processor, trains=True)
         model = VLM(load_model(spec, empty=True), spec.attention)
         self.layout, self.weights = model.layout, sum(each.nbytes for each in model.parameters())
         self._make_sources()

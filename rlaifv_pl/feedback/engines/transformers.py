@@ -1,6 +1,7 @@
 """A model on disk, loaded into this process when it is first asked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from rlaifv_pl.launcher import this_process
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.identity import directory_fingerprint
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
+from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
 from rlaifv_pl.models.vlm import VLM
 
 
@@ -43,16 +45,18 @@ class TransformersEngine(LoadedEngine):
     batch_size: int = 16
     fill_tokens: int = 1024
     fill_tries: int = 3
+    _is_valid: bool = field(default=False, init=False, repr=False, compare=False)
 
     @property
     def identity(self) -> str:
         """Hash of the model's directory, or its hub name, and of what else decides its answers."""
+        self._validate()
         template = self.chat_template and Path(self.chat_template).read_text()
         return hash_json([directory_fingerprint(self.path), self.revision, self.dtype, template])
 
-    def load(self) -> LiveEngine:
-        """The model and its processor, from disk or the hub."""
-        spec = PolicySpec(
+    @cached_property
+    def _spec(self) -> PolicySpec:
+        return PolicySpec(
             path=self.path,
             revision=self.revision,
             dtype=self.dtype,
@@ -60,6 +64,21 @@ class TransformersEngine(LoadedEngine):
             chat_template=self.chat_template,
             trust_remote_code=self.trust_remote_code,
         )
+
+    def _validate(self) -> None:
+        """Check the model once, when it is first named: a labeler is needed only hours later."""
+        if not self._is_valid:
+            validate_checkpoint(self._spec)
+            self._is_valid = True
+
+    def load(self) -> LiveEngine:
+        """The model and its processor, from disk or the hub.
+
+        Raises:
+            PolicyError: the model cannot be used.
+        """
+        self._validate()
+        spec = self._spec
         device = self.device or own_device()
         model = VLM(load_model(spec), spec.attention).requires_grad_(False).eval().to(device)
         return LiveEngine(
