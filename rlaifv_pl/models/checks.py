@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
+from torch import Tensor
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from rlaifv_pl.models.chat import Chat, ChatError, Dialogue, about_images, turn
 from rlaifv_pl.models.errors import PolicyError, cannot_load
@@ -160,8 +160,7 @@ def _check_tokenizer(path: str, processor: Any, config: PreTrainedConfig) -> Non
             "neither its tokenizer nor its config.json names the token that ends an answer (eos_token)",
             'Write "eos_token" into tokenizer_config.json: the token behind each answer of the model.',
         )
-    named = [getattr(config, name, None) for name in ("image_token_id", "image_token_index")]
-    expected = next((number for number in named if number is not None), None)
+    expected = _image_token(config)
     found = list(processor.image_token_ids)
     if expected is not None and expected not in found:
         raise cannot_load(
@@ -170,6 +169,12 @@ def _check_tokenizer(path: str, processor: Any, config: PreTrainedConfig) -> Non
             f"({tokenizer.convert_ids_to_tokens(found[0])!r})",
             "Take processor and config.json of the same model, or correct image_token_index (image_token_id) there.",
         )
+
+
+def _image_token(config: PreTrainedConfig) -> int | None:
+    """Return the token that stands for an image feature, if the config says it."""
+    named = (getattr(config, name, None) for name in ("image_token_id", "image_token_index"))
+    return next((number for number in named if number is not None), None)
 
 
 def _check_template(path: str, processor: Any) -> None:
@@ -196,7 +201,7 @@ _TEMPLATE = "Correct chat_template.jinja, or give another file by chat_template 
 
 
 @torch.no_grad()
-def check_image_tokens(path: str, model: nn.Module, processor: Any) -> bool:
+def check_image_tokens(path: str, model: PreTrainedModel, processor: Any) -> bool:
     """Compare the image tokens that the processor writes with the features that the model makes of an image.
 
     Args:
@@ -213,7 +218,9 @@ def check_image_tokens(path: str, model: nn.Module, processor: Any) -> bool:
     chat: Any = Chat(processor)
     asked = chat.render([about_images("a", 1)], ask=False)
     (row,), images = chat.open([asked], [[Image.new("RGB", PROBE, (127, 127, 127))]])
-    tokens = sum(token in set(processor.image_token_ids) for token in row.ids)
+    # A family's processor may count what stands around an image among its tokens.
+    own = _image_token(model.config)
+    tokens = sum(token in ([own] if own is not None else processor.image_token_ids) for token in row.ids)
     features = _features(model, images)
     if features is None:
         return False

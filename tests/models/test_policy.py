@@ -197,14 +197,14 @@ def test_checkpointing_gives_a_frozen_tower_no_backward_pass(path: str, changes:
 
 def test_a_missing_directory_gives_one_short_error(tmp_path: Path):
     for load in (load_model, load_processor):
-        with pytest.raises(PolicyError, match="cannot load .*nowhere.*no such directory") as caught:
+        with pytest.raises(PolicyError, match=r"cannot load .*nowhere.*no such directory") as caught:
             load(PolicySpec(path=str(tmp_path / "nowhere")))
         assert len(str(caught.value)) < 600 and "\n" not in str(caught.value)
 
 
 def test_an_empty_directory_gives_one_short_error(tmp_path: Path):
     for load in (load_model, load_processor):
-        with pytest.raises(PolicyError, match="cannot load .*directory is empty") as caught:
+        with pytest.raises(PolicyError, match=r"cannot load .*directory is empty") as caught:
             load(PolicySpec(path=str(tmp_path)))
         assert len(str(caught.value)) < 600 and "\n" not in str(caught.value)
 
