@@ -78,7 +78,7 @@ class OurSide:
         self.module = module = DPOModule(policy=spec, optimizer=adamw, reference=setting.reference)
         module.processor = bench.processor()
         made = patch.object(policy, "read_model", lambda *_inputs, **_options: bench.model())
-        with made, patch.object(loading, "validate_checkpoint", lambda *_inputs, **_options: None):
+        with made, patch.object(loading, "validate_checkpoint", lambda *_inputs, **_options: True):
             module.configure_model()
         self.adapters = module.policy.model.peft_config["default"] if setting.lora else None
         self.optimizer, collate = module.configure_optimizers(), module.collator("raise")

@@ -248,10 +248,13 @@ def _features(model: Any, images: Mapping[str, Tensor]) -> int | None:
     }
     try:
         made = model.get_image_features(**placed, return_dict=True).pooler_output
-    except (RuntimeError, NotImplementedError):
+    except Exception as error:  # Of any family's own code.
         if weight.is_meta:
             return None
-        raise
+        fault = f"it cannot encode an image ({type(error).__name__}: {_line(error)})"
+        raise cannot_load(
+            model.name_or_path, fault, "Take processor and config.json of the same model."
+        ) from error
     return sum(part.shape[:-1].numel() for part in ([made] if isinstance(made, Tensor) else made))
 
 

@@ -3,8 +3,9 @@
 from typing import Any
 
 from rlaifv_pl.models.chat import Chat
+from rlaifv_pl.models.checks import check_image_tokens
 from rlaifv_pl.models.fsdp import Slicing
-from rlaifv_pl.models.policy import PolicySpec, load_model, trains_vision
+from rlaifv_pl.models.policy import PolicySpec, load_model, plain_model, trains_vision
 from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
 from rlaifv_pl.models.vlm import VLM
@@ -25,9 +26,10 @@ def load_policy(
         PolicyError: it cannot be loaded, or not be cut into slices.
     """
     is_loaded_elsewhere = slicing is not None and not slicing.is_first
-    if not is_loaded_elsewhere:
-        validate_checkpoint(spec, processor, trains=True)
+    is_compared = is_loaded_elsewhere or validate_checkpoint(spec, processor, trains=True)
     policy = VLM(load_model(spec, empty=is_loaded_elsewhere), spec.attention).train()
+    if not is_compared:
+        check_image_tokens(spec.path, plain_model(policy.model), processor)
     reference = Reference(policy, mode) if mode in ("live", "adapter_off") else None
     models = [policy, *([reference.copy] if reference and reference.copy else [])]
     if slicing is not None:

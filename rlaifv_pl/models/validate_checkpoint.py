@@ -9,13 +9,16 @@ from rlaifv_pl.models.pretrained import REPORTED, from_pretrained, load_config, 
 from rlaifv_pl.models.spec import PolicySpec
 
 
-def validate_checkpoint(spec: PolicySpec, processor: Any = None, *, trains: bool = False) -> None:
+def validate_checkpoint(spec: PolicySpec, processor: Any = None, *, trains: bool = False) -> bool:
     """Check that a model is complete, and that its files, config, tokenizer and processor agree.
 
     Args:
         spec: which model.
         processor: that goes with it, if it is loaded already.
         trains: whether its weights, or adapters on them, are to be trained.
+
+    Returns:
+        whether image tokens could be compared with features: not every model runs without its weights.
 
     Raises:
         PolicyError: a fault; the message names directory, file or parameter, and cure.
@@ -27,4 +30,4 @@ def validate_checkpoint(spec: PolicySpec, processor: Any = None, *, trains: bool
         AutoModelForImageTextToText.from_pretrained, spec, device_map="meta", **REPORTED
     )
     check_weights(spec.path, info)
-    check_image_tokens(spec.path, model, processor)
+    return check_image_tokens(spec.path, model, processor)

@@ -12,8 +12,9 @@ from rlaifv_pl.feedback.engines.live import LiveEngine
 from rlaifv_pl.feedback.engines.loaded import LoadedEngine
 from rlaifv_pl.launcher import this_process
 from rlaifv_pl.models.chat import Chat
+from rlaifv_pl.models.checks import check_image_tokens
 from rlaifv_pl.models.identity import directory_fingerprint
-from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
+from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor, plain_model
 from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
 from rlaifv_pl.models.vlm import VLM
 
@@ -45,7 +46,7 @@ class TransformersEngine(LoadedEngine):
     batch_size: int = 16
     fill_tokens: int = 1024
     fill_tries: int = 3
-    _is_valid: bool = field(default=False, init=False, repr=False, compare=False)
+    _is_compared: bool | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def identity(self) -> str:
@@ -67,9 +68,8 @@ class TransformersEngine(LoadedEngine):
 
     def _validate(self) -> None:
         """Check the model once, when it is first named: a labeler is needed only hours later."""
-        if not self._is_valid:
-            validate_checkpoint(self._spec)
-            self._is_valid = True
+        if self._is_compared is None:
+            self._is_compared = validate_checkpoint(self._spec)
 
     def load(self) -> LiveEngine:
         """The model and its processor, from disk or the hub.
@@ -81,9 +81,10 @@ class TransformersEngine(LoadedEngine):
         spec = self._spec
         device = self.device or own_device()
         model = VLM(load_model(spec), spec.attention).requires_grad_(False).eval().to(device)
-        return LiveEngine(
-            model, Chat(load_processor(spec)), self.batch_size, self.fill_tokens, self.fill_tries
-        )
+        processor = load_processor(spec)
+        if not self._is_compared:
+            check_image_tokens(spec.path, plain_model(model.model), processor)
+        return LiveEngine(model, Chat(processor), self.batch_size, self.fill_tokens, self.fill_tries)
 
 
 def own_device() -> str:
