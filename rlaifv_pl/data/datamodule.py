@@ -217,9 +217,7 @@ class AlignmentDataModule(L.LightningDataModule):
         shards = _listed(self.shards_of_epoch(epoch) if self.shards_of_epoch else self.train)
         if self._opened is None or self._opened[0] != shards:
             self._opened = shards, self._open(shards, "data.train")
-            if self.on_bad_sample == "raise":
-                module: Any = self.trainer.lightning_module
-                try_longest(self._opened[1], module.collator("raise"))
+            try_longest(self._opened[1], self.trainer.lightning_module.collator(self.on_bad_sample))
         return self._opened[1]
 
     def _deal(self, samples: ShardSet, epoch: int, start: int) -> list[Deal]:

@@ -3,9 +3,10 @@
 from typing import Any
 
 from rlaifv_pl.models.chat import Chat
-from rlaifv_pl.models.checks import check_image_tokens
+from rlaifv_pl.models.checks import check_image_tokens, max_positions
 from rlaifv_pl.models.fsdp import Slicing
 from rlaifv_pl.models.policy import PolicySpec, load_model, plain_model, trains_vision
+from rlaifv_pl.models.pretrained import load_config
 from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
 from rlaifv_pl.models.vlm import VLM
@@ -38,3 +39,8 @@ def load_policy(
         for model in models:
             model.blank = Chat(processor).blank_image()
     return policy, reference
+
+
+def positions_of(spec: PolicySpec, policy: VLM | None) -> int | None:
+    """Return how many tokens a row may have, by the policy's config, which is read where it is not loaded yet."""
+    return max_positions(plain_model(policy.model).config if policy else load_config(spec))

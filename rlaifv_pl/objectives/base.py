@@ -17,11 +17,9 @@ from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import Sidecars
 from rlaifv_pl.data.survey import processor_hash
 from rlaifv_pl.models.chat import Chat, Dialogue
-from rlaifv_pl.models.checks import max_positions
 from rlaifv_pl.models.identity import fingerprint
-from rlaifv_pl.models.loading import load_policy
-from rlaifv_pl.models.policy import PolicySpec, load_processor, plain_model
-from rlaifv_pl.models.pretrained import load_config
+from rlaifv_pl.models.loading import load_policy, positions_of
+from rlaifv_pl.models.policy import PolicySpec, load_processor
 from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives import checks
@@ -130,15 +128,13 @@ class AlignmentModule(L.LightningModule):
 
     def collator(self, on_bad_sample: OnBadSample) -> Collator:
         """Makes this objective's batches of samples."""
-        limits = (self.max_length, on_bad_sample, self.max_positions)
-        return Collator(Chat(self.processor), self.dialogues, self.parts, *limits)
+        how = (self.parts, self.max_length, on_bad_sample, self.max_positions)
+        return Collator(Chat(self.processor), self.dialogues, *how)
 
     @cached_property
     def max_positions(self) -> int | None:
         """Tokens of a row that the policy has positions for."""
-        return max_positions(
-            plain_model(self.policy.model).config if self.policy else load_config(self.policy_spec)
-        )
+        return positions_of(self.policy_spec, self.policy)
 
     def known(self, samples: ShardSet, batch_size: int, how: dict[str, Any]) -> Sidecars | None:
         """Log-ps of the samples under a cached reference, computed now where they are missing.
