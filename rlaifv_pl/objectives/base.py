@@ -123,18 +123,13 @@ class AlignmentModule(L.LightningModule):
     @property
     def reading(self) -> dict[str, Any]:
         """All that decides what tokens become of a sample, as JSON."""
-        limits = {"max_length": self.max_length, "max_positions": self.max_positions}
+        limits = {"max_length": self.max_length, "max_positions": positions_of(self.policy_spec, self.policy)}
         return {"objective": type(self).__name__, "processor": processor_hash(self.processor), **limits}
 
     def collator(self, on_bad_sample: OnBadSample) -> Collator:
         """Makes this objective's batches of samples."""
-        how = (self.parts, self.max_length, on_bad_sample, self.max_positions)
+        how = (self.parts, self.max_length, on_bad_sample, positions_of(self.policy_spec, self.policy))
         return Collator(Chat(self.processor), self.dialogues, *how)
-
-    @cached_property
-    def max_positions(self) -> int | None:
-        """Tokens of a row that the policy has positions for."""
-        return positions_of(self.policy_spec, self.policy)
 
     def known(self, samples: ShardSet, batch_size: int, how: dict[str, Any]) -> Sidecars | None:
         """Log-ps of the samples under a cached reference, computed now where they are missing.
