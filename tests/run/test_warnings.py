@@ -61,6 +61,7 @@ def test_feedback(family_dir, tmp_path: Path, family: str):
         "policy": engine,
         "feedback": {
             "generate": {"n": 3, "max_new_tokens": 8},
+            "truncated": "keep",
             "divide": "rlaifv_pl.feedback.divide.RuleSplitter",
             "conquer": {
                 "class_path": "rlaifv_pl.feedback.conquer.ModelLabeler",
