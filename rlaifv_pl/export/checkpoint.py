@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rlaifv_pl.export.policy import ExportError
 from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model
+from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.run.checkpoint_file import CheckpointFiles
 
@@ -43,6 +44,7 @@ def load_trained(run: str | Path, checkpoint: str = "last") -> Trained:
     spec, path = policy_of(run), checkpoint_path(run, checkpoint)
     stored = CheckpointFiles().load_checkpoint(path)
     spec = _from_where_it_ran(spec, stored["base"].get("directory"))
+    validate_checkpoint(spec)
     model = load_model(spec)
     if stored["base"]["weights"] != fingerprint(model):
         raise ExportError(
