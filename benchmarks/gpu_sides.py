@@ -14,7 +14,7 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel
 
 from benchmarks.flops import Lengths
 from benchmarks.shapes import SHAPES, make_config, make_processor
-from rlaifv_pl.models import policy
+from rlaifv_pl.models import loading, policy
 from rlaifv_pl.models.policy import LoRA, PolicySpec
 from rlaifv_pl.models.vlm import Batch, Uncast
 from rlaifv_pl.objectives import DPOModule
@@ -77,7 +77,8 @@ class OurSide:
         adamw = partial(torch.optim.AdamW, lr=RATE, weight_decay=0.0, fused=bench.device.type == "cuda")
         self.module = module = DPOModule(policy=spec, optimizer=adamw, reference=setting.reference)
         module.processor = bench.processor()
-        with patch.object(policy, "_from_pretrained", lambda *_inputs, **_options: bench.model()):
+        made = patch.object(policy, "read_model", lambda *_inputs, **_options: bench.model())
+        with made, patch.object(loading, "validate_checkpoint", lambda *_inputs, **_options: True):
             module.configure_model()
         self.adapters = module.policy.model.peft_config["default"] if setting.lora else None
         self.optimizer, collate = module.configure_optimizers(), module.collator("raise")

@@ -189,7 +189,7 @@ class CLI(LightningCLI):
         )
         if start.ckpt_path not in (None, LAST):
             check_checkpoint(str(start.ckpt_path), start.directory)
-        if not self.trainer.fast_dev_run:
+        if not self._get(self.config, "trainer")["fast_dev_run"]:
             start.check(self.config[self.subcommand].as_dict(), self.arguments)
         for callback in callbacks_of(self.trainer):
             if isinstance(callback, KeepConfig):

@@ -81,6 +81,7 @@ class Collator:
         max_length: tokens of a row, image tokens included; longer samples are bad samples, since
             cutting them would cut images or answers.
         on_bad_sample: stop at a bad sample, or leave it out and report it in `Batch.dropped`.
+        max_positions: tokens of a row that the model has positions for; a longer one is a bad sample, too.
     """
 
     def __init__(
@@ -90,9 +91,11 @@ class Collator:
         parts: int,
         max_length: int | None = None,
         on_bad_sample: OnBadSample = "raise",
+        max_positions: int | None = None,
     ) -> None:
         self.chat, self.dialogues, self.parts = chat, dialogues, parts
         self.max_length, self.on_bad_sample = max_length, on_bad_sample
+        self.max_positions = max_positions
 
     def __call__(self, samples: Sequence[Sample | BadSample]) -> Batch:
         """A batch of the good ones among `samples`, which may be fewer, or none.
@@ -191,6 +194,12 @@ class Collator:
         longest = max(len(row.ids) for row in own)
         if self.max_length is not None and longest > self.max_length:
             detail = f"expected at most {self.max_length} tokens with its image tokens, got {longest}"
+            raise BadSample(Reason.TOO_LONG, f"sample {read.key}", detail)
+        if self.max_positions is not None and longest > self.max_positions:
+            detail = (
+                f"its {longest} tokens are more than the {self.max_positions} positions that the model was made for "
+                "(max_position_embeddings in its config.json)"
+            )
             raise BadSample(Reason.TOO_LONG, f"sample {read.key}", detail)
         if not any(part is not None for row in own for part in row.parts):
             raise BadSample(

@@ -13,6 +13,7 @@ import numpy as np
 from rlaifv_pl.data.collate import OnBadSample
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.loader import BatchLoader, PositionedLoader
+from rlaifv_pl.data.longest import try_longest
 from rlaifv_pl.data.manifest import ManifestError, hash_json
 from rlaifv_pl.data.order import (
     Deal,
@@ -58,10 +59,8 @@ class AlignmentDataModule(L.LightningDataModule):
         val_batch_size: the same in validation, and in the pass of a cached reference; that of training unless given.
         max_tokens: tokens a device and batch, at most, as they are laid out: what answers share counts once, image
             tokens and padding count too.
-        group_by: with `prompt`, pairs of one prompt stand in one batch, where they share the prompt and its images.
-            They then train one step together.
-        sort_within: samples of like length are neighbours, inside stretches of so many; for batches that are padded,
-            and devices that wait for each other.
+        group_by: with `prompt`, pairs of one prompt stand in one batch, and share the prompt and its images there.
+        sort_within: samples of like length are neighbours, inside stretches of so many; for batches with padding.
         num_workers: processes that read, decode and tokenise.
         window: shards that are shuffled into one another.
         on_bad_sample: stop at a sample that cannot be trained on, or leave it out and count it.
@@ -215,7 +214,9 @@ class AlignmentDataModule(L.LightningDataModule):
     def _train_samples(self, epoch: int) -> ShardSet:
         shards = _listed(self.shards_of_epoch(epoch) if self.shards_of_epoch else self.train)
         if self._opened is None or self._opened[0] != shards:
-            self._opened = shards, self._open(shards, "data.train")
+            samples = self._open(shards, "data.train")
+            try_longest(samples, self.trainer.lightning_module, self.on_bad_sample)
+            self._opened = shards, samples
         return self._opened[1]
 
     def _deal(self, samples: ShardSet, epoch: int, start: int) -> list[Deal]:

@@ -12,6 +12,9 @@ from rlaifv_pl.models.vlm import Batch
 LOGPS, READING = "logps", "reading"
 """Names of what a sidecar holds of a sample: log-ps of its targets in nats, and a hash of how it was read."""
 
+READINGS = 2
+"""Version of what `READING` is a hash of; log-ps of another version are made again."""
+
 Known = Mapping[str, Tensor]
 
 UNKNOWN: Known = {LOGPS: torch.zeros(0), READING: torch.zeros(1, dtype=torch.long)}
@@ -48,16 +51,23 @@ def put_together(batch: Batch, known: Sequence[Known]) -> Tensor:
 
 
 def _readings(batch: Batch) -> Tensor:
-    """(B,) a hash for each sample of its rows' tokens and of where in them its targets stand."""
-    width = batch.rows["input_ids"].shape[1]
+    """(B,) a hash for each sample of all that its log-ps depend on beside weights and the shard's bytes.
+
+    Of each row with targets: its tokens, which of its sample's images it is about, and of each target the place, the
+    token and the part that it counts to.
+    """
+    count, width = len(batch.keys), batch.rows["input_ids"].shape[1]
     row, at = batch.source // width, batch.source % width
-    owner = batch.group % len(batch.keys)
+    part, owner = batch.group // count, batch.group % count
+    targets = torch.stack([at, batch.target, part], 1)
     hashes = []
-    for sample in range(len(batch.keys)):
+    for sample in range(count):
         digest = hashlib.sha256()
         for own in row[owner == sample].unique():
-            targets = at[(owner == sample) & (row == own)]
-            digest.update(batch.rows["input_ids"][own, : targets.max() + 2].cpu().numpy().tobytes())
-            digest.update(targets.cpu().numpy().tobytes())
+            mine = targets[(owner == sample) & (row == own)]
+            # What stands behind the last target decides nothing: in a longer batch it is padding.
+            tokens = batch.rows["input_ids"][own, : mine[:, 0].max() + 2]
+            _, *view = batch.views[int(own) % batch.trees]
+            digest.update(repr((view, tokens.tolist(), mine.tolist())).encode())
         hashes.append(int.from_bytes(digest.digest()[:8], signed=True))
     return torch.tensor(hashes)

@@ -57,6 +57,10 @@ class Shard:
         """The samples' keys in file order."""
         return (entry.key for entry in self._entries)
 
+    def text_sizes(self) -> Iterator[int]:
+        """Bytes of the samples' texts (their JSON), in file order, without reading any."""
+        return (entry.members["json"].size if "json" in entry.members else 0 for entry in self._entries)
+
     def where(self, index: int) -> str:
         """Shard and key of a sample, for messages."""
         return f"{self.path}, sample {shorten(self._entries[index].key, length=100)}"

@@ -13,6 +13,7 @@ from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.fill import Task, fill
 from rlaifv_pl.data.known import Known
 from rlaifv_pl.data.loader import Collate
+from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.data.order import Sizes
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
@@ -75,6 +76,14 @@ class Survey:
                     "again."
                 )
         return part
+
+
+def processor_hash(processor: Any) -> str:
+    """Return a hash of what decides a sample's tokens: image processing, tokenizer and chat template."""
+    words = json.loads(processor.tokenizer.backend_tokenizer.to_str())
+    # How the last call wanted its rows: of the call, and not of the tokenizer.
+    del words["padding"], words["truncation"]
+    return hash_json((processor.to_json_string(), words, processor.chat_template))
 
 
 class _Measured(Dataset):

@@ -7,9 +7,10 @@ from typing import Any
 from torch import nn
 
 from rlaifv_pl.data.atomic import writing
-from rlaifv_pl.export.layout import ADAPTER_CONFIG, unserved_adapter
+from rlaifv_pl.export.layout import unserved_adapter
 from rlaifv_pl.export.policy import ExportError, Finish, compare, replacing
 from rlaifv_pl.export.served import SERVED
+from rlaifv_pl.models.checkpoint_files import ADAPTER_CONFIG
 from rlaifv_pl.models.policy import PolicySpec, load_model, plain_model
 
 NAME = "default"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rlaifv_pl.export.policy import ExportError
 from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model
+from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.run.checkpoint_file import CheckpointFiles
 
@@ -43,6 +44,7 @@ def load_trained(run: str | Path, checkpoint: str = "last") -> Trained:
     spec, path = policy_of(run), checkpoint_path(run, checkpoint)
     stored = CheckpointFiles().load_checkpoint(path)
     spec = _from_where_it_ran(spec, stored["base"].get("directory"))
+    validate_checkpoint(spec)
     model = load_model(spec)
     if stored["base"]["weights"] != fingerprint(model):
         raise ExportError(
@@ -73,7 +75,7 @@ def _from_where_it_ran(spec: PolicySpec, directory: str | None) -> PolicySpec:
     """A policy whose relative paths are taken from the directory that the run was started in, where they exist there
     and not in this one."""
     places = {name: getattr(spec, name) for name in ("path", "chat_template")}
-    moved = {
+    moved: dict[str, Any] = {
         name: str(Path(directory) / place)
         for name, place in places.items()
         if directory and place and not Path(place).exists() and (Path(directory) / place).exists()

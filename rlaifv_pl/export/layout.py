@@ -8,9 +8,14 @@ from typing import Any
 from safetensors import safe_open
 
 from rlaifv_pl.export.served import SERVED, of_adapter, of_weights
+from rlaifv_pl.models.checkpoint_files import (
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    INDEX,
+    WEIGHTS,
+    weight_files,
+)
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 NEEDED = {
     (CONFIG,): "the model's config",
     (WEIGHTS, INDEX): "its weights",
@@ -63,14 +68,6 @@ def unserved_adapter(directory: Path, architecture: str, layers: int) -> list[st
         return [_unknown(architecture)]
     lost = of_adapter(_names(directory / ADAPTER_WEIGHTS), SERVED[architecture], layers)
     return [_lost(lost, architecture)] if lost else []
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """Files of the weights, in the order of their names; of an adapter, its own."""
-    if (directory / INDEX).is_file():
-        listed = _json(directory / INDEX).get("weight_map", {}).values()
-        return [directory / name for name in sorted(set(listed))]
-    return [directory / name for name in (WEIGHTS, ADAPTER_WEIGHTS) if (directory / name).is_file()]
 
 
 def _unknown(architecture: str) -> str:

@@ -70,12 +70,14 @@ def row_masks(model: PreTrainedModel, rows: dict[str, Tensor]) -> Masks:
     """The family's own masks of plain rows that are padded right, padding not regarded."""
     ids = rows["input_ids"]
     make = getattr(model, "create_masks_for_generate", create_masks_for_generate)
+    # Only its shape, type and device are asked for.
+    embeds = torch.empty((*ids.shape, 0), dtype=model.dtype, device=ids.device)
+    # By position: the cache has another name from release to release of transformers.
     return make(
-        config=model.config,
-        # Only its shape, type and device are asked for.
-        inputs_embeds=torch.empty((*ids.shape, 0), dtype=model.dtype, device=ids.device),
-        attention_mask=None,
-        past_key_values=None,
+        model.config,
+        embeds,
+        None,  # attention_mask
+        None,  # cache
         position_ids=None,
         token_type_ids=rows.get("token_type_ids"),
         mm_token_type_ids=rows.get("mm_token_type_ids"),

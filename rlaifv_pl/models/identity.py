@@ -1,10 +1,11 @@
 """Which weights a model has: hashes that any training changes, some of them quick."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlaifv_pl.models.fsdp import whole
 
@@ -18,22 +19,29 @@ def fingerprint(model: nn.Module, *, adapters: bool = False) -> str:
     """A hash of the first values of each parameter; adapters are left out unless asked for, since a fresh
     one is drawn. Processes with slices must ask together."""
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
+    for name, parameter in _kept(model):
         if adapters or "lora_" not in name:
             digest.update(whole(parameter.detach()).flatten()[:VALUES].double().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
 def weights_hash(model: nn.Module, *, adapters: bool = True) -> str:
-    """A hash of all parameters, byte by byte; of LoRA's too unless told otherwise. Processes with
-    slices must ask together."""
+    """A hash of all weights, byte by byte, statistics of batch normalisation included; of LoRA's too unless told
+    otherwise. Processes with slices must ask together."""
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
+    for name, parameter in _kept(model):
         if adapters or "lora_" not in name:
             digest.update(
                 whole(parameter.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data
             )
     return digest.hexdigest()
+
+
+def _kept(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters, and the buffers that are saved with them."""
+    yield from model.named_parameters()
+    saved = model.state_dict(keep_vars=True).keys()
+    yield from ((name, buffer) for name, buffer in model.named_buffers() if name in saved)
 
 
 def directory_fingerprint(path: str | Path) -> str:

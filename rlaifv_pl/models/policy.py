@@ -1,27 +1,19 @@
 """Load a vision-language model with its processor, and decide what of it trains."""
 
 import fnmatch
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    GenerationConfig,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
-from rlaifv_pl.explained import Explained
+from rlaifv_pl.models.errors import PolicyError
+from rlaifv_pl.models.pretrained import load_processor, read_model
+from rlaifv_pl.models.spec import LoRA, PolicySpec
 
-SHARING = ("auto", "split", "dense", "flex", "flash", "rows")
-"""Values of `PolicySpec.attention` under which attention itself is transformers' SDPA."""
+__all__ = ["LoRA", "PolicyError", "PolicySpec", "VisionLanguageModel", "load_model", "load_processor"]
 
 
 class VisionLanguageModel(PreTrainedModel):
@@ -31,70 +23,6 @@ class VisionLanguageModel(PreTrainedModel):
     """Tower, projector and language model, without the head."""
     get_image_features: Callable[..., Any]
     generate: Callable[..., Any]
-
-
-class PolicyError(Explained, ValueError):
-    """A policy that cannot be loaded or trained as configured; the message says what to change."""
-
-
-@dataclass(kw_only=True)
-class LoRA:
-    """Low-rank adapters on the linear layers of the language model; nothing else trains then.
-
-    Args:
-        rank: of the adapters.
-        alpha: scale; the adapters' output is multiplied by alpha / rank.
-        dropout: on the adapters' input.
-    """
-
-    rank: int = 64
-    alpha: float = 16.0
-    dropout: float = 0.05
-
-
-@dataclass(kw_only=True)
-class PolicySpec:
-    """Which model is trained, and which parts of it.
-
-    Args:
-        path: local directory or hub name of any model that AutoModelForImageTextToText loads.
-        revision: of a hub model.
-        dtype: of the weights. With LoRA the frozen weights may be bfloat16; full fine-tuning keeps
-            float32 masters and computes in `trainer.precision`.
-        attention: `auto`, which is `split`, computes what the answers of a sample share once; so do `dense` (a
-            mask), `flex` (a GPU) and `flash` (a GPU with flash-attn). `rows` computes each answer with a prefix
-            of its own; so does any attention implementation of transformers.
-        freeze_vision: keep the vision tower as it is.
-        freeze_projector: keep what lies between tower and language model as it is.
-        freeze: further parameters to keep, as glob patterns of their names.
-        lora: train adapters instead of the weights.
-        gradient_checkpointing: compute activations again in the backward pass to save memory.
-        chat_template: path to a Jinja file, for a checkpoint that has none.
-        trust_remote_code: run code that comes with the checkpoint.
-    """
-
-    path: str
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention: str = "auto"
-    freeze_vision: bool = True
-    freeze_projector: bool = False
-    freeze: list[str] = field(default_factory=list)
-    lora: LoRA | None = None
-    gradient_checkpointing: bool = False
-    chat_template: str | None = None
-    trust_remote_code: bool = False
-
-
-def load_processor(spec: PolicySpec) -> Any:
-    """The model's processor, with `spec.chat_template` in place of its own if given."""
-    processor = _from_pretrained(AutoProcessor.from_pretrained, spec)
-    if spec.chat_template:
-        try:
-            processor.chat_template = Path(spec.chat_template).read_text()
-        except OSError as error:
-            raise PolicyError(f"policy.chat_template: expected a Jinja file, but {error}.") from error
-    return processor
 
 
 def load_model(spec: PolicySpec, *, empty: bool = False) -> nn.Module:
@@ -109,12 +37,7 @@ def load_model(spec: PolicySpec, *, empty: bool = False) -> nn.Module:
             "policy.lora trains adapters of the language model and nothing else. Leave out policy.freeze and "
             "policy.freeze_vision, or policy.lora."
         )
-    model = _from_pretrained(
-        _skeleton if empty else AutoModelForImageTextToText.from_pretrained,
-        spec,
-        dtype=getattr(torch, spec.dtype),
-        attn_implementation="sdpa" if spec.attention in SHARING else spec.attention,
-    )
+    model = read_model(spec, empty=empty)
     _check_head(model)
     if spec.lora:
         with torch.device("meta") if empty else nullcontext():
@@ -127,37 +50,6 @@ def load_model(spec: PolicySpec, *, empty: bool = False) -> nn.Module:
         # Comes along for the sake of reentrant checkpointing, and would give a frozen tower a backward pass.
         model.disable_input_require_grads()
     return adapted
-
-
-def _from_pretrained(load: Callable[..., Any], spec: PolicySpec, **options: Any) -> Any:
-    try:
-        return load(
-            spec.path, revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code, **options
-        )
-    except UnpicklingError as error:
-        raise PolicyError(
-            f"policy.path: cannot load {spec.path!r}: its weights are a pickle with more than tensors in it, of which "
-            "nothing was run. Take a copy with safetensors."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise PolicyError(
-            f"policy.path: cannot load {spec.path!r}. Expected a directory with the files that save_pretrained writes "
-            "for a model and its processor, or a hub name that can be reached from here. "
-            f"transformers says: {str(error).strip().splitlines()[0]}"
-        ) from error
-
-
-def _skeleton(path: str, revision: str, trust_remote_code: bool, **options: Any) -> PreTrainedModel:
-    """As from_pretrained, without weights."""
-    where = {"revision": revision, "trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(path, **where)
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(
-            config, trust_remote_code=trust_remote_code, **options
-        )
-    with suppress(OSError):  # A model without the file has what its config says.
-        model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
-    return model.eval()
 
 
 def _check_head(model: PreTrainedModel) -> None:
@@ -196,6 +88,21 @@ def trains_vision(model: nn.Module) -> bool:
     base = plain_model(model)
     seen = set.union(*_parts(base))
     return any(parameter.requires_grad for parameter in base.parameters() if id(parameter) in seen)
+
+
+def frozen_parts(model: nn.Module) -> Iterator[nn.Module]:
+    """Modules outside of the language model with parameters, none of which trains; the outermost of each."""
+    decoder = plain_model(model).get_decoder()
+
+    def search(module: nn.Module) -> Iterator[nn.Module]:
+        parameters, holds_decoder = list(module.parameters()), any(m is decoder for m in module.modules())
+        if parameters and not holds_decoder and not any(p.requires_grad for p in parameters):
+            yield module
+        elif module is not decoder:
+            for child in module.children():
+                yield from search(child)
+
+    yield from search(plain_model(model))
 
 
 def _freeze(model: PreTrainedModel, spec: PolicySpec) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rlaifv_pl.models.attention import choose, over_forest
 from rlaifv_pl.models.logps import target_logps
-from rlaifv_pl.models.policy import VisionLanguageModel, plain_model, vision_tower
+from rlaifv_pl.models.policy import VisionLanguageModel, frozen_parts, plain_model, vision_tower
 from rlaifv_pl.models.prefix_tree import Branch, Forest, lay_out
 from rlaifv_pl.models.tower import TowerLayout, standing_in
 
@@ -116,6 +116,18 @@ class VLM(nn.Module):
         self.blank: dict[str, Tensor] | None = None
         """Processor outputs of an image to look at in a batch without any, so that all processes compute in step
         and whatever reads images gets a gradient, of zero; without it a batch without images passes them by."""
+
+    def train(self, mode: bool = True) -> "VLM":
+        """As of any module, but parts outside of the language model that are frozen stay in evaluation mode.
+
+        A tower's batch normalisation would go on collecting statistics, and its dropout would blur what it sees. The
+        language model keeps the mode that is asked for, also below adapters: it is what is trained then.
+        """
+        super().train(mode)
+        if mode:
+            for part in frozen_parts(self.model):
+                part.eval()
+        return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "VLM":
         # Rotary frequencies are buffers and stay in float32, as transformers loads them: a strategy that

@@ -1,6 +1,5 @@
 """What the objectives share: a policy, its optimiser and schedule, and checkpoints that tell the truth."""
 
-import json
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -14,18 +13,18 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from rlaifv_pl.data.collate import Collator, OnBadSample
-from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import Sidecars
+from rlaifv_pl.data.survey import processor_hash
 from rlaifv_pl.models.chat import Chat, Dialogue
 from rlaifv_pl.models.identity import fingerprint
-from rlaifv_pl.models.loading import load_policy
+from rlaifv_pl.models.loading import load_policy, positions_of
 from rlaifv_pl.models.policy import PolicySpec, load_processor
 from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives import checks
 from rlaifv_pl.objectives.cached import CachedReference
-from rlaifv_pl.objectives.checks import RunError, check_gradients, check_tree, slicing_of
+from rlaifv_pl.objectives.checks import RunError, check_tree, slicing_of
 from rlaifv_pl.objectives.in_step import STAND_IN, InStep
 from rlaifv_pl.objectives.means import RunningMeans, Step
 from rlaifv_pl.objectives.schedule import Schedule, follow_schedule, rate, steps_of
@@ -124,16 +123,13 @@ class AlignmentModule(L.LightningModule):
     @property
     def reading(self) -> dict[str, Any]:
         """All that decides what tokens become of a sample, as JSON."""
-        processor = self.processor
-        words = json.loads(processor.tokenizer.backend_tokenizer.to_str())
-        # How the last call wanted its rows: of the call, and not of the tokenizer.
-        del words["padding"], words["truncation"]
-        made = (processor.to_json_string(), words, processor.chat_template)
-        return {"objective": type(self).__name__, "processor": hash_json(made), "max_length": self.max_length}
+        limits = {"max_length": self.max_length, "max_positions": positions_of(self.policy_spec, self.policy)}
+        return {"objective": type(self).__name__, "processor": processor_hash(self.processor), **limits}
 
     def collator(self, on_bad_sample: OnBadSample) -> Collator:
         """Makes this objective's batches of samples."""
-        return Collator(Chat(self.processor), self.dialogues, self.parts, self.max_length, on_bad_sample)
+        how = (self.parts, self.max_length, on_bad_sample, positions_of(self.policy_spec, self.policy))
+        return Collator(Chat(self.processor), self.dialogues, *how)
 
     def known(self, samples: ShardSet, batch_size: int, how: dict[str, Any]) -> Sidecars | None:
         """Log-ps of the samples under a cached reference, computed now where they are missing.
@@ -265,8 +261,7 @@ class AlignmentModule(L.LightningModule):
 
     def on_after_backward(self) -> None:
         if not self._gradients_are_checked:
-            check_gradients(self.policy)
-            self._gradients_are_checked = True
+            self._gradients_are_checked = checks.check_gradients(self.policy)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A process that leaves writing to the first one has nothing.

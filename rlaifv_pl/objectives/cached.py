@@ -8,7 +8,7 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 
 from rlaifv_pl.console import track
-from rlaifv_pl.data.known import UNKNOWN, Known, take_apart
+from rlaifv_pl.data.known import READINGS, UNKNOWN, Known, take_apart
 from rlaifv_pl.data.loader import BatchLoader
 from rlaifv_pl.data.order import deal_all
 from rlaifv_pl.data.shards import ShardSet
@@ -67,7 +67,7 @@ class CachedReference:
             SidecarError: a file beside a shard is of another shard.
             PolicyError: something is missing, and the reference is no longer to be had.
         """
-        identity = {"weights": self.weights, "adapters": self.adapters}
+        identity = {"weights": self.weights, "adapters": self.adapters, "readings": READINGS}
         identity |= seen_as(self.processor, self.spec, trainer)
         sidecars = Sidecars(samples, "reference", identity)
         missing = sidecars.missing()

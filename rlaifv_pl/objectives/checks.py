@@ -59,8 +59,8 @@ def check_tree(policy: VLM, batch: Batch) -> bool:
     return True
 
 
-def check_gradients(policy: VLM) -> None:
-    """Look, after a backward pass, for parameters that train and got no gradient.
+def check_gradients(policy: VLM) -> bool:
+    """Look, after a backward pass, for parameters that train and got no gradient; true where there are none.
 
     Raises:
         RunError: there are some.
@@ -73,6 +73,7 @@ def check_gradients(policy: VLM) -> None:
             "and distributed training would hang. Freeze them: policy.freeze takes patterns of these names "
             "(without the leading 'model.')."
         )
+    return True
 
 
 def origin_of(module: Any) -> dict[str, str]:

@@ -27,6 +27,8 @@ class Found:
     problems: list[str] = field(default_factory=list)
     """What `fit` would end with, in its words, or what does not fit."""
     notes: list[str] = field(default_factory=list)
+    untried: list[str] = field(default_factory=list)
+    """What was left out by choice, and why: nothing is known of it."""
 
     @property
     def room(self) -> int:

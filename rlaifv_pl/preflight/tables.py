@@ -17,16 +17,20 @@ from rlaifv_pl.preflight.tokens import SHOWN_KEYS
 
 
 def show(found: Found) -> None:
-    """Print tables, notes and the verdict."""
-    console = Console(stderr=True)
+    """Print tables, notes and the verdict; what stands in the way goes to standard error."""
+    console = Console()
     for table in _tables(found):
         console.print(table)
     for note in found.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    for what in found.untried:
+        console.print(f"not tried: {what}", markup=False, highlight=False, soft_wrap=True)
     for problem in found.problems:
-        console.print(f"error: {problem}", markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"error: {problem}", markup=False, highlight=False, soft_wrap=True)
     if not found.problems:
-        console.print("nothing stands in the way of this run", highlight=False)
+        sure = "nothing stands in the way of this run"
+        verdict = "no fault was found in what was looked at" if found.untried else sure
+        console.print(verdict, highlight=False)
 
 
 def write(found: Found, path: Path) -> None:
@@ -48,6 +52,7 @@ def as_json(found: Found) -> dict[str, Any]:
         "disk": [{"place": str(d.place), "free": d.free, "parts": d.parts} for d in found.disks],
         "problems": found.problems,
         "notes": found.notes,
+        "untried": found.untried,
     }
 
 

@@ -15,6 +15,7 @@ from rlaifv_pl.data.datamodule import Shards, check_room, expected
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.shards import ShardSet, load_shards
 from rlaifv_pl.models.policy import load_model
+from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.preflight import disk, tables, trial
@@ -102,6 +103,7 @@ class _Look:
         """Find all that can be found out."""
         spec = self.module.policy_spec
         # On the meta device: what cannot be loaded or shared is said now, in fit's words.
+        validate_checkpoint(spec, self.module.processor, trains=True)
         model = VLM(load_model(spec, empty=True), spec.attention)
         self.layout, self.weights = model.layout, sum(each.nbytes for each in model.parameters())
         self._make_sources()
@@ -238,22 +240,41 @@ class _Look:
                 self._timed(trial.Timed(seconds), f"an estimate: FLOPs at an MFU of {self.options.mfu:.0%}")
 
     def _tried(self, attempt: Callable[[Path], trial.Timed]) -> trial.Timed | None:
-        """What a trial finds, if there is to be one and it comes to its end."""
-        # What is cut into slices may not fit on the one device of a trial.
-        is_whole = self.found.spread.together == 1
-        is_here = self.options.memory_gb is None
-        if not (self.options.trial and is_here and is_whole) or self.found.problems:
+        """What a trial finds; None where it is left out, or it fails, which is a problem of the run."""
+        found = self.found
+        if left_out := self._leaves_out():
+            if left_out not in found.untried:
+                found.untried.append(left_out)
             return None
-        if self.weights > self.found.room:
-            self.found.notes.append(f"no trial: the weights alone are {decimal(self.weights)}")
+        if found.problems:
+            return None
+        if found.spread.together > 1:
+            found.problems.append(
+                f"no step could be tried: the model is cut into slices for {found.spread.together} devices, and a "
+                "trial has one. Leave it out by --trial 0."
+            )
+            return None
+        if self.weights > found.room:
+            found.problems.append(
+                f"no step could be tried: the weights alone are {decimal(self.weights)}, and {decimal(found.room)} can "
+                "be had"
+            )
             return None
         place = self.folder / "trial"
         place.mkdir()
         try:
             return attempt(place)
         except trial.TrialFailed as error:
-            self.found.notes.append(f"no trial: {error}")
+            found.problems.append(f"the trial failed: {error}")
         return None
+
+    def _leaves_out(self) -> str:
+        """Why no step is to be tried; empty if one is."""
+        if not self.options.trial:
+            return "a step of the run (--trial 0)"
+        if self.options.memory_gb is not None:
+            return "a step of the run: --memory_gb describes another machine"
+        return ""
 
     def _trained(self, place: Path) -> trial.Timed:
         seen = self.found.surveyed

@@ -15,6 +15,10 @@ from rlaifv_pl.data.atomic import disk_fault
 CHATTER = (
     ".*treespec.*deprecated.*",
     "Total length of `list` across ranks is zero.*",
+    # PEFT asks transformers by the old name.
+    ".*`is_gradient_checkpointing` is deprecated.*",
+    # A frozen tower is in evaluation mode, and is to be.
+    ".*module\\(s\\) in eval mode at the start of training.*",
     ".*does not have many workers which may be a bottleneck.*",
     ".*args parameter is intended to run from within Python.*",
     # The DataModule knows the position.

@@ -1,6 +1,7 @@
 """Which tokens an answer has and which a loss may see, for every family."""
 
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -325,7 +326,8 @@ def test_no_template_is_refused_with_the_remedy_which_helps(family_dir, tmp_path
     template, processor.chat_template = processor.chat_template, None
     with pytest.raises(ChatError, match=r"no chat template.*policy\.chat_template"):
         Chat(processor)
-    processor.save_pretrained(tmp_path / "bare")
+    shutil.copytree(family_dir("llava"), tmp_path / "bare")
+    (tmp_path / "bare" / "chat_template.jinja").unlink()
     (tmp_path / "chat.jinja").write_text(template)
     healed = load_processor(
         PolicySpec(path=str(tmp_path / "bare"), chat_template=str(tmp_path / "chat.jinja"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rlaifv_pl.data.collate import Collator
@@ -196,14 +197,14 @@ def test_checkpointing_gives_a_frozen_tower_no_backward_pass(path: str, changes:
 
 def test_a_missing_directory_gives_one_short_error(tmp_path: Path):
     for load in (load_model, load_processor):
-        with pytest.raises(PolicyError, match=r"policy\.path: cannot load .*nowhere") as caught:
+        with pytest.raises(PolicyError, match=r"cannot load .*nowhere.*no such directory") as caught:
             load(PolicySpec(path=str(tmp_path / "nowhere")))
         assert len(str(caught.value)) < 600 and "\n" not in str(caught.value)
 
 
 def test_an_empty_directory_gives_one_short_error(tmp_path: Path):
     for load in (load_model, load_processor):
-        with pytest.raises(PolicyError, match=r"policy\.path") as caught:
+        with pytest.raises(PolicyError, match=r"cannot load .*directory is empty") as caught:
             load(PolicySpec(path=str(tmp_path)))
         assert len(str(caught.value)) < 600 and "\n" not in str(caught.value)
 
@@ -284,5 +285,10 @@ def test_code_that_comes_with_a_model_runs_only_on_demand(family_dir, tmp_path, 
         "from transformers import LlavaForConditionalGeneration\n"
         "class Mine(LlavaForConditionalGeneration):\n    pass\n"
     )
+    if trusts:
+        # transformers renames what older LLaVA files hold for its own class alone.
+        weights = load_file(model / "model.safetensors")
+        weights["lm_head.weight"] = weights.pop("language_model.lm_head.weight")
+        save_file(weights, model / "model.safetensors", {"format": "pt"})
     loaded = load_model(PolicySpec(path=str(model), trust_remote_code=trusts))
     assert (type(loaded).__name__ == "Mine") == (tmp_path / "ran").exists() == trusts

@@ -1,6 +1,7 @@
 """`rlaifv preflight` as it is run: what it says, what it refuses in fit's words, and that it leaves nothing."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from rlaifv_pl.cli import main as train
 from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.objectives.schedule import steps_of
+from rlaifv_pl.preflight import trial
 from rlaifv_pl.preflight.found import Found
 from rlaifv_pl.verbs import main
 from tests.run.tiny import dpo_config, write_config, write_pairs
@@ -47,7 +49,9 @@ def refused(capsys, tmp_path: Path, settings: dict, *options: str) -> str:
     with pytest.raises(SystemExit) as stopped:
         looked(tmp_path, settings, *options)
     assert stopped.value.code not in (0, None)
-    return str(stopped.value.code) + capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "stands in the way" not in told.out
+    return str(stopped.value.code) + told.out + told.err
 
 
 def files(place: Path) -> set[str]:
@@ -180,4 +184,37 @@ def test_a_model_whose_weights_do_not_fit_is_not_tried(quickstart, tmp_path, mon
     with pytest.raises(SystemExit):
         main([*quickstart, "--trial", "2"])
     found = json.loads((tmp_path / "found.json").read_text())
-    assert "no trial: the weights alone are 4.7 MB" in found["notes"] and found["problems"]
+    (problem,) = [problem for problem in found["problems"] if "no step could be tried" in problem]
+    assert "the weights alone are 4.7 MB" in problem
+
+
+def test_what_was_not_tried_is_said(capsys, settings, tmp_path):
+    """Tables go where other commands' tables go."""
+    found = looked(tmp_path, settings)
+    told = capsys.readouterr()
+    assert found["untried"] == ["a step of the run (--trial 0)"] and not found["problems"]
+    assert "not tried: a step of the run" in told.out and "stands in the way" not in told.out
+    assert "steps in all" in told.out and "steps in all" not in told.err
+
+
+def test_a_trial_that_fails_is_an_error(capsys, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "RUN", "raise SystemExit('error: the device is on fire')")
+    said = refused(capsys, tmp_path, settings, "--trial", "1")
+    assert "the trial failed: error: the device is on fire" in said
+    assert json.loads((tmp_path / "found.json").read_text())["problems"]
+
+
+def test_a_trial_of_a_model_in_slices_cannot_be_made(capsys, settings, tmp_path):
+    settings["trainer"] |= {"devices": 2, "strategy": {"class_path": "rlaifv_pl.run.fsdp.FSDP2"}}
+    said = refused(capsys, tmp_path, settings, "--trial", "1")
+    assert "no step could be tried" in said and "--trial 0" in said
+
+
+def test_rows_longer_than_the_positions_are_a_problem(capsys, settings, tmp_path):
+    model = shutil.copytree(settings["model"]["init_args"]["policy"]["path"], tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 16
+    (model / "config.json").write_text(json.dumps(config))
+    settings["model"]["init_args"]["policy"]["path"] = str(model)
+    said = refused(capsys, tmp_path, settings)
+    assert "16 positions" in said and "max_position_embeddings" in said

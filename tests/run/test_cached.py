@@ -97,6 +97,33 @@ def test_log_ps_come_back_to_the_last_bit_in_any_company(family_dir):
         put_together(other, [kept["a"], kept["t"]])
 
 
+def moved_target(batch):
+    """One target fewer, and one more at the same place: as many, of which one is another token."""
+    batch.target = batch.target.clone()
+    batch.target[0] += 1
+
+
+def other_part(batch):
+    batch.group = batch.group.clone()
+    batch.group[batch.group % 2 == 0] ^= 2
+
+
+def other_view(batch):
+    batch.views = [(place, not rejected) for place, rejected in batch.views]
+
+
+@pytest.mark.parametrize("change", [moved_target, other_part, other_view])
+def test_log_ps_are_of_targets_parts_and_images_too(family_dir, change):
+    """The row's tokens and the places of its targets stay as they are."""
+    collate = make(DPOModule, family_dir("llava")).collator("raise")
+    batch = collate(PAIRS[:2])
+    kept = take_apart(batch, torch.zeros(len(batch.target)))
+    assert torch.equal(put_together(collate(PAIRS[:2]), kept), torch.zeros(len(batch.target)))
+    change(batch)
+    with pytest.raises(SidecarError, match="other tokens"):
+        put_together(batch, kept)
+
+
 def wide(batch):
     batch.images = {name: value.double() for name, value in batch.images.items()}
     return batch

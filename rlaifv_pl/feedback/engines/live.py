@@ -21,6 +21,7 @@ from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.feedback.engine import Completion, Form, Request, Sampling
 from rlaifv_pl.feedback.engines.draw import SeededDraw
+from rlaifv_pl.feedback.engines.positions import warn_beyond_positions
 from rlaifv_pl.feedback.engines.prefix import PLAIN, hand_on, hand_on_error
 from rlaifv_pl.feedback.engines.questions import Asked, fork, tree
 from rlaifv_pl.feedback.engines.rendered import prompt_text, request_text
@@ -62,6 +63,7 @@ class LiveEngine:
     def __post_init__(self) -> None:
         self._tokens: dict[tuple[str, ...], list[list[int]]] = {}
         self._faithful: dict[str, bool] = {}
+        self._is_warned = False
 
     @property
     def identity(self) -> str:
@@ -160,6 +162,8 @@ class LiveEngine:
                 ),
             )
         answers = out[:, inputs["input_ids"].shape[1] :]
+        if not self._is_warned:
+            self._is_warned = warn_beyond_positions(model, inputs["attention_mask"], answers, samples)
         ended = ends_with(answers, model.generation_config.eos_token_id)
         texts = self.chat.tokenizer.batch_decode(answers, skip_special_tokens=True)
         drawn = [Completion(text.strip(), end) for text, end in zip(texts, ended, strict=True)]

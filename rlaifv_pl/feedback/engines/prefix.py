@@ -45,7 +45,9 @@ def hand_on(model: VisionLanguageModel, inputs: Mapping[str, Any], copies: int) 
     shape = inputs["input_ids"].shape
     head = {name: value[:, :-1] if value.shape == shape else value for name, value in inputs.items()}
     read = model.generate(**head, **ONE_TOKEN)
-    cache = read.past_key_values
+    # Named otherwise from release to release of transformers, in what `generate` gives and takes alike.
+    name = "cache" if "cache" in read else "past_key_values"
+    cache = read[name]
     cache.batch_repeat_interleave(copies)
     # The Qwen families keep how far an image has moved each row's positions.
     if (moved := getattr(model.model, "rope_deltas", None)) is not None:
@@ -53,7 +55,7 @@ def hand_on(model: VisionLanguageModel, inputs: Mapping[str, Any], copies: int) 
     rows = {
         name: value.repeat_interleave(copies, 0) for name, value in inputs.items() if value.shape == shape
     }
-    return {**rows, "past_key_values": cache}
+    return {**rows, name: cache}
 
 
 def hand_on_error(model: VisionLanguageModel, inputs: Mapping[str, Any]) -> tuple[float, float]:

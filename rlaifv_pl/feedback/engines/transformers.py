@@ -1,6 +1,7 @@
 """A model on disk, loaded into this process when it is first asked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +12,10 @@ from rlaifv_pl.feedback.engines.live import LiveEngine
 from rlaifv_pl.feedback.engines.loaded import LoadedEngine
 from rlaifv_pl.launcher import this_process
 from rlaifv_pl.models.chat import Chat
+from rlaifv_pl.models.checks import check_image_tokens
 from rlaifv_pl.models.identity import directory_fingerprint
-from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
+from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor, plain_model
+from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
 from rlaifv_pl.models.vlm import VLM
 
 
@@ -43,16 +46,18 @@ class TransformersEngine(LoadedEngine):
     batch_size: int = 16
     fill_tokens: int = 1024
     fill_tries: int = 3
+    _is_compared: bool | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def identity(self) -> str:
         """Hash of the model's directory, or its hub name, and of what else decides its answers."""
+        self._validate()
         template = self.chat_template and Path(self.chat_template).read_text()
         return hash_json([directory_fingerprint(self.path), self.revision, self.dtype, template])
 
-    def load(self) -> LiveEngine:
-        """The model and its processor, from disk or the hub."""
-        spec = PolicySpec(
+    @cached_property
+    def _spec(self) -> PolicySpec:
+        return PolicySpec(
             path=self.path,
             revision=self.revision,
             dtype=self.dtype,
@@ -60,11 +65,26 @@ class TransformersEngine(LoadedEngine):
             chat_template=self.chat_template,
             trust_remote_code=self.trust_remote_code,
         )
+
+    def _validate(self) -> None:
+        """Check the model once, when it is first named: a labeler is needed only hours later."""
+        if self._is_compared is None:
+            self._is_compared = validate_checkpoint(self._spec)
+
+    def load(self) -> LiveEngine:
+        """The model and its processor, from disk or the hub.
+
+        Raises:
+            PolicyError: the model cannot be used.
+        """
+        self._validate()
+        spec = self._spec
         device = self.device or own_device()
         model = VLM(load_model(spec), spec.attention).requires_grad_(False).eval().to(device)
-        return LiveEngine(
-            model, Chat(load_processor(spec)), self.batch_size, self.fill_tokens, self.fill_tries
-        )
+        processor = load_processor(spec)
+        if not self._is_compared:
+            check_image_tokens(spec.path, plain_model(model.model), processor)
+        return LiveEngine(model, Chat(processor), self.batch_size, self.fill_tokens, self.fill_tries)
 
 
 def own_device() -> str:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -77,7 +76,9 @@ class VLLMEngine:
     @property
     def identity(self) -> str:
         """Hash of the model's directory, or its hub name, and of what else decides its answers."""
-        template = self.chat_template and Path(self.chat_template).read_text()
+        # Loaded now, though it is needed later: what cannot be used is said before anything is generated.
+        chat = self._chat
+        template = self.chat_template and chat.processor.chat_template
         model = [directory_fingerprint(self.path), self.revision, self.dtype, template]
         return hash_json(["vllm", *model, self.fill_tokens, self.fill_tries, self.options])
 

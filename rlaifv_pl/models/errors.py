@@ -1,0 +1,12 @@
+"""The error of a model that cannot be used."""
+
+from rlaifv_pl.explained import Explained
+
+
+class PolicyError(Explained, ValueError):
+    """A policy that cannot be loaded or trained as configured; the message says what to change."""
+
+
+def cannot_load(path: object, fault: str, cure: str) -> PolicyError:
+    """Return the error of a model directory or hub name, as one sentence with its cure."""
+    return PolicyError(f"cannot load the model {str(path)!r}: {fault}. {cure}")

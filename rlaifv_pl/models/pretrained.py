@@ -1,0 +1,155 @@
+"""A model and its processor as their directory or the hub has them, checked."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from rlaifv_pl.models.checkpoint_files import is_local, validate_files
+from rlaifv_pl.models.checks import check_config, check_processor, check_weights, complete_processor
+from rlaifv_pl.models.errors import PolicyError, cannot_load
+from rlaifv_pl.models.hub import hub_options
+from rlaifv_pl.models.spec import PolicySpec
+
+SHARING = ("auto", "split", "dense", "flex", "flash", "rows")
+"""Values of `PolicySpec.attention` under which each part has transformers' default: SDPA where there is one."""
+REPORTED = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+"""Options under which `from_pretrained` says which weights it did not find, instead of drawing them in silence."""
+
+
+def load_processor(spec: PolicySpec) -> Any:
+    """The model's processor, with `spec.chat_template` in place of its own if given.
+
+    Raises:
+        PolicyError: it is incomplete, or does not agree with the model's config.
+    """
+    config = load_config(spec)
+    processor = from_pretrained(AutoProcessor.from_pretrained, spec)
+    if spec.chat_template:
+        try:
+            processor.chat_template = Path(spec.chat_template).read_text()
+        except OSError as error:
+            raise PolicyError(f"policy.chat_template: expected a Jinja file, but {error}.") from error
+    complete_processor(processor, config)
+    check_processor(spec.path, processor, config)
+    return processor
+
+
+def load_config(spec: PolicySpec) -> PreTrainedConfig:
+    """The model's config.
+
+    Raises:
+        PolicyError: it cannot be read, or is not of a vision-language model.
+    """
+    config = from_pretrained(AutoConfig.from_pretrained, spec)
+    check_config(spec.path, config, trust_remote_code=spec.trust_remote_code)
+    return config
+
+
+def read_model(spec: PolicySpec, *, empty: bool = False) -> PreTrainedModel:
+    """The model of transformers, whole.
+
+    Args:
+        spec: what to load.
+        empty: leave the weights away; the model is on the `meta` device then.
+
+    Raises:
+        PolicyError: it cannot be found or read, or a part of its weights is missing.
+    """
+    config = load_config(spec)
+    options = {"dtype": getattr(torch, spec.dtype), "attn_implementation": _attention(config, spec.attention)}
+    if empty:
+        model = from_pretrained(_skeleton, spec, **options)
+    else:
+        load = AutoModelForImageTextToText.from_pretrained
+        model, info = from_pretrained(load, spec, **REPORTED, **options)
+        check_weights(spec.path, info)
+    _complete_generation(model, spec)
+    return model
+
+
+def find_checkpoint(spec: PolicySpec) -> dict[str, Any]:
+    """Return options with which transformers finds a model, in its directory or by its hub name.
+
+    Raises:
+        PolicyError: there is no such model, or its directory is incomplete.
+    """
+    if is_local(spec.path):
+        validate_files(spec.path)
+        return {"revision": "main"}
+    return {"revision": spec.revision or "main", **hub_options(spec.path, spec.revision)}
+
+
+def from_pretrained(load: Callable[..., Any], spec: PolicySpec, **options: Any) -> Any:
+    """Call a `from_pretrained` of transformers on a model whose files were checked.
+
+    Raises:
+        PolicyError: the model cannot be found or read.
+    """
+    where = find_checkpoint(spec)
+    try:
+        return load(spec.path, trust_remote_code=spec.trust_remote_code, **where, **options)
+    except UnpicklingError as error:
+        raise cannot_load(
+            spec.path,
+            "its weights are a pickle with more than tensors in it, of which nothing was run",
+            "Take a copy with safetensors.",
+        ) from error
+    except Exception as error:  # Whatever a library says of files that it cannot make sense of.
+        said = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+        raise cannot_load(
+            spec.path,
+            f"transformers ends with {type(error).__name__}: {said}",
+            "Expected a directory with the files that save_pretrained writes for a model and its processor, or a hub "
+            "name that can be reached from here.",
+        ) from error
+
+
+def _attention(config: PreTrainedConfig, attention: str) -> str | dict[str, str] | None:
+    """What `attn_implementation` asks: of the language model what is configured, of the other parts what they have.
+
+    A convolutional tower, for instance, has no SDPA, and would refuse the whole model.
+    """
+    if attention in SHARING:
+        return None
+    text = config.get_text_config()
+    inside = [name for name in config.sub_configs if getattr(config, name, None) is text]
+    return {inside[0]: attention} if inside else attention
+
+
+def _complete_generation(model: PreTrainedModel, spec: PolicySpec) -> None:
+    """Let generation end where the tokenizer says, in a model that does not say it itself."""
+    how, text = model.generation_config, model.config.get_text_config()
+    if how.eos_token_id is None:
+        end = text.eos_token_id
+        how.eos_token_id = (
+            from_pretrained(AutoTokenizer.from_pretrained, spec).eos_token_id if end is None else end
+        )
+    if how.pad_token_id is None:
+        ends = how.eos_token_id
+        how.pad_token_id = text.pad_token_id or (ends[0] if isinstance(ends, list) else ends)
+
+
+def _skeleton(path: str, revision: str, trust_remote_code: bool, **options: Any) -> PreTrainedModel:
+    """As from_pretrained, without weights."""
+    where = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(path, **where)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(
+            config, trust_remote_code=trust_remote_code, **options
+        )
+    with suppress(OSError):  # A model without the file has what its config says.
+        model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
+    return model.eval()
