@@ -111,7 +111,11 @@ class FeedbackRun:
     def _stages(self) -> list[tuple[Parts, Stage]]:
         """Generate, divide, conquer: each stage's files are keyed by its settings and by the stage before."""
         settings = self.settings(self.policy.identity)
-        named = {"generate": self._generate, "divide": self._divide, "conquer": self._conquer}
+        named: dict[str, Stage] = {
+            "generate": self._generate,
+            "divide": self._divide,
+            "conquer": self._conquer,
+        }
         count, size = len(self.prompts.numbers), self.feedback.prompts_per_part
         stages: list[tuple[Parts, Stage]] = []
         for name, stage in named.items():
