@@ -11,9 +11,10 @@ from torch import Tensor
 from rlaifv_pl.data.faults import BadSample, Reason
 from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.schema import check_sample
-from rlaifv_pl.models.chat import Chat, Dialogue, ImagesRefused, Piece, Row
+from rlaifv_pl.models.chat import Chat, Dialogue, Piece, Row
 from rlaifv_pl.models.late_images import begin
 from rlaifv_pl.models.prefix_tree import Branch, grow
+from rlaifv_pl.models.processing import ImagesRefused
 from rlaifv_pl.models.texts import ChatError, RenderedPromptError, SpecialTokenError
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample

@@ -13,7 +13,8 @@ from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.known import Known
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
-from rlaifv_pl.models.chat import Chat, ImagesRefused, about_images
+from rlaifv_pl.models.chat import Chat, about_images
+from rlaifv_pl.models.processing import ImagesRefused
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
 

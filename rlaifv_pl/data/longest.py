@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any
 
 from rlaifv_pl.data.collate import OnBadSample
+from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.shards import ShardSet
 
 TRIED = 32
@@ -28,4 +29,8 @@ def try_longest(samples: ShardSet, module: Any, on_bad_sample: OnBadSample) -> N
     """
     collate = module.collator(on_bad_sample)
     for number in longest(samples):
-        collate([samples[number]])
+        try:
+            collate([samples[number]])
+        except BadSample:
+            if on_bad_sample == "raise":
+                raise

@@ -7,7 +7,6 @@ token that stops generation, whether or not the template writes it (LLaVA-1.5's 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
 from jinja2 import TemplateError
@@ -15,14 +14,11 @@ from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
 
+from rlaifv_pl.models.processing import cut, process
 from rlaifv_pl.models.texts import ChatError, TextCheck, check_rendered
 from rlaifv_pl.records import Message, Sample
 
 SENTINEL = "qzanswerzq"
-
-
-class ImagesRefused(ChatError):
-    """Images that the processor raises at, for instance since they are too small or too long for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,22 +261,7 @@ class Chat:
         Raises:
             ImagesRefused: the processor raises at the images of one of them.
         """
-        try:
-            return self.processor(
-                text=list(texts),
-                images=[list(group) for group in images] if any(images) else None,
-                padding=True,
-                padding_side="left",
-                return_tensors="pt",
-                add_special_tokens=not self.writes_bos(texts[0]),
-            )
-        except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, AssertionError) as error:
-            if not any(images):
-                raise
-            sizes = ", ".join(f"{image.width} x {image.height}" for group in images for image in group)
-            raise ImagesRefused(
-                f"The model's processor refuses images of {sizes} pixels with {type(error).__name__}: {error}"
-            ) from error
+        return process(self.processor, texts, images, add_special_tokens=not self.writes_bos(texts[0]))
 
     def prompt_ids(self, text: str) -> list[int]:
         """Token ids of a rendered text, in which each image is still the one token that stands for it."""
@@ -295,31 +276,11 @@ class Chat:
         """A new row: the opened beginning of a dialogue, followed by the rest of its pieces."""
         row = Row(opened.ids[:], opened.parts[:], {name: values[:] for name, values in opened.extras.items()})
         begun = len(self.beginning(pieces))
-        for piece, ids in zip(pieces[begun:], self.cut(pieces)[begun:], strict=True):
+        cuts = cut(self.tokenizer, [piece.text for piece in pieces])
+        for piece, ids in zip(pieces[begun:], cuts[begun:], strict=True):
             row.ids += ids
             row.parts += [piece.part] * len(ids)
         for values in row.extras.values():
             # Token types of the vision inputs: 0 is text in every family.
             values += [0] * (len(row.ids) - len(values))
         return row
-
-    def cut(self, pieces: list[Piece]) -> list[list[int]]:
-        """Token ids of each piece, cut from one tokenisation of them all.
-
-        Tokenising an answer on its own would give other tokens than generation does, for instance
-        a second word-start mark in SentencePiece vocabularies.
-        """
-        out = self.tokenizer(
-            "".join(piece.text for piece in pieces), add_special_tokens=False, return_offsets_mapping=True
-        )
-        ends = list(accumulate(len(piece.text) for piece in pieces))
-        cut: list[list[int]] = [[] for _ in pieces]
-        at = 0
-        for token, (start, stop) in zip(out["input_ids"], out["offset_mapping"], strict=True):
-            while start >= ends[at]:
-                at += 1
-            if stop > ends[at]:
-                # A token spans the end of a piece. Generation starts a new one there, so do we.
-                return self.cut(pieces[: at + 1]) + self.cut(pieces[at + 1 :])
-            cut[at].append(token)
-        return cut

@@ -6,6 +6,7 @@ from PIL import Image
 from torch import Tensor
 
 from rlaifv_pl.models.chat import Chat, Piece, Row
+from rlaifv_pl.models.processing import cut
 
 
 def begin(
@@ -30,7 +31,7 @@ def _parted(chat: Chat, opened: Row, pieces: list[Piece], images: Sequence[Image
     pieces = _expanded(chat, pieces, images)
     added = 0 if chat.writes_bos(pieces[0].text) else chat.tokenizer.num_special_tokens_to_add()
     row = Row(opened.ids[:added], [None] * added, {})
-    for piece, ids in zip(pieces, chat.cut(pieces), strict=True):
+    for piece, ids in zip(pieces, cut(chat.tokenizer, [piece.text for piece in pieces]), strict=True):
         row.ids += ids
         row.parts += [piece.part] * len(ids)
     # Token types of the vision inputs: 0 is text and 1 an image in every family.

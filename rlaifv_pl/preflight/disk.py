@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlaifv_pl.data.manifest import Manifest
+from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.preflight.memory import Memory
 from rlaifv_pl.preflight.spread import Spread
 
@@ -40,12 +40,13 @@ def of_run(directory: Path, memory: Memory, spread: Spread, keep: int, pairs: in
     return Disk(place, shutil.disk_usage(place).free, parts)
 
 
-def of_pairs(manifest: Manifest, pairs: int) -> int:
+def of_pairs(shards: Path, pairs: int) -> int:
     """Bytes of the shards of so many pairs, each with its images in full.
 
     Args:
-        manifest: of shards of some of them.
+        shards: of some of them.
     """
+    manifest = read_manifest(shards)
     held = sum(shard.bytes for shard in manifest.shards)
     return round(held / manifest.samples * pairs) if manifest.samples else 0
 

@@ -96,8 +96,7 @@ class _Look:
         self.module, self.data = planned.model, planned.datamodule
         machine = machine_of(self.trainer, self.options)
         self.found = Found(machine, spread_of(self.trainer, machine))
-        self.rounds_bytes = 0
-        """Of the shards that all rounds make."""
+        self.rounds_bytes = 0  # Of the shards that all of them make.
 
     def look(self) -> Found:
         """Find all that can be found out."""
@@ -142,9 +141,8 @@ class _Look:
             pairs = round(each * len(load_shards([made])) / trial.PROMPTS)
             said = f"as the {trial.PROMPTS} prompts show that were answered here"
         self.found.notes.append(f"a round of {each:,} prompts makes {pairs:,} pairs: {said}")
-        shards = load_shards([made])
-        self.rounds_bytes = disk.of_pairs(shards.manifests[0], pairs * count)
-        self._samples(shards, pairs)
+        self.rounds_bytes = disk.of_pairs(made, pairs * count)
+        self._samples(load_shards([made]), pairs)
         if timed is None:
             self._time()
         else:

@@ -29,6 +29,7 @@ LENGTHS = {"growing": (4, 6, 11), "shrinking": (11, 6, 4), "mixed": (6, 11, 4)} 
 class Tracer(L.LightningModule):
     """Fits `(w - x)^2`, x read off the keys; remembers what it saw, and what a checkpoint has seen of it."""
 
+    reference_mode = "none"
     trained = 0
     """Batches, by all of them."""
 
@@ -385,7 +386,7 @@ def test_a_sample_that_cannot_be_read_reaches_the_collator_as_its_fault(tmp_path
 
     data = AlignmentDataModule(str(directory), batch_size=3, num_workers=0, on_bad_sample="skip")
     assert [batch.keys for batch in at(data, module=Listener()).train_dataloader()] == [["skip"]]
-    assert sorted(isinstance(sample, BadSample) for sample in got) == [False, False, True]
+    assert sorted(isinstance(sample, BadSample) for sample in got[-3:]) == [False, False, True]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 3])

@@ -27,9 +27,10 @@ from rlaifv_pl.feedback.engines.questions import Asked, fork, tree
 from rlaifv_pl.feedback.engines.rendered import prompt_text, request_text
 from rlaifv_pl.feedback.engines.words import word_tokens
 from rlaifv_pl.feedback.prompts import FILL
-from rlaifv_pl.models.chat import Chat, ImagesRefused
+from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.identity import fingerprint
 from rlaifv_pl.models.policy import VisionLanguageModel, plain_model
+from rlaifv_pl.models.processing import ImagesRefused
 from rlaifv_pl.models.self_check import tree_error
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.records import Sample
