@@ -167,9 +167,9 @@ def _laid_out(tokens: np.ndarray, is_padded: bool) -> int:
 
 def stand_ins(prompts: ShardSet, length: int, processor: Any, folder: Path) -> Path:
     """Shards of a few prompts with answers of `length` tokens, as long as a round's can be."""
-    word = processor.tokenizer.decode(
-        processor.tokenizer(FILLER, add_special_tokens=False).input_ids[:length]
-    )
+    # Never decoded: a tokenizer that does not know all words would write its special token for one.
+    ends = processor.tokenizer(FILLER, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+    words = FILLER[: ends[:length][-1][1]]
     out = folder / "stand_ins"
     with ShardWriter(out, recipe={"of": [manifest.hash for manifest in prompts.manifests]}) as writer:
         for number in range(min(FEW, len(prompts))):
@@ -180,8 +180,8 @@ def stand_ins(prompts: ShardSet, length: int, processor: Any, folder: Path) -> P
                     key=sample.key,
                     prompt=sample.prompt,
                     images=sample.images,
-                    chosen=f"Yes, {word}",
-                    rejected=f"No, {word}",
+                    chosen=f"Yes, {words}",
+                    rejected=f"No, {words}",
                 )
             )
     return out

@@ -8,6 +8,7 @@ import shlex
 import pytest
 
 from rlaifv_pl.data.importers.picture_columns import likely_columns, sure_columns
+from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.data.verbs import import_
 from rlaifv_pl.verbs import main
@@ -83,6 +84,43 @@ def test_a_path_beside_an_embedded_image_is_no_second_image(tmp_path, capsys):
     assert sample.images == (JPEG,) and "warning" not in capsys.readouterr().err
     import_rows(tmp_path, PAIR | {"image": "a.jpg", "picture": "b.jpg"}, overwrite=True)
     assert "'picture'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("columns", "left"),
+    [
+        ({"image": "b.jpg", "images": ["a.jpg"]}, ["image"]),
+        ({"image": "b", "images": ["a.jpg"]}, ["image"]),
+        ({"image": "b.jpg", "images": ["a.jpg", "c.jpg"]}, ["image"]),
+        ({"image": "views/c.jpg", "images": ["a.jpg", "c.jpg"]}, []),
+        ({"images": [IN_BASE64, IN_BASE64], "image_path": "b.jpg"}, ["image_path"]),
+        ({"img": "a.jpg", "file_name": "a.jpg", "url": "https://h/a.jpg"}, []),
+        ({"file_name": "a.jpg", "width": 40}, ["width"]),
+        ({"file_name": "a.jpg", "photo": "", "scan": "b.jpg"}, ["scan"]),
+    ],
+)
+def test_columns_of_images_are_read_or_listed(tmp_path, capsys, columns, left):
+    (tmp_path / "c.jpg").write_bytes(JPEG)
+    import_rows(tmp_path, PAIR | columns)
+    notes, said = read_manifest(tmp_path / "out").notes, capsys.readouterr().err
+    assert [*notes.get("columns_not_read", {})] == left
+    assert [name for name in left if f"'{name}'" in said] == [name for name in left if name != "width"]
+
+
+def test_images_of_a_column_are_no_near_miss_of_another_name(tmp_path):
+    (sample,) = import_rows(tmp_path, PAIR | {"img_path": "a.jpg", "Images": ""})
+    assert sample.images == (JPEG,)
+
+
+def test_a_row_of_lists_in_lists_is_dropped_whatever_tells_its_format(tmp_path):
+    deep = "x"
+    for _ in range(600):
+        deep = [deep]
+    asked = {"question": "What is it?"}
+    samples = import_rows(
+        tmp_path, asked | {"image": "a.jpg"}, asked | {"image": deep}, asked | {"url": deep}
+    )
+    assert len(samples) == 2 and read_manifest(tmp_path / "out").drops == {"invalid_json": 1}
 
 
 def test_an_import_tells_how_many_samples_have_images(tmp_path, capsys):

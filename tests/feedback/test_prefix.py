@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.feedback.engine import EngineError, Request, Sampling
 from rlaifv_pl.feedback.engines import live, prefix
@@ -114,7 +115,7 @@ def test_a_model_that_does_not_share_faithfully_is_noticed_and_read_the_plain_wa
 
     def forgetful(model, inputs, copies):
         handed = honest(model, inputs, copies)
-        for layer in handed["past_key_values"].layers:
+        for layer in handed["cache" if "cache" in handed else "past_key_values"].layers:
             layer.keys = layer.keys.flip(2)
         return handed
 
@@ -127,6 +128,33 @@ def test_a_model_that_does_not_share_faithfully_is_noticed_and_read_the_plain_wa
     plain.shares_prefix = False
     assert drawn == generate(plain, prompt, sampling, seed=0)
     assert not asked._faithful["candidates"] and "reads the image again" in capsys.readouterr().err
+
+
+def test_images_that_the_processor_refuses_are_named_by_what_a_question_is_about(family_dir, monkeypatch):
+    asked = engine("llava", family_dir)
+    taken = type(asked.chat.processor).__call__
+
+    def strict(self, images=None, **options):
+        if any(image.width == 48 for group in images or () for image in group):
+            raise ValueError("too wide")
+        return taken(self, images=images, **options)
+
+    monkeypatch.setattr(type(asked.chat.processor), "__call__", strict)
+    about = [Request(text, (picture(seed),), f"sample {seed}") for seed in (0, 1) for text in QUESTIONS[:2]]
+    assert len(asked.choose(about[:2], ("yes", "no"))) == 2
+    with pytest.raises(BadSample, match=r"^sample 1: .*refuses images of 48 x 40 .*too wide.*unfit_image"):
+        asked.choose(about, ("yes", "no"))
+    prompts = [Sample(key=str(seed), prompt="?", images=(picture(seed),)) for seed in (0, 1)]
+    with pytest.raises(BadSample, match=r"^sample 1: .*too wide"):
+        asked.sample(prompts, [[0], [0]], Sampling(n=1, max_new_tokens=1))
+
+
+def test_a_question_that_the_template_refuses_is_named_by_what_it_is_about(family_dir):
+    asked = engine("llava", family_dir)
+    asked.choose([Request("?", (), "sample 6")], ("yes", "no"))
+    asked.chat.processor.chat_template = "{{ raise_exception('no') }}" + asked.chat.processor.chat_template
+    with pytest.raises(BadSample, match=r"^sample 7: .*refuses.*not_rendered"):
+        asked.choose([Request("?", (), "sample 7")], ("yes", "no"))
 
 
 def test_texts_part_behind_their_images_and_before_their_last_token(family_dir):

@@ -179,6 +179,15 @@ def test_rounds_are_tried_on_a_few_prompts(quickstart, tmp_path):
     assert files(tmp_path) - before == {"found.json"}
 
 
+def test_rounds_that_cannot_be_tried_are_an_error(quickstart, tmp_path, monkeypatch):
+    """And are reckoned with all the same, without another trial."""
+    monkeypatch.setattr(trial, "RUN", "raise SystemExit('error: the device is on fire')")
+    with pytest.raises(SystemExit):
+        main([*quickstart, "--trial", "2"])
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [problem for problem in found["problems"] if "the device is on fire" in problem] and found["steps"]
+
+
 def test_a_model_whose_weights_do_not_fit_is_not_tried(quickstart, tmp_path, monkeypatch):
     monkeypatch.setattr(Found, "room", 1_000_000)
     with pytest.raises(SystemExit):
