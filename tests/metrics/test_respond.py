@@ -18,6 +18,8 @@ from tests.kill.start import Command
 
 ENGINE = "rlaifv_pl.feedback.engines.openai.OpenAIEngine"
 PHOTOS = 4
+JPEG = b"\xff\xd8\xff"
+"""How a file begins that is kept as it is."""
 POPE = "evaluate --metric pope --ground_truth questions.json --responses answers.jsonl --out pope.json"
 PAPER = "pope objects.json questions.json --strategy random --per_side 2"
 QUESTIONS = [
@@ -49,7 +51,7 @@ def drawn(home):
     """Three files that stand for images, to whoever does not look at them."""
     (home / "images").mkdir()
     for number in range(3):
-        (home / "images" / f"{number}.jpg").write_bytes(b"image %d" % number)
+        (home / "images" / f"{number}.jpg").write_bytes(JPEG + b"image %d" % number)
     return home / "images"
 
 
@@ -66,7 +68,10 @@ class Echo:
         if len(self.asked) == self.breaks_at:
             raise EngineError("the server went away")
         self.asked.append([sample.key for sample in samples])
-        return [[Completion(f"{one.prompt} {b''.join(one.images).decode()}", True)] for one in samples]
+        shown = [b"".join(image.removeprefix(JPEG) for image in one.images).decode() for one in samples]
+        return [
+            [Completion(f"{one.prompt} {image}", True)] for one, image in zip(samples, shown, strict=True)
+        ]
 
     def release(self):
         pass
@@ -169,7 +174,7 @@ def test_another_model_prompt_or_image_is_asked_anew(drawn, home):
     other.identity = "other"
     (changed := home / "changed").mkdir()
     for number in range(3):
-        (changed / f"{number}.jpg").write_bytes(b"other %d" % number)
+        (changed / f"{number}.jpg").write_bytes(JPEG + b"other %d" % number)
     for engine, images, how in (
         (other, drawn, {}),
         (Echo(), drawn, {"wording": "Well?"}),
