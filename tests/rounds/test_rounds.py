@@ -420,7 +420,10 @@ def broken(directory: Path, change: str) -> dict:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("few prompts", r"2 rounds of 13 prompts need 26, but there are 24 in .*prompts"),
+        (
+            "few prompts",
+            r"2 rounds of 13 prompts need 26, but there are 24 of 24 that no earlier round has answered",
+        ),
         ("no prompts for each", r"25 rounds of 0 prompts need 25, but there are 24"),
         ("odd epochs", r"max_epochs is 3, expected a multiple of rounds\.epochs \(2\)"),
         ("data.train", r"Leave data\.train out, or leave the rounds out"),
@@ -509,12 +512,16 @@ def test_nsft_trains_on_the_corrections_of_each_round(corrected):
     assert all("correct" in row["seconds"] for row in summary["rounds"][1:])
 
 
-def test_a_second_start_with_another_seed_mixes_nothing(corrected, tmp_path):
-    """In the directory of a finished run it leaves what it leaves in one of its own."""
-    shutil.copytree(corrected.directory, tmp_path / "used")
+@pytest.mark.parametrize("used", ["finished", "stopped before its first checkpoint"])
+def test_a_second_start_with_another_seed_mixes_nothing(corrected, tmp_path, used):
+    """In a used directory it leaves what it leaves in one of its own."""
+    moved_run(corrected, tmp_path / "used")
+    if used != "finished":
+        for part in ("checkpoints", "export"):
+            shutil.rmtree(tmp_path / "used" / part)
     results = []
     for name in ("used", "fresh"):
-        start(nsft(tmp_path / name, seed=4))
+        start(nsft(tmp_path / name, seed=4), "--overwrite", str(used == "finished").lower())
         rows = json.loads((tmp_path / name / "summary.json").read_text())["rounds"]
         spent = [sorted(row.pop("seconds")) for row in rows]
         ledger = json.loads((tmp_path / name / "rounds" / "ledger.json").read_text())
@@ -526,10 +533,14 @@ def test_a_second_start_with_another_seed_mixes_nothing(corrected, tmp_path):
     assert [name for name in old if "shard" in name and old[name] == results[0][0].get(name)] == []
 
 
-def middle(run: Run, number: int) -> Path:
-    """A checkpoint in the middle of a round's first epoch."""
-    (path,) = run.directory.glob(f"checkpoints/epoch*-step{run.firsts[number - 1] + 1}.ckpt")
-    return path
+def middle(run: Run, directory: Path, number: int) -> dict:
+    """A copy of a run as if killed in the middle of a round's first epoch, with its settings."""
+    made = moved_run(run, directory)
+    for path in directory.glob("checkpoints/*.ckpt"):
+        if path.stem == "last" or int(path.stem.partition("step")[2]) > run.firsts[number - 1] + 1:
+            path.unlink()
+    shutil.rmtree(directory / "export")
+    return made
 
 
 def moved_run(run: Run, directory: Path) -> dict:
@@ -542,12 +553,12 @@ def moved_run(run: Run, directory: Path) -> dict:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_run_resumed_in_the_middle_of_a_round_ends_as_it_did(previous, tmp_path, number):
-    made = moved_run(previous, tmp_path / "run")
+    made = middle(previous, tmp_path / "run", number)
     if number == 1:
         shutil.rmtree(tmp_path / "run" / "rounds" / "2")
-    saved = torch.load(middle(previous, number), weights_only=False)
+    saved = checkpoint(tmp_path / "run", 2 * number - 1)
     assert saved["AlignmentDataModule"]["batches"] == 1
-    start(made, "--ckpt_path", str(middle(previous, number)))
+    start(made, "--ckpt_path", "last")
     expected, found = outcome(previous.directory), outcome(tmp_path / "run")
     assert list(expected) == list(found)
     assert [name for name in expected if expected[name] != found[name]] == []
@@ -562,7 +573,7 @@ def test_a_run_resumed_in_the_middle_of_a_round_ends_as_it_did(previous, tmp_pat
 
 @pytest.mark.parametrize("change", ["generate", "seed", "pair", "missing"])
 def test_other_feedback_in_the_middle_of_a_round_is_refused(previous, tmp_path, change):
-    made = moved_run(previous, tmp_path / "run")
+    made = middle(previous, tmp_path / "run", 2)
     if change == "generate":
         made["rounds"]["feedback"]["generate"]["n"] = 3
     if change == "seed":
@@ -574,14 +585,14 @@ def test_other_feedback_in_the_middle_of_a_round_is_refused(previous, tmp_path, 
     if change == "missing":
         (tmp_path / "run" / "rounds" / "2" / "manifest.json").unlink()
     with pytest.raises(RunError, match="made with other settings of feedback"):
-        start(made, "--ckpt_path", str(middle(previous, 2)))
+        start(made, "--ckpt_path", "last")
 
 
 def test_other_corrections_in_the_middle_of_a_round_are_refused(corrected, tmp_path):
-    made = moved_run(corrected, tmp_path / "run")
+    made = middle(corrected, tmp_path / "run", 2)
     made["rounds"]["correct"]["init_args"]["wording"]["no"] = "not"
     with pytest.raises(RunError, match="made with other settings of feedback, prompts, corrections"):
-        start(made, "--ckpt_path", str(middle(corrected, 2)))
+        start(made, "--ckpt_path", "last")
 
 
 def test_a_gate_that_is_not_passed_stops_the_run_before_it_trains(tmp_path):

@@ -81,8 +81,8 @@ def test_a_run_goes_on_once_there_is_room(start, disk, tmp_path, free):
 def test_a_run_where_nobody_may_write_says_so_at_its_start(start, disk):
     disk.protect()
     said = start(disk.path / "run")
-    assert said.startswith(f"error: {disk.path}/run") and "Read-only file system" in said
-    assert "Let this user write there, or name another place" in said
+    assert said.startswith("error: trainer.default_root_dir: ") and f"{disk.path} is read-only" in said
+    assert "Name another place: --trainer.default_root_dir" in said
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(start, tmp_path):
