@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError
 from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
@@ -122,6 +122,10 @@ class Chat:
             text = self.processor.apply_chat_template(
                 list(messages), add_generation_prompt=ask, tokenize=False
             )
+        except TemplateSyntaxError as error:
+            raise ChatError(
+                f"The chat template has a syntax error in line {error.lineno}: {error.message}"
+            ) from error
         except (TemplateError, TypeError) as error:
             roles = [message["role"] for message in messages]
             raise ChatError(f"The chat template refuses turns of {roles}: {error}") from error

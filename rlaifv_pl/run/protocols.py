@@ -3,6 +3,7 @@
 jsonargparse compares type annotations of a class with those of a protocol, and takes no class without any.
 """
 
+import dis
 import inspect
 from typing import Any
 
@@ -34,6 +35,8 @@ def lacking(given: type, protocol: type) -> list[str]:
         if name.startswith("_") or not (callable(member) or isinstance(member, property)):
             continue
         own = inspect.getattr_static(given, name, None)
+        if own is None and _sets(given, name):
+            continue
         if isinstance(member, property):
             annotated = any(name in inspect.get_annotations(base) for base in given.__mro__)
             found += [f"the attribute {name}"] if own is None and not annotated else []
@@ -54,6 +57,21 @@ def _implements(value: Any, protocol: Any) -> bool:
     found = lacking(value, _typehints.get_protocol_origin(protocol))
     _LACKING[f"{value.__module__}.{value.__qualname__}", protocol.__name__] = found
     return not found
+
+
+def _sets(given: type, name: str) -> bool:
+    """Return whether instances may have an attribute that their class does not show: by `self.name = ...` in a
+    method, or by `__getattr__`."""
+    if hasattr(given, "__getattr__"):
+        return True
+    methods = [
+        member for base in given.__mro__ for member in vars(base).values() if inspect.isfunction(member)
+    ]
+    return any(
+        step.opname == "STORE_ATTR" and step.argval == name
+        for method in methods
+        for step in dis.get_instructions(inspect.unwrap(method))
+    )
 
 
 def _takes(method: Any, static: Any, member: Any) -> bool:

@@ -630,12 +630,14 @@ def hosted(path: Path):
             inputs = chat.prompt_tensors([chat.render(turns, ask=True)], [images])
             out = model.generate(**inputs, max_new_tokens=body["max_tokens"], do_sample=False)
             share = model(**inputs).logits[0, -1].softmax(-1)
-        said = chat.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        answer = out[:, inputs["input_ids"].shape[1] :]
+        finish = "stop" if answer[0, -1] in torch.tensor(model.generation_config.eos_token_id) else "length"
+        said = chat.tokenizer.decode(answer[0], skip_special_tokens=True)
         # All tokens, so that no probability is missing.
         shares = Counter()
         for token, one in enumerate(share.tolist()):
             shares[chat.tokenizer.decode([token])] += one
-        handler.reply(completion(said, logprobs=tokens(shares)))
+        handler.reply(completion(said, finish, logprobs=tokens(shares)))
 
     return reply
 

@@ -24,6 +24,10 @@ from tests.families import FAMILIES
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 WEIGHTS = "model.safetensors"
+QUESTIONS_ALONE = (
+    "{% for turn in messages if turn.role == 'user' %}{% for block in turn.content %}"
+    "{{ block.text if block.type == 'text' else '<image>' }}{% endfor %}{% endfor %}"
+)
 
 
 def write(name: str, data: bytes | str) -> Callable[[Path], None]:
@@ -148,12 +152,19 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "odd tokenizer": (write("tokenizer.json", "{}"), ["transformers"]),
     "endless": (endless, ["ends an answer", "eos_token"]),
     "no template": (without("chat_template.jinja"), ["has a chat template", "policy.chat_template"]),
-    "template that is none": (write("chat_template.jinja", "{% for x in %}"), ["chat template", "Syntax"]),
+    "template that is none": (
+        write("chat_template.jinja", "{% for x in %}"),
+        ["chat template", "syntax error in line 1"],
+    ),
     "template that raises": (
         write("chat_template.jinja", "{{ raise_exception('never') }}"),
         ["chat template", "never"],
     ),
-    "template without answers": (write("chat_template.jinja", "hello"), ["chat template", "assistant"]),
+    "template without questions": (write("chat_template.jinja", "hello"), ["chat template", "user"]),
+    "template without answers": (
+        write("chat_template.jinja", QUESTIONS_ALONE),
+        ["chat template", "assistant"],
+    ),
     "other marker": (edited("config.json", image_token_index=7), ["token 7", "token 3", "image"]),
     "other patches": (edited("processor_config.json", patch_size=7), ["16 tokens", "4 features"]),
     "class token": (

@@ -28,6 +28,35 @@ class Sure:
         pass
 
 
+class Nameless:
+    """An engine without an identity."""
+
+    def sample(self, samples, seeds, sampling):
+        raise NotImplementedError
+
+    def choose(self, requests, words):
+        raise NotImplementedError
+
+    def fill(self, requests, form):
+        raise NotImplementedError
+
+    def release(self):
+        pass
+
+
+class Named(Nameless):
+    def __init__(self):
+        self.identity = "named"
+
+
+class Wrapper:
+    def __init__(self, engine):
+        self.engine = engine
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+
 class NoVerdicts:
     recipe, release = Sure.recipe, Sure.release
 

@@ -6,8 +6,11 @@ import pytest
 
 from rlaifv_pl import verbs
 from rlaifv_pl.data.manifest import read_manifest
+from rlaifv_pl.feedback.engine import Engine
+from rlaifv_pl.run.protocols import lacking
 from rlaifv_pl.world.shards import Scenes
 from tests.feedback.openai_server import ChatServer, completion, says
+from tests.run.own_classes import Named, Nameless, Wrapper
 
 OWN = "tests.run.own_classes"
 ENGINE = "rlaifv_pl.feedback.engines.openai.OpenAIEngine"
@@ -43,3 +46,9 @@ def test_what_a_class_lacks_is_named_with_its_parameters(tmp_path, own, lacks):
     with pytest.raises(SystemExit, match=lacks) as told:
         feedback(tmp_path, **own)
     assert "annotation" not in str(told.value)
+
+
+def test_an_attribute_may_come_with_the_instance():
+    assert lacking(Named, Engine) == [] and lacking(Wrapper, Engine) == []
+    assert lacking(type("Later", (Named,), {}), Engine) == []
+    assert lacking(Nameless, Engine) == ["the attribute identity"]
