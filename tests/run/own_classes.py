@@ -9,7 +9,7 @@ class Words:
 
     def split(self, answered):
         return [
-            [Claim(text=word, question=f"{word}?", start=0, end=1) for word in one.text.split()]
+            [Claim(text=word, question=f"{word}?", spans=((0, 1),)) for word in one.text.split()]
             for one in answered
         ]
 
