@@ -95,7 +95,7 @@ def test_a_class_of_ones_own_that_cannot_be_had_is_explained(tmp_path, monkeypat
 def test_help_names_every_command_and_imports_none_of_them(capsys):
     commands.main(["--help"])
     said = capsys.readouterr().out
-    for name in ("shards import", "feedback correct", "world measure", "fit", "export"):
+    for name in ("shards import", "feedback correct", "miniature measure", "fit", "export"):
         assert f"  {name} " in said
     commands.main(["shards", "--help"])
     assert "verify" in capsys.readouterr().out
