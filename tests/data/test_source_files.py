@@ -80,7 +80,7 @@ TSV = "prompt\tchosen\trejected\n"
         ("x.csv", ",prompt,chosen,rejected\n0,Q?,A,B\n", [("Q?", "A", "B")]),
         ("x.csv", f"{HEAD}Q?,{'A' * 200_000},B\n", [("Q?", "A" * 200_000, "B")]),
         ("x.csv", (HEAD + "Qu\u00e9?,A,B\n").encode("utf-16"), [("Qu\u00e9?", "A", "B")]),
-        ("x.csv.gz", gzip.compress(f"{HEAD}Q?,A,B\n".encode()), [("Q?", "A", "B")]),
+        ("x.csv.gz", gzip.compress(f"{HEAD}Q?,A,B\n".encode(), mtime=0), [("Q?", "A", "B")]),
     ],
 )  # fmt: skip
 def test_tables_as_their_writers_quote_them(tmp_path, name, content, rows):
@@ -104,7 +104,7 @@ JSONS = {
     "below a key": json.dumps({"version": 1, "data": [PAIR, SECOND]}, indent=1),
     "UTF-16": f"{LINE}\n{json.dumps(SECOND)}".encode("utf-16"),
     "UTF-16 without a mark": f"[{LINE}, {json.dumps(SECOND)}]".encode("utf-16-le"),
-    "gzip": gzip.compress(f"{LINE}\n{json.dumps(SECOND)}\n".encode()),
+    "gzip": gzip.compress(f"{LINE}\n{json.dumps(SECOND)}\n".encode(), mtime=0),
     "bzip2": bz2.compress(json.dumps([PAIR, SECOND]).encode()),
     "xz": lzma.compress(json.dumps([PAIR, SECOND]).encode()),
 }

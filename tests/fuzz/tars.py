@@ -65,7 +65,7 @@ def foreign(case: Case) -> None:
         file.writestr("s1.json", "{}")
     made = {
         "nothing": b"",
-        "gzip": gzip.compress(data),
+        "gzip": gzip.compress(data, mtime=0),
         "zip": archive.getvalue(),
         "noise": case.rng.randbytes(3000),
         "zeros": bytes(20 * BLOCK),
