@@ -30,6 +30,7 @@ LAYERS = [
     {"export"},
     {"preflight"},
     {"cli"},
+    {"api"},
 ]
 """A subpackage or file imports itself and earlier lines. Those of one line never import each other:
 objectives and feedback meet in the shards."""

@@ -78,8 +78,8 @@ class ImplicitReward:
         # Equally many each: a row that is there already costs nothing in a tree.
         width = max(map(len, answers))
         filled = [own + own[:1] * (width - len(own)) for own in answers]
-        ours = _batch(self.aligned_chat, samples, filled)
-        theirs = _batch(self.reference_chat, samples, filled)
+        ours = answers_batch(self.aligned_chat, samples, filled)
+        theirs = answers_batch(self.reference_chat, samples, filled)
         if not (torch.equal(ours.target, theirs.target) and torch.equal(ours.group, theirs.group)):
             raise EngineError(
                 f"sample {samples[0].key}: the aligned model and its reference read an answer as other tokens. Give as "
@@ -103,8 +103,8 @@ class ImplicitReward:
         return model(batch).cpu()
 
 
-def _batch(chat: Chat, samples: Sequence[Sample], answers: Sequence[Sequence[Completion]]) -> Batch:
-    """A tree a prompt, an answer a branch; part p of a sample is its answer p."""
+def answers_batch(chat: Chat, samples: Sequence[Sample], answers: Sequence[Sequence[Completion]]) -> Batch:
+    """Make one batch of several answers to each prompt, equally many each; part p of a sample is its answer p."""
     said = {id(sample): own for sample, own in zip(samples, answers, strict=True)}
     return Collator(chat, partial(_dialogues, said), parts=len(answers[0]))(samples)
 
