@@ -38,7 +38,7 @@ def miniature_figures(texts: Sequence[str], scenes: Sequence[Scene]) -> Miniatur
     >>> from rlaifv_pl.miniature.scenes import Scene, Thing
     >>> thing = Thing(color="red", shape="cup", cell=0, size=12, dx=0, dy=0)
     >>> miniature_figures(["there is a red cup and a blue ring."], [Scene(theme="room", things=(thing,))])
-    WorldFigures(instance=0.5, sentence=1.0, claim=0.5, recall=1.0, length=9.0)
+    MiniatureFigures(instance=0.5, sentence=1.0, claim=0.5, recall=1.0, length=9.0)
     """
     mentions = [named_things(text) for text in texts]
     invented = [

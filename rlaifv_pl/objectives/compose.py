@@ -26,7 +26,7 @@ def compose(terms: Iterable[Term], policy: PairLogps, reference: PairLogps | Non
     >>> from rlaifv_pl.objectives.terms import NLL, Sigmoid
     >>> start = PairLogps(*torch.tensor([[-20.0], [-24.0], [10.0], [8.0]]))
     >>> compose([Sigmoid(), NLL(weight=0.25)], start, start)
-    Composed(loss=tensor([1.1931]), parts={'sigmoid': tensor([0.6931]), 'nll': tensor([2.])})
+    ComposedLoss(loss=tensor([1.1931]), parts={'sigmoid': tensor([0.6931]), 'nll': tensor([2.])})
     """
     values = {term: term(policy, reference) for term in terms}
     loss = sum(term.weight * value for term, value in values.items())
