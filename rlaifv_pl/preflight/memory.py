@@ -68,7 +68,7 @@ def memory_of(module: AlignmentModule, now: Situation) -> MemoryEstimate:
         now: what it computes, and on how many devices.
 
     Raises:
-        CannotTell: the model's code asks for values.
+        CannotEstimate: the model's code asks for values.
         PolicyError: the policy cannot be made.
     """
     spread, module = now.spread, in_shapes(module, now.spread)

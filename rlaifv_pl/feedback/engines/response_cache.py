@@ -37,7 +37,7 @@ class ResponseCache:
         """The values that are known, by key.
 
         Raises:
-            MemoryFileError: the file cannot be read.
+            CacheFileError: the file cannot be read.
         """
         known: dict[str, Any] = {}
         with self._used():
@@ -52,7 +52,7 @@ class ResponseCache:
         """Keep values, all of them or none; what is known already stays as it is.
 
         Raises:
-            MemoryFileError: the file cannot be written.
+            CacheFileError: the file cannot be written.
             TypeError, ValueError: a value is no JSON.
         """
         rows = [(key, json.dumps(value, allow_nan=False)) for key, value in answers.items()]
