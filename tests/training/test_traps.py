@@ -109,5 +109,5 @@ def test_strategies_that_give_all_devices_of_a_node_the_same_samples_or_drop_the
 ):
     """ModelParallelStrategy by its defaults takes the devices of a node for one."""
     trainer = SimpleNamespace(strategy=strategy())
-    with pytest.raises(RunError, match="FSDP2 instead"):
+    with pytest.raises(RunError, match="FSDP2Strategy instead"):
         sharding_of(trainer)
