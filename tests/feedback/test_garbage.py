@@ -190,7 +190,7 @@ def corrected(server, shards: Path, out: Path) -> None:
 
 def scribe(body: Body, time: int):
     form = body["response_format"]["json_schema"]["name"]
-    return says(completion(json.dumps(ERRORS if form == "Diagnosis" else TURNS)))
+    return says(completion(json.dumps(ERRORS if form == "LLMDiagnosis" else TURNS)))
 
 
 UNQUOTED = {"errors": [ERRORS["errors"][0] | {"words": "a fork"}]}

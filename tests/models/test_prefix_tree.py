@@ -361,7 +361,7 @@ def _one_further(*arguments: object, **options: object) -> Forest:
 BROKEN = {
     "positions are not reset": (vlm, "positions", _columns_as_positions),
     "rejected sees chosen": (Forest, "sees", _everything_before),
-    "an answer's first column predicts its first token": (vlm, "lay_out", _one_further),
+    "an answer's first column predicts its first token": (vlm, "layout_forest", _one_further),
 }
 
 

@@ -149,7 +149,7 @@ def test_the_survey_is_made_once_for_each_reading(family_dir, shards, tmp_path, 
     from rlaifv_pl.data import sample_lengths
 
     measured, measure = [], sample_lengths.measure_sample
-    monkeypatch.setattr(sample_lengths, "measure", lambda *a: measured.append(a[0].key) or measure(*a))
+    monkeypatch.setattr(sample_lengths, "measure_sample", lambda *a: measured.append(a[0].key) or measure(*a))
     before = set(shards.glob("sizes-*"))
     data = {"batch_size": None, "max_tokens": 151, "num_workers": 0}
     options = ["--model.max_length", "900"]
