@@ -18,9 +18,9 @@ from PIL import Image
 
 from benchmarks.shapes import SHAPES, SPECIALS, build, words
 from benchmarks.table import Table
+from rlaifv_pl.data.batching import epoch_order
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.images import open_image
-from rlaifv_pl.data.order import epoch_order
 from rlaifv_pl.data.shard_writer import ShardWriter
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.models.policy import PolicySpec

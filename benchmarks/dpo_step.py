@@ -24,7 +24,7 @@ from benchmarks.table import Table
 from benchmarks.trl_side import TRLSide
 from rlaifv_pl.models.policy import LoRA, PolicySpec
 from rlaifv_pl.models.reference import frozen
-from rlaifv_pl.models.vlm import Batch, Uncast
+from rlaifv_pl.models.vlm import Batch, KeepDtype
 from rlaifv_pl.objectives import DPOModule
 from rlaifv_pl.records import Sample
 
@@ -126,7 +126,7 @@ class OurSide:
         model = self.reference.copy or self.module.policy
         model.attention = "split"
         with frozen(model, adapters=False):
-            return replace(batch, reference=Uncast(model(batch)))
+            return replace(batch, reference=KeepDtype(model(batch)))
 
     def step(self, batch: Batch, attention: str) -> None:
         """Train on a batch."""

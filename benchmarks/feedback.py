@@ -2,7 +2,7 @@
 
     python -m benchmarks.run --only feedback
 
-The peer of conquer is RLAIF-V's way, one forward a claim; the peers of generate are n calls of `generate`, and
+The peer of conquer is RLAIF-V's way, one forward a claim; the peers of generate are n calls of `sample_candidates`, and
 one call with `num_return_sequences`. All answers are compared before anything is timed.
 """
 
@@ -18,9 +18,9 @@ import torch
 
 from benchmarks.race import Race, race
 from benchmarks.shapes import SHAPES, build, picture, words
-from rlaifv_pl.feedback.engine import Request, Sampling
-from rlaifv_pl.feedback.engines.live import LiveEngine
-from rlaifv_pl.feedback.generate import generate
+from rlaifv_pl.feedback.candidates.sampling import sample_candidates
+from rlaifv_pl.feedback.engines.engine import Request, Sampling
+from rlaifv_pl.feedback.engines.in_memory import InMemoryEngine
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
 from rlaifv_pl.models.vlm import VLM
@@ -86,14 +86,14 @@ def generate_ways(model: VLM, chat: Chat, shape: str, count: int, new_tokens: in
     calls = _engine(model, chat, 1, plain=True)
     batched, ours = _engine(model, chat, count, plain=True), _engine(model, chat, count)
     return {
-        "n calls": lambda: generate(calls, samples, sampling, 0),
-        "num_return_sequences": lambda: generate(batched, samples, sampling, 0),
-        "shared prefix": lambda: generate(ours, samples, sampling, 0),
+        "n calls": lambda: sample_candidates(calls, samples, sampling, 0),
+        "num_return_sequences": lambda: sample_candidates(batched, samples, sampling, 0),
+        "shared prefix": lambda: sample_candidates(ours, samples, sampling, 0),
     }
 
 
-def _engine(model: VLM, chat: Chat, batch_size: int, plain: bool = False) -> LiveEngine:
-    return LiveEngine(model, chat, batch_size, shares_prefix=not plain)
+def _engine(model: VLM, chat: Chat, batch_size: int, plain: bool = False) -> InMemoryEngine:
+    return InMemoryEngine(model, chat, batch_size, shares_prefix=not plain)
 
 
 def _race(what: str, ways: dict[str, Way], repeats: int) -> Race:

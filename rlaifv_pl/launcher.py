@@ -4,10 +4,10 @@ import os
 import sys
 from typing import NamedTuple
 
-from rlaifv_pl.explained import Explained
+from rlaifv_pl.errors import UserError
 
 
-class LauncherError(Explained, ValueError):
+class LauncherError(UserError, ValueError):
     """Environment variables of a launcher that contradict each other; the message names them."""
 
 

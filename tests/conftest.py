@@ -10,12 +10,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 import torch
 
-from rlaifv_pl.run.trust import trust
-from tests.families import build, why_not
+from rlaifv_pl.cli.trust import trust_packages
+from tests.families import build, unsupported_reason
 from tests.kill.start import Warm
 
 torch.set_num_threads(1)
-trust(["--trust-config", "tests"])  # Stand-ins of the tests are named as configs name classes.
+trust_packages(["--trust-config", "tests"])  # Stand-ins of the tests are named as configs name classes.
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def family_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     built: dict[str, Path] = {}
 
     def get(family: str) -> Path:
-        if reason := why_not(family):
+        if reason := unsupported_reason(family):
             pytest.skip(reason)
         if family not in built:
             built[family] = build(family, tmp_path_factory.mktemp("family") / family)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from tests import family_models
 from tests.torchvision_shim import install_torchvision_shim
 
-__all__ = ["FAMILIES", "build", "install_torchvision_shim", "needs_torchvision", "why_not"]
+__all__ = ["FAMILIES", "build", "install_torchvision_shim", "needs_torchvision", "unsupported_reason"]
 
 FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3", "smolvlm", "internvl")
 
@@ -26,7 +26,7 @@ def needs_torchvision(family: str) -> bool:
     return family in _VIDEO_FAMILIES
 
 
-def why_not(family: str) -> str | None:
+def unsupported_reason(family: str) -> str | None:
     """What has to be installed before the family can be built, or None: the reason for a test to skip."""
     if needs_torchvision(family) and find_spec("torchvision") is None:
         return f"the {family} processor needs torchvision: see tests/torchvision_shim.py"

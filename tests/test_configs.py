@@ -9,11 +9,11 @@ import pytest
 import yaml
 from lightning.pytorch import Trainer
 
-from rlaifv_pl import verbs
-from rlaifv_pl.cli import main
-from rlaifv_pl.feedback.run import FeedbackRun
+from rlaifv_pl.cli import commands
+from rlaifv_pl.cli.fit import main
+from rlaifv_pl.feedback.pipeline import FeedbackPipeline
 from rlaifv_pl.rounds import Rounds
-from rlaifv_pl.run.signals import EXIT_CODE
+from rlaifv_pl.training.signals import EXIT_CODE
 
 ROOT = Path(__file__).parents[1]
 FEEDBACK = ROOT / "configs" / "feedback.yaml"
@@ -81,14 +81,14 @@ def test_the_job_of_slurm_puts_itself_back_where_it_was_told_to_stop(tmp_path, c
     )
 
 
-def feedback_of(config, monkeypatch) -> FeedbackRun:
+def feedback_of(config, monkeypatch) -> FeedbackPipeline:
     """The pass of feedback that a config builds; nothing is loaded or asked."""
     monkeypatch.chdir(ROOT)
     made = []
-    monkeypatch.setattr(FeedbackRun, "make", lambda run: made.append(run) or sys.exit(0))
-    monkeypatch.setattr("rlaifv_pl.feedback.verbs.load_shards", lambda _: [])
+    monkeypatch.setattr(FeedbackPipeline, "make", lambda run: made.append(run) or sys.exit(0))
+    monkeypatch.setattr("rlaifv_pl.cli.feedback.load_shards", lambda _: [])
     with pytest.raises(SystemExit):
-        verbs.main(["feedback", "--config", str(config), "--prompts", "here", "--out", "there"])
+        commands.main(["feedback", "--config", str(config), "--prompts", "here", "--out", "there"])
     return made[0]
 
 

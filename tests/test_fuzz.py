@@ -152,7 +152,7 @@ def test_a_change_that_verify_does_not_see_is_a_breach(fuzzer: Fuzzer, monkeypat
     monkeypatch.setattr(Fuzzer, "_damage", flip)
     assert not fuzzer.run(0).is_breach
     hashes = {info.name: info.sha256 for info in read_manifest(fuzzer.home / "pristine").shards}
-    monkeypatch.setattr("rlaifv_pl.data.verbs.hash_file", lambda path: hashes[path.name])
+    monkeypatch.setattr("rlaifv_pl.cli.shards.hash_file", lambda path: hashes[path.name])
     outcome = fuzzer.run(0)
     assert outcome.is_breach and "verify did not see it" in outcome.said
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from rlaifv_pl.cli import main
-from rlaifv_pl.data import verbs
+from rlaifv_pl.cli.fit import main
+from rlaifv_pl.cli.shards import import_, verify
 from rlaifv_pl.data.shards import ShardWriter, load_shards
 from rlaifv_pl.models.vlm import VLM
 from tests import coco
@@ -23,8 +23,8 @@ def shards(tmp_path_factory):
     sources = {"trl": coco.write_trl, "rlaifv": coco.write_rlaifv, "llava": coco.write_llava}
     for name, write in sources.items():
         (root / "sources" / name).mkdir(parents=True)
-        verbs.import_(str(write(root / "sources" / name)), str(root / name), images_root=str(coco.ROOT))
-        verbs.verify(str(root / name))
+        import_(str(write(root / "sources" / name)), str(root / name), images_root=str(coco.ROOT))
+        verify(str(root / name))
     with ShardWriter(root / "corrections", recipe={"photos": "corrections"}) as writer:
         for sample in coco.nsft_samples():
             writer.write(sample)

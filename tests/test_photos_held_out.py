@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from rlaifv_pl import verbs
-from rlaifv_pl.cli import main
-from rlaifv_pl.report.content import Limits, of_run
+from rlaifv_pl.cli import commands
+from rlaifv_pl.cli.fit import main
+from rlaifv_pl.report.content import Limits, run_content
 from rlaifv_pl.report.run_files import read_run
 from tests import coco
-from tests.run.held import figures
+from tests.training.held import figures
 
 CONFIG = Path(__file__).parents[1] / "configs" / "sft.yaml"
 PHOTOS, STEPS = 6, 48
@@ -23,10 +23,10 @@ def home(tmp_path, monkeypatch):
     chosen = [photo for photo in coco.photos() if len(photo.counts) >= 2][:PHOTOS]
     objects = {photo.path.name: sorted(photo.counts) for photo in chosen}
     Path("objects.json").write_text(json.dumps(objects))
-    verbs.main(
+    commands.main(
         ["shards", "import", str(coco.write_llava(tmp_path)), "shards", "--images_root", str(coco.ROOT)]
     )
-    verbs.main(["pope", "objects.json", "questions.jsonl", "--strategy", "popular", "--per_side", "2"])
+    commands.main(["pope", "objects.json", "questions.jsonl", "--strategy", "popular", "--per_side", "2"])
     benchmarks = {
         "chair": {"metric": "chair", "variant": "A", "ground_truth": "objects.json"},
         "pope": {"metric": "pope", "ground_truth": "questions.jsonl", "max_new_tokens": 3},
@@ -56,7 +56,7 @@ def test_photos_are_described_and_asked_about_before_and_after(home, family_dir)
     learned = [sum("The p" in text or " 1" in text for text in texts) for texts in (before, after)]
     assert learned[0] == 0 and learned[1] > 0
     assert Path("run/checkpoints/best.ckpt").resolve().name == f"epoch2-step{STEPS}.ckpt"
-    page = of_run(read_run("run"), Limits()).page["held_out"]
+    page = run_content(read_run("run"), Limits()).page["held_out"]
     described = [row for row in page["rows"] if row["benchmark"] == "chair"]
     assert [[each["text"] for each in row["answers"]] for row in described] == list(
         map(list, zip(before, after, strict=True))

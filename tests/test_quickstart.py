@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlaifv_pl.cli import main
+from rlaifv_pl.cli.fit import main
 
 ROOT = Path(__file__).parents[1]
 

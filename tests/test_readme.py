@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rlaifv_pl import cli, verbs
-from rlaifv_pl.metrics.pope_builder import build_pope
-from rlaifv_pl.world import shipped
+from rlaifv_pl.cli import commands, fit
+from rlaifv_pl.evaluation.pope_builder import build_pope
+from rlaifv_pl.miniature import packaged_model
 from tests import coco
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ def in_small(command: str) -> str:
         added += " --limit 24 --policy.dtype float32 --feedback" + SHORT.format("feedback")
     if "--model.images" in command:
         added += " --model.max_new_tokens 4"
-    if command.startswith("rlaifv world measure"):
+    if command.startswith("rlaifv miniature measure"):
         added += " --count 8"
     return command + added
 
@@ -54,7 +54,7 @@ def home(tmp_path_factory):
     for name in ("configs", "train.py", "rlaifv_pl"):
         (home / name).symlink_to(ROOT / name)
     (home / "photos").symlink_to(coco.ROOT / "images")
-    (home / "DIR").symlink_to(shipped("base"))
+    (home / "DIR").symlink_to(packaged_model("base"))
     coco.write_trl(home).rename(home / "my_pairs.parquet")
     write_rows(home)
     write_responses(home)
@@ -89,7 +89,7 @@ def run(command: str, monkeypatch) -> None:
     """What the shell would do, without the seconds that each new process takes to import torch."""
     words = shlex.split(command)
     monkeypatch.setattr(sys, "argv", words[1:] if words[0] == "python" else words)
-    (cli.main if words[0] == "python" else verbs.main)()
+    (fit.main if words[0] == "python" else commands.main)()
 
 
 def test_the_commands_of_the_readme_and_the_guides_run_in_their_order(home, monkeypatch):
@@ -134,4 +134,4 @@ def test_links_of_a_page_lead_somewhere(page):
 
 def test_the_console_script_is_installed():
     (script,) = entry_points(group="console_scripts", name="rlaifv")
-    assert script.load() is verbs.main
+    assert script.load() is commands.main

@@ -5,13 +5,12 @@ import sys
 
 import pytest
 
-from rlaifv_pl import verbs
-from rlaifv_pl.export import answer
-from rlaifv_pl.feedback import verbs as feedback
-from rlaifv_pl.world import shipped
-from rlaifv_pl.world import verbs as world
+from rlaifv_pl.cli import answer, commands
+from rlaifv_pl.cli import feedback as feedback
+from rlaifv_pl.cli import miniature as world
+from rlaifv_pl.miniature import packaged_model
 
-BASE, LABELER = str(shipped("base")), str(shipped("labeler"))
+BASE, LABELER = str(packaged_model("base")), str(packaged_model("labeler"))
 
 
 @pytest.fixture
@@ -29,10 +28,10 @@ def given(monkeypatch):
 
 
 def test_a_shipped_model_is_named_alike_in_every_command(given):
-    verbs.main(["world", "measure", "${shipped:base}"])
-    verbs.main(["answer", "${shipped:labeler}", "what does it cost, $5 or {more}?"])
+    commands.main(["miniature", "measure", "${shipped:base}"])
+    commands.main(["answer", "${shipped:labeler}", "what does it cost, $5 or {more}?"])
     engines = ["--policy.path", "${shipped:base}", "--feedback.conquer.engine.path", "${shipped:labeler}"]
-    verbs.main(["feedback", "--config", "configs/feedback.yaml", "--prompts", "p", "--out", "o", *engines])
+    commands.main(["feedback", "--config", "configs/feedback.yaml", "--prompts", "p", "--out", "o", *engines])
     assert given["measure"]["path"] == BASE
     assert (given["answer"]["model"], given["answer"]["question"]) == (
         LABELER,
@@ -43,7 +42,7 @@ def test_a_shipped_model_is_named_alike_in_every_command(given):
 
 def test_a_model_that_is_not_shipped_is_a_line(given):
     with pytest.raises(SystemExit) as ended:
-        verbs.main(["world", "measure", "${shipped:bose}"])
+        commands.main(["miniature", "measure", "${shipped:bose}"])
     assert "'bose'" in str(ended.value) and "labeler" in str(ended.value)
 
 
@@ -60,7 +59,7 @@ NEAREST = [
 @pytest.mark.parametrize(("words", "right"), NEAREST, ids=lambda value: str(value)[:30])
 def test_a_wrong_command_option_or_class_gets_the_nearest_right_one(words, right):
     with pytest.raises(SystemExit) as ended:
-        verbs.main(words)
+        commands.main(words)
     said = str(ended.value)
     assert said.split("did you mean ")[1].split("?")[0].split(" or ")[0] == right
 
@@ -89,31 +88,31 @@ def test_a_class_of_ones_own_that_cannot_be_had_is_explained(tmp_path, monkeypat
         "o",
     ]
     with pytest.raises(SystemExit) as ended:
-        verbs.main(["feedback", "run", *options])
+        commands.main(["feedback", "run", *options])
     assert fault in str(ended.value) and remedy in str(ended.value)
 
 
 def test_help_names_every_command_and_imports_none_of_them(capsys):
-    verbs.main(["--help"])
+    commands.main(["--help"])
     said = capsys.readouterr().out
-    for name in ("shards import", "feedback correct", "world measure", "fit", "export"):
+    for name in ("shards import", "feedback correct", "miniature measure", "fit", "export"):
         assert f"  {name} " in said
-    verbs.main(["shards", "--help"])
+    commands.main(["shards", "--help"])
     assert "verify" in capsys.readouterr().out
 
 
 def test_help_of_fit_says_where_the_options_of_the_model_are(capsys):
-    verbs.main(["fit", "--help"])
+    commands.main(["fit", "--help"])
     said = capsys.readouterr().out
     assert "--model.policy.path" in said and "--model.help DPOModule" in said and "--help=all" in said
     with pytest.raises(SystemExit) as ended:
-        verbs.main(["fit", "--model.help", "DPOModule"])
+        commands.main(["fit", "--model.help", "DPOModule"])
     assert ended.value.code == 0 and "--model.reference" in capsys.readouterr().out
 
 
 def test_help_of_feedback_shows_options(capsys):
     with pytest.raises(SystemExit) as ended:
-        verbs.main(["feedback", "--help"])
+        commands.main(["feedback", "--help"])
     said = capsys.readouterr().out
     assert ended.value.code == 0 and "--prompts" in said and "--feedback.generate.n" in said
     assert "feedback correct" in said

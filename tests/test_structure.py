@@ -19,18 +19,18 @@ PARAMETERS = 6
 UNCHECKED_TYPES = 15
 
 LAYERS = [
-    {"coco", "console", "explained", "records", "seeds"},
+    {"coco", "console", "errors", "records", "seeds"},
     {"launcher"},
     {"models"},
     {"data"},
     {"objectives", "feedback"},
-    {"metrics"},
-    {"rounds", "run", "world"},
+    {"evaluation"},
+    {"rounds", "training", "miniature"},
     {"report"},
     {"export"},
-    {"cli"},
     {"preflight"},
-    {"verbs"},
+    {"cli"},
+    {"api"},
 ]
 """A subpackage or file imports itself and earlier lines. Those of one line never import each other:
 objectives and feedback meet in the shards."""
@@ -41,9 +41,9 @@ WITHOUT_LIGHTNING = {
     "models/prefix_tree.py",
     "objectives/losses.py",
     "objectives/terms.py",
-    "feedback/balance.py",
-    "feedback/combine.py",
-    "feedback/pair.py",
+    "feedback/pairs/balance.py",
+    "feedback/judges/combine.py",
+    "feedback/pairs/pairing.py",
 }
 
 SCHEMAS = {
@@ -183,7 +183,7 @@ except RuntimeError:
     pass
 else:
     sys.exit("the test itself does not see the network")
-import rlaifv_pl.cli, rlaifv_pl.verbs
+import rlaifv_pl.cli.fit, rlaifv_pl.cli.commands
 """
 
 
@@ -200,8 +200,10 @@ def test_the_rules_find_what_they_forbid():
     assert crowded_functions(f"class A(L.Callback):\n    def __init__(self, {seven}): ...") == []
     assert crowded_functions(f"class A(L.Callback):\n    def f(self, {seven}): ...") == ["A.f"]
     assert against_the_direction("objectives/dpo.py", "from rlaifv_pl.feedback import pair") == ["feedback"]
-    assert against_the_direction("models/vlm.py", "def f():\n    import rlaifv_pl.data.order") == ["data"]
-    assert against_the_direction("run/logs.py", "from rlaifv_pl import cli, run, records") == ["cli"]
+    assert against_the_direction("models/vlm.py", "def f():\n    import rlaifv_pl.data.batching") == ["data"]
+    assert against_the_direction("training/loggers.py", "from rlaifv_pl import cli, training, records") == [
+        "cli"
+    ]
     assert undocumented("def f(): ...\ndef _g(): ...\nclass A:\n    'Doc.'") == ["the module", "f"]
 
 

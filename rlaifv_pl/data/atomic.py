@@ -56,7 +56,7 @@ class WriteError(OSError):
         return f" ({needed}{decimal(shutil.disk_usage(directory).free)} free)"
 
 
-def disk_fault(error: BaseException) -> OSError | None:
+def explain_disk_error(error: BaseException) -> OSError | None:
     """What a system said that did not take a file, where that is what an error comes from."""
     found = None
     while error is not None:
@@ -82,7 +82,7 @@ def writing(path: str | Path, size: int | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        fault = disk_fault(error)
+        fault = explain_disk_error(error)
         # One that names a file is about that one: what is written may be read elsewhere at the same time.
         if fault is None or isinstance(fault, WriteError) or not _is_about(fault, Path(path)):
             raise

@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.schema import check_sample
-from rlaifv_pl.models.chat import Chat, Dialogue, Piece, Row
+from rlaifv_pl.models.chat import Chat, Dialogue, Piece, TokenizedRow
 from rlaifv_pl.models.late_images import begin
-from rlaifv_pl.models.prefix_tree import Branch, grow
+from rlaifv_pl.models.prefix_tree import Branch, build_branches
 from rlaifv_pl.models.processing import ImagesRefused
-from rlaifv_pl.models.texts import ChatError, RenderedPromptError, SpecialTokenError
+from rlaifv_pl.models.text_checks import ChatError, RenderedPromptError, SpecialTokenError
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
 
@@ -59,7 +59,7 @@ class _Tree(NamedTuple):
 class _Rows(NamedTuple):
     """What the trees of a batch come to; rows in blocks of the trees."""
 
-    rows: list[Row]
+    rows: list[TokenizedRow]
     samples: list[int | None]
     """Of each row, the place of its sample; None where it only fills up its tree."""
     images: dict[str, Tensor]
@@ -184,13 +184,13 @@ class Collator:
 
     def _open(
         self, dialogues: Sequence[list[Piece]], images: Sequence[list[Image.Image]]
-    ) -> tuple[list[Row], dict[str, Tensor]]:
+    ) -> tuple[list[TokenizedRow], dict[str, Tensor]]:
         return begin(self.chat, dialogues, images)
 
-    def _extend(self, opened: list[Row], dialogues: Sequence[list[Piece]]) -> list[Row]:
+    def _extend(self, opened: list[TokenizedRow], dialogues: Sequence[list[Piece]]) -> list[TokenizedRow]:
         return [self.chat.extend(row, pieces) for row, pieces in zip(opened, dialogues, strict=True)]
 
-    def _fit(self, item: tuple[_Read, list[Row]]) -> _Read:
+    def _fit(self, item: tuple[_Read, list[TokenizedRow]]) -> _Read:
         read, own = item
         longest = max(len(row.ids) for row in own)
         if self.max_length is not None and longest > self.max_length:
@@ -237,7 +237,7 @@ class Collator:
 
     def _branches(self, made: _Rows) -> list[Branch] | None:
         """None if images would have to stand in a tree more than once."""
-        branches = grow([row.ids for row in made.rows], made.trees)
+        branches = build_branches([row.ids for row in made.rows], made.trees)
         images = set(self.chat.processor.image_token_ids)
         later = zip(made.rows[made.trees :], branches[made.trees :], strict=True)
         return (
@@ -266,11 +266,11 @@ def _plant(reads: list[_Read]) -> list[_Tree]:
     return list(trees.values())
 
 
-def _rows_of(place: int, made: _Rows) -> list[Row]:
+def _rows_of(place: int, made: _Rows) -> list[TokenizedRow]:
     return [row for row, sample in zip(made.rows, made.samples, strict=True) if sample == place]
 
 
-def pad_rows(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
+def pad_rows(rows: Sequence[TokenizedRow], pad: int) -> dict[str, Tensor]:
     """`input_ids`, `attention_mask` and the rows' extras, each (rows, T), padded right."""
     width = max(len(row.ids) for row in rows)
     inputs = {

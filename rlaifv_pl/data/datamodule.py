@@ -10,26 +10,26 @@ from typing import Any, Literal, Protocol
 import lightning as L
 import numpy as np
 
-from rlaifv_pl.data.collate import OnBadSample
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.loader import BatchLoader, PositionedLoader
-from rlaifv_pl.data.longest import try_longest
-from rlaifv_pl.data.manifest import ManifestError, hash_json
-from rlaifv_pl.data.order import (
-    Deal,
-    Room,
-    Sizes,
-    bring_together,
-    deal_all,
+from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.data.batching import (
+    BatchBudget,
+    GlobalBatch,
+    SampleSizes,
     deal_every,
     epoch_order,
+    group_by_prompt,
     sort_by_length,
+    split_batches,
 )
-from rlaifv_pl.data.remote import default_cache, local
+from rlaifv_pl.data.collate import OnBadSample
+from rlaifv_pl.data.loader import BatchLoader, PositionedLoader
+from rlaifv_pl.data.longest_samples import try_longest
+from rlaifv_pl.data.manifest import ManifestError, hash_json
+from rlaifv_pl.data.remote_directory import is_url, redact
+from rlaifv_pl.data.sample_lengths import LengthSurvey
+from rlaifv_pl.data.shard_cache import default_cache, local_copy
 from rlaifv_pl.data.shards import ShardSet, cache_place, load_shards
 from rlaifv_pl.data.sidecar import check_places
-from rlaifv_pl.data.survey import Survey
-from rlaifv_pl.data.urls import is_url, redact
 from rlaifv_pl.seeds import derive, run_seed
 
 
@@ -88,17 +88,15 @@ class AlignmentDataModule(L.LightningDataModule):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
-        for name, value in {
-            "batch_size": batch_size,
-            "max_tokens": max_tokens,
-            "sort_within": sort_within,
-        }.items():
+        sizes = {"batch_size": batch_size, "max_tokens": max_tokens, "sort_within": sort_within}
+        for name, value in sizes.items():
             if value is not None and value < 1:
                 raise ValueError(f"data.{name} is {value}, expected at least 1")
         if batch_size is None and max_tokens is None:
             raise ValueError("data.batch_size is null, so data.max_tokens must say how large a batch may be")
         self.train, self.val, self.sources = train, val, sources or []
-        self.room, self.val_batch_size = Room(batch_size, max_tokens), val_batch_size or batch_size or 8
+        self.room = BatchBudget(batch_size, max_tokens)
+        self.val_batch_size = val_batch_size or batch_size or 8
         self.group_by, self.sort_within = group_by, sort_within
         self.num_workers, self.window, self.on_bad_sample = num_workers, window, on_bad_sample
         self.cache_tower, self.cache_dir = cache_tower, cache_dir
@@ -117,13 +115,13 @@ class AlignmentDataModule(L.LightningDataModule):
             source.ensure()
         # Now, since a node's other processes, and other nodes, wait for the end of this as long as it takes.
         for path in self._named_shards():
-            local(path, self.cache_dir)
+            local_copy(path, self.cache_dir)
 
     def setup(self, stage: str) -> None:
         # Called before a checkpoint is restored: a second run with this object is a run of its own.
         self._begin()
         if self.trainer is not None:  # Before the model is loaded.
-            found = [local(path, self.cache_dir) for path in self._named_shards()]
+            found = [local_copy(path, self.cache_dir) for path in self._named_shards()]
             check_places([cache_place(one, self.cache_dir) for one in found], self._computed())
 
     def state_dict(self) -> dict[str, Any]:
@@ -146,7 +144,7 @@ class AlignmentDataModule(L.LightningDataModule):
         if self.val is None:
             return []
         samples = self._open(self.val, "data.val")
-        deals = deal_all(range(len(samples)), self.trainer.world_size, self.val_batch_size)
+        deals = split_batches(range(len(samples)), self.trainer.world_size, self.val_batch_size)
         mine = [deal[self.trainer.global_rank] for deal in deals]
         return BatchLoader(samples, mine, **self._how(samples))
 
@@ -177,7 +175,7 @@ class AlignmentDataModule(L.LightningDataModule):
         for path in filter(is_url, _listed(shards)):
             if path in self._copies:
                 continue
-            copy = local(path, self.cache_dir)
+            copy = local_copy(path, self.cache_dir)
             first = self.trainer.strategy.broadcast(copy.name)
             if copy.name != first:
                 raise ManifestError(
@@ -219,20 +217,20 @@ class AlignmentDataModule(L.LightningDataModule):
             self._opened = shards, samples
         return self._opened[1]
 
-    def _deal(self, samples: ShardSet, epoch: int, start: int) -> list[Deal]:
+    def _deal(self, samples: ShardSet, epoch: int, start: int) -> list[GlobalBatch]:
         order = epoch_order(samples.lengths, run_seed(), epoch, self.window)
         sizes = self._survey(samples)
         if self.group_by:
-            order = bring_together(order, sizes.prompt)
+            order = group_by_prompt(order, sizes.prompt)
         if self.sort_within:
             order = sort_by_length(order, sizes, self.sort_within, derive(run_seed(), "lengths", epoch))
         return deal_every(order[start:], self.trainer.world_size, self.room, sizes)
 
-    def _survey(self, samples: ShardSet) -> Sizes | None:
+    def _survey(self, samples: ShardSet) -> SampleSizes | None:
         if not self._how_sized:
             return None
         module: Any = self.trainer.lightning_module
-        survey = Survey(samples, module.reading, module.collator(self.on_bad_sample), self.num_workers)
+        survey = LengthSurvey(samples, module.reading, module.collator(self.on_bad_sample), self.num_workers)
         survey.make(self.trainer)
         sizes = survey.sizes(module.policy.layout)
         check_room(self.room, samples.where, sizes.tokens)
@@ -272,7 +270,7 @@ def expected(shards: Shards | None, name: str) -> Shards:
     return shards
 
 
-def check_room(room: Room, where: Callable[[int], str], tokens: np.ndarray) -> None:
+def check_room(room: BatchBudget, where: Callable[[int], str], tokens: np.ndarray) -> None:
     """Refuse samples that are larger than what a device takes at a time.
 
     Args:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.file_kinds import file_kind
 from rlaifv_pl.data.rgb import is_ordinary, paint
 

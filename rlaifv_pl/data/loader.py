@@ -11,12 +11,12 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rlaifv_pl.data import features, known
-from rlaifv_pl.data.faults import BadSample
-from rlaifv_pl.data.order import Deal, samples_of
+from rlaifv_pl.data import reference_logps, vision_features
+from rlaifv_pl.data.bad_samples import BadSample
+from rlaifv_pl.data.batching import GlobalBatch, samples_of
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
-from rlaifv_pl.models.vlm import Batch, Uncast
+from rlaifv_pl.models.vlm import Batch, KeepDtype
 from rlaifv_pl.records import Sample
 
 Collate = Callable[[Sequence[Sample | BadSample]], Batch]
@@ -64,7 +64,7 @@ class PositionedLoader(BatchLoader):
         self,
         position: dict[str, Any],
         samples: ShardSet,
-        deals: Sequence[Deal],
+        deals: Sequence[GlobalBatch],
         trainer: Trainer,
         **how: Any,
     ) -> None:
@@ -149,14 +149,14 @@ def _batch(
         batch = collate([item.sample for item in read])
         if reference is not None and batch.keys:
             logps = [reference.read(read[at].number) for at in batch.kept]
-            batch.reference = Uncast(known.put_together(batch, logps))
+            batch.reference = KeepDtype(reference_logps.assemble_logps(batch, logps))
         if tower is not None:
             kept = [read[at] for at in batch.kept]
             # Only now, since trees of several samples need that of one.
-            batch.tower = features.put_together(
+            batch.tower = vision_features.assemble_features(
                 batch,
                 [item.sample for item in kept],  # type: ignore[misc]  # A bad sample is not kept.
-                lambda at: features.read_features(tower, kept[at].number),
+                lambda at: vision_features.read_features(tower, kept[at].number),
             )
     except (BadSample, SidecarError) as error:
         return error

@@ -13,7 +13,7 @@ from typing import Any
 
 from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.data.strict_json import parse_json
-from rlaifv_pl.explained import Explained
+from rlaifv_pl.errors import UserError
 
 MANIFEST_NAME = "manifest.json"
 MAX_NAME_BYTES = 255
@@ -24,7 +24,7 @@ LINKED_VERSION = 2
 """Of shards in which an image may be a link to an earlier one: who knows version 1 alone refuses them at once."""
 
 
-class ManifestError(Explained, ValueError):
+class ManifestError(UserError, ValueError):
     """A shard directory is unfinished, damaged, or of another schema version."""
 
 

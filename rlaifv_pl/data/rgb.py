@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 
 _PHOTOMETRIC, _SMALLEST, _LARGEST = 262, 340, 341
 """TIFF tags: whether 0 is white, and the range of the samples."""

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.fields import decode_fields, encode_fields, shorten
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.images import image_extension
-from rlaifv_pl.data.texts import answers, check_text, prompt_texts
-from rlaifv_pl.models.markup import without_end
+from rlaifv_pl.data.sample_json import decode_fields, encode_fields, shorten
+from rlaifv_pl.data.sample_texts import answers, check_text, prompt_texts
+from rlaifv_pl.models.special_tokens import without_end
 from rlaifv_pl.records import Message, Sample
 
 MAX_KEY_LENGTH = 80

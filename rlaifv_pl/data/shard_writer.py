@@ -14,7 +14,7 @@ from typing import Any, Self
 from webdataset import TarWriter
 
 from rlaifv_pl.data.atomic import TEMPORARY_SUFFIX, atomic_file, writing
-from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.manifest import (
     LINKED_VERSION,
     MANIFEST_NAME,

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from torch.utils.data import Dataset
 
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.fields import shorten
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.manifest import ManifestError, read_manifest
-from rlaifv_pl.data.remote import local
+from rlaifv_pl.data.sample_json import shorten
 from rlaifv_pl.data.schema import MAX_SAMPLE_BYTES, decode_sample
+from rlaifv_pl.data.shard_cache import local_copy
 from rlaifv_pl.data.shard_writer import ShardWriter
 from rlaifv_pl.data.tar_index import Extent, Shared, index_tar
 from rlaifv_pl.records import Sample
@@ -152,14 +152,14 @@ class ShardSet(Dataset[Sample]):
 
 
 def load_shards(paths: str | Path | Sequence[str | Path], cache_dir: str | Path | None = None) -> ShardSet:
-    """Open one shard directory or several, as `ShardSet` describes; URLs through the cache, as `local` does.
+    """Open one shard directory or several, as `ShardSet` describes; URLs through the cache, as `local_copy` does.
 
     Args:
         paths: directories, or URLs of some.
         cache_dir: for copies of what lies behind URLs, and for what is computed of the samples.
     """
     paths = [paths] if isinstance(paths, str | Path) else paths
-    return ShardSet([local(path, cache_dir) for path in paths], cache_dir)
+    return ShardSet([local_copy(path, cache_dir) for path in paths], cache_dir)
 
 
 def cache_place(shards: Path, cache_dir: str | Path | None) -> Path:

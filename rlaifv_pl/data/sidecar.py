@@ -24,11 +24,11 @@ from rlaifv_pl.data.atomic import WriteError, atomic_file, unwritable, writing
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.data.shards import MAX_OPEN_SHARDS, Shard, ShardSet
 from rlaifv_pl.data.strict_json import parse_json
-from rlaifv_pl.explained import Explained
+from rlaifv_pl.errors import UserError
 
 VERSION = 1
 """Raised when a reader of the old version would misread the new files."""
-ELSEWHERE = "Name another place: --data.cache_dir DIR."
+OPTION_ALIASES = "Name another place: --data.cache_dir DIR."
 NAMES = {
     "reference": "Log-ps of a cached reference (model.reference: cached)",
     "tower": "Features of the vision tower (data.cache_tower)",
@@ -39,7 +39,7 @@ ENDS = ".ends"
 HEADER = "sidecar"
 
 
-class SidecarError(Explained, ValueError):
+class SidecarError(UserError, ValueError):
     """A sidecar is not what it should be; the message says in what, and what to do."""
 
 
@@ -90,7 +90,7 @@ class Sidecars:
             with atomic_file(path, len(data)) as file:
                 file.write(data)
         except WriteError as error:
-            raise SidecarError(f"{error} {ELSEWHERE}") from error
+            raise SidecarError(f"{error} {OPTION_ALIASES}") from error
 
     def read(self, index: int) -> dict[str, Tensor]:
         """What was computed of a sample.
@@ -161,7 +161,9 @@ def check_places(places: Sequence[Path], kinds: Sequence[str]) -> None:
 
 def _check_place(place: Path, kind: str) -> None:
     if (obstacle := unwritable(place)) is not None:
-        raise SidecarError(f"{NAMES.get(kind, kind)} would be kept in {place}, but {obstacle}. {ELSEWHERE}")
+        raise SidecarError(
+            f"{NAMES.get(kind, kind)} would be kept in {place}, but {obstacle}. {OPTION_ALIASES}"
+        )
 
 
 @contextmanager

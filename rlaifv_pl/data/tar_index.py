@@ -15,8 +15,8 @@ from sys import intern
 from typing import NamedTuple
 from zlib import adler32
 
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.fields import shorten
+from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.data.sample_json import shorten
 from rlaifv_pl.data.schema import is_image_member
 
 _BLOCK = 512

@@ -7,11 +7,11 @@ from typing import Any
 from torch import nn
 
 from rlaifv_pl.data.atomic import writing
-from rlaifv_pl.export.layout import unserved_adapter
+from rlaifv_pl.export.model_directory import unserved_adapter
 from rlaifv_pl.export.policy import ExportError, Finish, compare, replacing
-from rlaifv_pl.export.served import SERVED
+from rlaifv_pl.export.vllm_names import SERVED
 from rlaifv_pl.models.checkpoint_files import ADAPTER_CONFIG
-from rlaifv_pl.models.policy import PolicySpec, load_model, plain_model
+from rlaifv_pl.models.policy import PolicySpec, load_model, unwrap_model
 
 NAME = "default"
 """Of the one adapter that a policy has, in PEFT."""
@@ -52,7 +52,7 @@ def export_adapter(
         base = load_model(replace(spec, lora=None)).requires_grad_(False)
         again = PeftModel.from_pretrained(base, aside).to(next(model.parameters()).device).eval()
         reload = compare(model, again, (processor, processor), aside)
-        inside = plain_model(model)
+        inside = unwrap_model(model)
         layers = inside.config.get_text_config().num_hidden_layers
         problems = unserved_adapter(aside, type(inside).__name__, layers)
         if problems and type(inside).__name__ in SERVED:

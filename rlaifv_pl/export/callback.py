@@ -7,12 +7,12 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from rlaifv_pl.export.checkpoint import trained
-from rlaifv_pl.export.describe import Origin, describe
+from rlaifv_pl.export.metadata import ExportOrigin, write_metadata
 from rlaifv_pl.export.policy import export_policy
-from rlaifv_pl.models.fsdp import on_first
-from rlaifv_pl.models.policy import load_model, plain_model
+from rlaifv_pl.models.policy import load_model, unwrap_model
+from rlaifv_pl.models.sharding import on_rank_zero
 from rlaifv_pl.objectives.base import AlignmentModule
-from rlaifv_pl.objectives.checks import slicing_of
+from rlaifv_pl.objectives.checks import sharding_of
 
 
 class ExportPolicy(Checkpoint):  # Lightning calls these last: its card tells of the last round, too.
@@ -34,20 +34,20 @@ class ExportPolicy(Checkpoint):  # Lightning calls these last: its card tells of
         if not self.at_end or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         model = pl_module.policy.model
-        if slicing_of(trainer) is not None:
-            weights = on_first(pl_module.trained_state())
+        if sharding_of(trainer) is not None:
+            weights = on_rank_zero(pl_module.trained_state())
             model = trained(load_model(pl_module.policy_spec), weights) if trainer.is_global_zero else None
         if trainer.is_global_zero:
             run = Path(trainer.default_root_dir)
-            origin = Origin(
+            origin = ExportOrigin(
                 run=run,
                 spec=pl_module.policy_spec,
-                architecture=type(plain_model(model)).__name__,
+                architecture=type(unwrap_model(model)).__name__,
                 base_weights=pl_module.base_weights,
                 step=trainer.global_step,
                 known={"processes": trainer.world_size, "precision": trainer.precision},
             )
-            export_policy(model, pl_module.processor, run / "export", describe(origin))
+            export_policy(model, pl_module.processor, run / "export", write_metadata(origin))
             rank_zero_info(
                 f"The trained model is in {run / 'export'}; its log-ps equal those in memory. README.md there is its "
                 "card."

@@ -9,11 +9,11 @@ import yaml
 from torch import Tensor, nn
 
 from rlaifv_pl.export.policy import ExportError
-from rlaifv_pl.models.identity import fingerprint
+from rlaifv_pl.models.fingerprint import fingerprint
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model
 from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
 from rlaifv_pl.objectives.checks import RunError
-from rlaifv_pl.run.checkpoint_file import CheckpointFiles
+from rlaifv_pl.training.checkpoint_io import AtomicCheckpointIO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def load_trained(run: str | Path, checkpoint: str = "last") -> Trained:
         RunError: there is no such run or checkpoint, or it is damaged.
     """
     spec, path = policy_of(run), checkpoint_path(run, checkpoint)
-    stored = CheckpointFiles().load_checkpoint(path)
+    stored = AtomicCheckpointIO().load_checkpoint(path)
     spec = _from_where_it_ran(spec, stored["base"].get("directory"))
     validate_checkpoint(spec)
     model = load_model(spec)

@@ -14,8 +14,8 @@ from huggingface_hub import try_to_load_from_cache
 
 from rlaifv_pl.data.manifest import MANIFEST_NAME, ManifestError, hash_file, hash_json, parse_manifest
 from rlaifv_pl.export.adapter import base_name
-from rlaifv_pl.export.clean import cleaned
 from rlaifv_pl.export.policy import Reload
+from rlaifv_pl.export.redact import cleaned
 from rlaifv_pl.models.checkpoint_files import ADAPTER_WEIGHTS, weight_files
 from rlaifv_pl.report.run_files import RunFiles
 from rlaifv_pl.rounds.summary import summary_rows

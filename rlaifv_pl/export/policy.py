@@ -17,10 +17,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from rlaifv_pl.data.atomic import WriteError, writing
 from rlaifv_pl.data.atomic_directory import replace_directory, restore_directory
 from rlaifv_pl.data.collate import Collator
-from rlaifv_pl.explained import Explained
-from rlaifv_pl.export.layout import missing_files
-from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
-from rlaifv_pl.models.policy import plain_model
+from rlaifv_pl.errors import UserError
+from rlaifv_pl.export.model_directory import missing_files
+from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, text_message
+from rlaifv_pl.models.policy import unwrap_model
 from rlaifv_pl.models.reference import frozen
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.records import Sample
@@ -29,7 +29,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 """Nats that a completion's log-p may move by saving and loading, by type of the weights."""
 
 
-class ExportError(Explained, RuntimeError):
+class ExportError(UserError, RuntimeError):
     """The exported model does not say what the trained one says."""
 
 
@@ -104,7 +104,7 @@ def replacing(out: Path, mark: str, write: Callable[[Path], None]) -> Path:
 
 
 def _merged(model: Any) -> PreTrainedModel:
-    return model if model is plain_model(model) else copy.deepcopy(model).merge_and_unload()
+    return model if model is unwrap_model(model) else copy.deepcopy(model).merge_and_unload()
 
 
 def _write(model: PreTrainedModel, processor: Any, out: Path) -> None:
@@ -148,7 +148,7 @@ def compare(model: nn.Module, again: nn.Module, processors: tuple[Any, Any], sav
             f"{saved}: reloaded, the model gives a log-p of {theirs.sum():.6f} where the trained one gives "
             f"{ours.sum():.6f}. The files are kept for inspection; do not use them."
         )
-    if model is not plain_model(model):
+    if model is not unwrap_model(model):
         base = _logps(model, batch, adapters=False)
     if base is not None and is_trained(model) and torch.equal(theirs, base) and not torch.equal(ours, base):
         raise ExportError(
@@ -189,5 +189,5 @@ def probe(processor: Any) -> Batch:
     sample = Sample(
         key="probe", prompt="describe the picture.", images=(picture.getvalue(),), completion=answer
     )
-    messages = [*prompt_messages(sample), turn("assistant", answer)]
+    messages = [*prompt_messages(sample), text_message("assistant", answer)]
     return Collator(Chat(processor), lambda _sample: [Dialogue(messages, (0,))], parts=1)([sample])

@@ -31,7 +31,7 @@ Masks = dict[str, Tensor | None] | Tensor | None
 of layer if there are several."""
 
 Layout = Callable[..., Forest]
-"""`lay_out` of a batch; takes `packed`."""
+"""`layout_forest` of a batch; takes `packed`."""
 
 
 def tree_attention(
@@ -51,7 +51,7 @@ AttentionInterface.register(TREE, tree_attention)
 AttentionMaskInterface.register(TREE, sdpa_mask)
 
 
-def why_not(model: PreTrainedModel) -> str:
+def unsupported_reason(model: PreTrainedModel) -> str:
     """Why the model cannot share prefixes; empty if it can."""
     decoder = model.get_decoder()
     config = decoder.config
@@ -134,7 +134,7 @@ AUTO = "split"
 they are asked for."""
 
 
-def choose(model: PreTrainedModel, attention: str) -> tuple[str, str]:
+def choose_backend(model: PreTrainedModel, attention: str) -> tuple[str, str]:
     """What `attention` comes to, and why it is `rows` where that was not asked for; makes the model ready for it.
 
     Args:
@@ -147,7 +147,7 @@ def choose(model: PreTrainedModel, attention: str) -> tuple[str, str]:
     """
     if attention not in BACKENDS and attention != "auto":
         return "rows", ""
-    reason = why_not(model) or _lacking(attention)
+    reason = unsupported_reason(model) or _lacking(attention)
     if not reason:
         model.get_decoder().set_attn_implementation(TREE)
         return attention, ""
@@ -180,15 +180,15 @@ def over_forest(
     return backend(make, masks)
 
 
-def compute_type(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """The type in which weights of `dtype` are multiplied here and now."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
 
 
-def rounding_type(model: PreTrainedModel, dtype: torch.dtype | None = None) -> torch.dtype:
+def rounding_dtype(model: PreTrainedModel, dtype: torch.dtype | None = None) -> torch.dtype:
     """The type that says how far two ways to compute the same may differ; `dtype` is that of the weights in use, if
     not the model's own."""
-    dtype = compute_type(dtype or model.dtype, model.device)
+    dtype = compute_dtype(dtype or model.dtype, model.device)
     # TensorFloat-32 has the mantissa of float16.
     rounds = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
     return torch.float16 if rounds and model.device.type == "cuda" else dtype
@@ -280,7 +280,7 @@ class _Flash:
     def __call__(
         self, _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _mask: Tensor, **options: Any
     ) -> tuple[Tensor, None]:
-        dtype = compute_type(query.dtype, query.device)
+        dtype = compute_dtype(query.dtype, query.device)
         # (1, heads, columns, size) to (columns, heads, size)
         q, k, v = (states[0].transpose(0, 1).to(dtype) for states in (query, key, value))
         attended = self.attend(

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from rlaifv_pl.models.processing import cut, process
-from rlaifv_pl.models.texts import ChatError, TextCheck, check_rendered
+from rlaifv_pl.models.text_checks import ChatError, TextCheck, check_rendered
 from rlaifv_pl.records import Message, Sample
 
 SENTINEL = "qzanswerzq"
@@ -46,7 +46,7 @@ class Piece:
 
 
 @dataclass(slots=True)
-class Row:
+class TokenizedRow:
     """One tokenised dialogue.
 
     `ids` are its token ids with image tokens expanded, `parts` the scored part of each token or
@@ -72,18 +72,18 @@ def prompt_messages(sample: Sample) -> list[dict[str, Any]]:
     return messages
 
 
-def question_of(sample: Sample) -> str:
+def prompt_question(sample: Sample) -> str:
     """What the user last said, as text alone."""
     *_, last = prompt_messages(sample)
     return " ".join(block["text"] for block in last["content"] if block["type"] == "text")
 
 
-def turn(role: str, text: str) -> dict[str, Any]:
+def text_message(role: str, text: str) -> dict[str, Any]:
     """One message of plain text."""
     return {"role": role, "content": _blocks(text)}
 
 
-def about_images(text: str, count: int) -> dict[str, Any]:
+def message_with_images(text: str, count: int) -> dict[str, Any]:
     """A user's turn that shows `count` images and says something about them."""
     return {"role": "user", "content": [{"type": "image"}] * count + _blocks(text)}
 
@@ -148,7 +148,7 @@ class Chat:
         """What texts must not hold if this model is to read them as words."""
         added = self.tokenizer.added_tokens_decoder.values()
         special = {str(token) for token in added if token.special} | self.markers
-        before, _, behind = self.render([turn("user", SENTINEL)], ask=True).partition(SENTINEL)
+        before, _, behind = self.render([text_message("user", SENTINEL)], ask=True).partition(SENTINEL)
         before = before.removeprefix(self.tokenizer.bos_token or "")
         ends = {self._ending[0].strip() or self.tokenizer.eos_token, self.tokenizer.eos_token}
         return TextCheck(special, ends, (before.strip(), behind.strip()))
@@ -160,7 +160,7 @@ class Chat:
         The first is empty where it writes no stop token.
         """
         _, answer, behind = self.render(
-            [turn("user", "a"), turn("assistant", SENTINEL)], ask=False
+            [text_message("user", "a"), text_message("assistant", SENTINEL)], ask=False
         ).rpartition(SENTINEL)
         if not answer:
             raise ChatError("The chat template does not write what the assistant says.")
@@ -238,7 +238,7 @@ class Chat:
 
     def open(
         self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]
-    ) -> tuple[list[Row], dict[str, Tensor]]:
+    ) -> tuple[list[TokenizedRow], dict[str, Tensor]]:
         """Tokenise contexts with their images in place; no token of them is a target."""
         out = self.prompt_tensors(texts, images)
         kept = out.pop("attention_mask").bool()
@@ -249,7 +249,7 @@ class Chat:
         for index, mask in enumerate(kept):
             extras = {name: value[index][mask].tolist() for name, value in per_token.items()}
             row = ids[index][mask].tolist()
-            rows.append(Row(row, [None] * len(row), extras))
+            rows.append(TokenizedRow(row, [None] * len(row), extras))
         return rows, {
             name: value for name, value in out.items() if name not in per_token and name != "input_ids"
         }
@@ -257,7 +257,7 @@ class Chat:
     def blank_image(self) -> dict[str, Tensor]:
         """Processor outputs of a small grey image."""
         grey = Image.new("RGB", (64, 64), (127, 127, 127))
-        return self.open([self.render([about_images("a", 1)], ask=False)], [[grey]])[1]
+        return self.open([self.render([message_with_images("a", 1)], ask=False)], [[grey]])[1]
 
     def prompt_tensors(self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> BatchFeature:
         """Everything the model takes for these texts with their images, padded left as generation needs it.
@@ -276,9 +276,11 @@ class Chat:
         bos = self.tokenizer.bos_token
         return bos is not None and text.startswith(bos)
 
-    def extend(self, opened: Row, pieces: list[Piece]) -> Row:
+    def extend(self, opened: TokenizedRow, pieces: list[Piece]) -> TokenizedRow:
         """A new row: the opened beginning of a dialogue, followed by the rest of its pieces."""
-        row = Row(opened.ids[:], opened.parts[:], {name: values[:] for name, values in opened.extras.items()})
+        row = TokenizedRow(
+            opened.ids[:], opened.parts[:], {name: values[:] for name, values in opened.extras.items()}
+        )
         begun = len(self.beginning(pieces))
         cuts = cut(self.tokenizer, [piece.text for piece in pieces])
         for piece, ids in zip(pieces[begun:], cuts[begun:], strict=True):

@@ -1,9 +1,9 @@
 """The error of a model that cannot be used."""
 
-from rlaifv_pl.explained import Explained
+from rlaifv_pl.errors import UserError
 
 
-class PolicyError(Explained, ValueError):
+class PolicyError(UserError, ValueError):
     """A policy that cannot be loaded or trained as configured; the message says what to change."""
 
 

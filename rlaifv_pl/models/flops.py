@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rlaifv_pl.models.policy import plain_model, vision_tower
+from rlaifv_pl.models.policy import unwrap_model, vision_tower
 from rlaifv_pl.models.vlm import VLM, Batch
 
 Product = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -84,7 +84,7 @@ class _Scores(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Work:
+class FlopCount:
     """What a batch was to the policy and its reference; numbers on a device are fetched when asked for."""
 
     extents: Extents
@@ -116,7 +116,7 @@ class FlopMeter:
 
     def __init__(self, policy: VLM) -> None:
         self.policy = policy
-        model = plain_model(policy.model)
+        model = unwrap_model(policy.model)
         self._head = model.get_output_embeddings()
         self._config = model.get_decoder().config
         self._language = set(model.get_decoder().modules())
@@ -165,7 +165,7 @@ class FlopMeter:
         pairs = 0 if module in self._language else _tower_pairs(attended, options.get("cu_seqlens"))
         self._scores.append(_Scores(module, pairs, 1 + 2 * attended.requires_grad))
 
-    def read(self, batch: Batch, reference: bool) -> Work:
+    def read(self, batch: Batch, reference: bool) -> FlopCount:
         """What the last forward with gradients amounts to.
 
         Args:
@@ -187,7 +187,7 @@ class FlopMeter:
                 per_pair[self._window(attention)] += 4 * _width(attention) * times
             else:
                 towers.append((pairs, 4 * _width(attention) * times))
-        return Work(extents(self.policy, batch), fixed, per_token, dict(per_pair), towers)
+        return FlopCount(extents(self.policy, batch), fixed, per_token, dict(per_pair), towers)
 
     def _window(self, attention: nn.Module) -> int | None:
         kinds = getattr(self._config, "layer_types", None)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from PIL import Image
 from torch import Tensor
 
-from rlaifv_pl.models.chat import Chat, Piece, Row
+from rlaifv_pl.models.chat import Chat, Piece, TokenizedRow
 from rlaifv_pl.models.processing import cut
 
 
 def begin(
     chat: Chat, dialogues: Sequence[list[Piece]], images: Sequence[Sequence[Image.Image]]
-) -> tuple[list[Row], dict[str, Tensor]]:
+) -> tuple[list[TokenizedRow], dict[str, Tensor]]:
     """Rows of dialogues up to the last piece that shows an image, and the tensors of their images.
 
     Args:
@@ -26,11 +26,13 @@ def begin(
     ], tensors
 
 
-def _parted(chat: Chat, opened: Row, pieces: list[Piece], images: Sequence[Image.Image]) -> Row:
+def _parted(
+    chat: Chat, opened: TokenizedRow, pieces: list[Piece], images: Sequence[Image.Image]
+) -> TokenizedRow:
     """The row that was opened as a whole, cut at its pieces, of which some are targets."""
     pieces = _expanded(chat, pieces, images)
     added = 0 if chat.writes_bos(pieces[0].text) else chat.tokenizer.num_special_tokens_to_add()
-    row = Row(opened.ids[:added], [None] * added, {})
+    row = TokenizedRow(opened.ids[:added], [None] * added, {})
     for piece, ids in zip(pieces, cut(chat.tokenizer, [piece.text for piece in pieces]), strict=True):
         row.ids += ids
         row.parts += [piece.part] * len(ids)

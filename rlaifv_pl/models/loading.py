@@ -3,17 +3,17 @@
 from typing import Any
 
 from rlaifv_pl.models.chat import Chat
-from rlaifv_pl.models.checks import check_image_tokens, max_positions
-from rlaifv_pl.models.fsdp import Slicing
-from rlaifv_pl.models.policy import PolicySpec, load_model, plain_model, trains_vision
+from rlaifv_pl.models.model_checks import check_image_tokens, max_positions
+from rlaifv_pl.models.policy import PolicySpec, load_model, trains_vision, unwrap_model
 from rlaifv_pl.models.pretrained import load_config
 from rlaifv_pl.models.reference import Reference, ReferenceMode
+from rlaifv_pl.models.sharding import Sharding
 from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
 from rlaifv_pl.models.vlm import VLM
 
 
 def load_policy(
-    spec: PolicySpec, processor: Any, mode: ReferenceMode = "none", slicing: Slicing | None = None
+    spec: PolicySpec, processor: Any, mode: ReferenceMode = "none", slicing: Sharding | None = None
 ) -> tuple[VLM, Reference | None]:
     """The policy as it is on disk, and a reference of it that a mode holds in memory.
 
@@ -30,7 +30,7 @@ def load_policy(
     is_compared = is_loaded_elsewhere or validate_checkpoint(spec, processor, trains=True)
     policy = VLM(load_model(spec, empty=is_loaded_elsewhere), spec.attention).train()
     if not is_compared:
-        check_image_tokens(spec.path, plain_model(policy.model), processor)
+        check_image_tokens(spec.path, unwrap_model(policy.model), processor)
     reference = Reference(policy, mode) if mode in ("live", "adapter_off") else None
     models = [policy, *([reference.copy] if reference and reference.copy else [])]
     if slicing is not None:
@@ -43,4 +43,4 @@ def load_policy(
 
 def positions_of(spec: PolicySpec, policy: VLM | None) -> int | None:
     """Return how many tokens a row may have, by the policy's config, which is read where it is not loaded yet."""
-    return max_positions(plain_model(policy.model).config if policy else load_config(spec))
+    return max_positions(unwrap_model(policy.model).config if policy else load_config(spec))

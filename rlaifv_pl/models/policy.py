@@ -64,10 +64,10 @@ def _check_head(model: PreTrainedModel) -> None:
 
 def vision_tower(model: nn.Module) -> nn.Module:
     """The module that turns pixels into features, before any projection of LLaVA-like families."""
-    return plain_model(model).get_encoder("image")
+    return unwrap_model(model).get_encoder("image")
 
 
-def plain_model(model: nn.Module) -> VisionLanguageModel:
+def unwrap_model(model: nn.Module) -> VisionLanguageModel:
     """The transformers model inside a PEFT wrapper, or the model itself."""
     wrapped: Any = model
     return wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
@@ -85,14 +85,14 @@ def _parts(model: PreTrainedModel) -> tuple[set[int], set[int]]:
 
 def trains_vision(model: nn.Module) -> bool:
     """Whether something trains that only images pass through: the tower, or what lies behind it."""
-    base = plain_model(model)
+    base = unwrap_model(model)
     seen = set.union(*_parts(base))
     return any(parameter.requires_grad for parameter in base.parameters() if id(parameter) in seen)
 
 
 def frozen_parts(model: nn.Module) -> Iterator[nn.Module]:
     """Modules outside of the language model with parameters, none of which trains; the outermost of each."""
-    decoder = plain_model(model).get_decoder()
+    decoder = unwrap_model(model).get_decoder()
 
     def search(module: nn.Module) -> Iterator[nn.Module]:
         parameters, holds_decoder = list(module.parameters()), any(m is decoder for m in module.modules())
@@ -102,7 +102,7 @@ def frozen_parts(model: nn.Module) -> Iterator[nn.Module]:
             for child in module.children():
                 yield from search(child)
 
-    yield from search(plain_model(model))
+    yield from search(unwrap_model(model))
 
 
 def _freeze(model: PreTrainedModel, spec: PolicySpec) -> None:
@@ -142,7 +142,7 @@ def _with_adapters(model: PreTrainedModel, lora: LoRA) -> nn.Module:
 
 def parameter_table(model: nn.Module) -> list[tuple[str, int, int]]:
     """(part, parameters, of them trainable) for the tower, the projector and the language model."""
-    base = plain_model(model)
+    base = unwrap_model(model)
     tower, projector = _parts(base)
     counts = {"vision tower": [0, 0], "projector": [0, 0], "language model": [0, 0]}
     for parameter in model.parameters():

@@ -29,10 +29,10 @@ class Branch(NamedTuple):
     """Length of the row."""
 
 
-def grow(rows: Sequence[Sequence[int]], trees: int) -> list[Branch]:
+def build_branches(rows: Sequence[Sequence[int]], trees: int) -> list[Branch]:
     """The branch of each row of token ids, where row r belongs to tree r % trees.
 
-    >>> grow([[1, 2, 3], [1, 2, 4, 5]], trees=1)
+    >>> build_branches([[1, 2, 3], [1, 2, 4, 5]], trees=1)
     [Branch(parent=0, start=0, stop=3), Branch(parent=0, start=2, stop=4)]
     """
     branches = []
@@ -101,7 +101,7 @@ class Forest:
         return (on_path & before) | (query == key)
 
 
-def lay_out(
+def layout_forest(
     branches: list[Branch], trees: int, row_width: int, *, packed: bool, device: torch.device | str = "cpu"
 ) -> Forest:
     """Columns for the branches: all in one line without padding, or a line for each tree."""

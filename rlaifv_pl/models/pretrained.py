@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from rlaifv_pl.models.checkpoint_files import is_local, validate_files
-from rlaifv_pl.models.checks import check_config, check_processor, check_weights, complete_processor
 from rlaifv_pl.models.errors import PolicyError, cannot_load
-from rlaifv_pl.models.hub import hub_options
+from rlaifv_pl.models.hub_access import hub_options
+from rlaifv_pl.models.model_checks import check_config, check_processor, check_weights, complete_processor
 from rlaifv_pl.models.spec import PolicySpec
 
 SHARING = ("auto", "split", "dense", "flex", "flash", "rows")

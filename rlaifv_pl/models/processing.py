@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 from transformers import BatchFeature
 
-from rlaifv_pl.models.texts import ChatError
+from rlaifv_pl.models.text_checks import ChatError
 
 
 class ImagesRefused(ChatError):

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rlaifv_pl.models.fsdp import here, slice_like
 from rlaifv_pl.models.policy import vision_tower
-from rlaifv_pl.models.vlm import VLM, Batch, TowerMemo, copy_frozen
+from rlaifv_pl.models.sharding import local_tensor, shard_like
+from rlaifv_pl.models.vlm import VLM, Batch, VisionFeatureMemo, copy_frozen
 
 ReferenceMode = Literal["live", "adapter_off", "cached", "none"]
 """`live`: a frozen copy of the policy as it was loaded; `adapter_off`: the policy without its LoRA adapters;
@@ -28,7 +28,7 @@ class Reference:
     def __init__(self, policy: VLM, mode: Literal["live", "adapter_off"]) -> None:
         self.policy = policy
         self.copy = copy_frozen(policy) if mode == "live" else None
-        self._memo = TowerMemo()
+        self._memo = VisionFeatureMemo()
         self._shares_tower = not any(p.requires_grad for p in vision_tower(policy.model).parameters())
 
     @torch.no_grad()
@@ -40,7 +40,7 @@ class Reference:
         """
         own = dict(self.copy.named_parameters())
         for name, parameter in _trained(policy):
-            old, new = here(own[name]), here(parameter)
+            old, new = local_tensor(own[name]), local_tensor(parameter)
             old.copy_(new if keep == 0 else torch.lerp(new.to(old), old, keep))
 
     def state(self) -> dict[str, Tensor]:
@@ -57,12 +57,12 @@ class Reference:
         """
         own = dict(self.copy.named_parameters())
         for name, _ in _trained(self.policy):
-            own[name].copy_(slice_like(state[name], own[name]))
+            own[name].copy_(shard_like(state[name], own[name]))
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def capture_vision_features(self) -> Iterator[None]:
         """Around the policy's forward on a batch: keeps what its frozen tower computes."""
-        self._memo = TowerMemo()
+        self._memo = VisionFeatureMemo()
         with self._memo.record(self.policy) if self._shares_tower else nullcontext():
             yield
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import torch
 
-from rlaifv_pl.models.attention import rounding_type
+from rlaifv_pl.models.attention import rounding_dtype
 from rlaifv_pl.models.logps import group_sums
-from rlaifv_pl.models.policy import plain_model
+from rlaifv_pl.models.policy import unwrap_model
 from rlaifv_pl.models.vlm import VLM, Batch
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}
@@ -29,7 +29,7 @@ def tree_error(policy: VLM, batch: Batch) -> tuple[float, float]:
         tree, rows = policy(batch), policy(replace(batch, branches=None))
     finally:
         policy.train(training)
-    tolerance = TOLERANCE[rounding_type(plain_model(policy.model), policy.compute)]
+    tolerance = TOLERANCE[rounding_dtype(unwrap_model(policy.model), policy.compute)]
     sound = rows.isfinite()
     if not sound.any():
         return math.nan, tolerance

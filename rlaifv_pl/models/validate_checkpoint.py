@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import AutoModelForImageTextToText
 
-from rlaifv_pl.models.checks import check_image_tokens, check_trainable, check_weights
+from rlaifv_pl.models.model_checks import check_image_tokens, check_trainable, check_weights
 from rlaifv_pl.models.pretrained import REPORTED, from_pretrained, load_config, load_processor
 from rlaifv_pl.models.spec import PolicySpec
 

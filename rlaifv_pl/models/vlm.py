@@ -10,14 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlaifv_pl.models.attention import choose, over_forest
+from rlaifv_pl.models.attention import choose_backend, over_forest
 from rlaifv_pl.models.logps import target_logps
-from rlaifv_pl.models.policy import VisionLanguageModel, frozen_parts, plain_model, vision_tower
-from rlaifv_pl.models.prefix_tree import Branch, Forest, lay_out
-from rlaifv_pl.models.tower import TowerLayout, standing_in
+from rlaifv_pl.models.policy import VisionLanguageModel, frozen_parts, unwrap_model, vision_tower
+from rlaifv_pl.models.prefix_tree import Branch, Forest, layout_forest
+from rlaifv_pl.models.vision_cache import VisionFeatureLayout, patched_forward
 
 
-class Uncast:
+class KeepDtype:
     """A tensor of a batch that keeps its type when a strategy casts what the model reads.
 
     Args:
@@ -27,9 +27,9 @@ class Uncast:
     def __init__(self, values: Tensor) -> None:
         self.values = values
 
-    def to(self, *arguments: Any, **options: Any) -> "Uncast":
+    def to(self, *arguments: Any, **options: Any) -> "KeepDtype":
         """On another device."""
-        return Uncast(self.values.to(*arguments, **options))
+        return KeepDtype(self.values.to(*arguments, **options))
 
 
 @dataclass
@@ -61,12 +61,12 @@ class Batch:
     """What each row adds to the earlier rows of its tree; None where images stand behind what is shared."""
     kept: list[int] = field(default_factory=list)
     """Of the samples that were given, the numbers of those that are in."""
-    reference: Uncast | None = None
+    reference: KeepDtype | None = None
     """(M,) log-ps of the targets under the reference, in nats, where they are known beforehand."""
     views: list[tuple[int, bool]] = field(default_factory=list)
     """Of each tree, the place of a sample whose images it has, and whether they are its rejected ones."""
     tower: list[Tensor] | None = None
-    """What a frozen vision tower made of `images`, as `TowerLayout` keeps it, where that is known beforehand."""
+    """Output of a frozen vision tower on `images`, as `VisionFeatureLayout` keeps it, where it was precomputed."""
     step_counts: Tensor | None = None
     """`counts` of all batches of all processes that make up the optimiser step; None for a batch by itself."""
     is_stand_in: bool = False
@@ -107,9 +107,9 @@ class VLM(nn.Module):
     def __init__(self, model: nn.Module, attention: str = "auto") -> None:
         super().__init__()
         self.model = model
-        self.attention, self.reason = choose(plain_model(model), attention)
+        self.attention, self.reason = choose_backend(unwrap_model(model), attention)
         """The backend that shares prefixes, or `rows`; and why it is rows if another was asked for."""
-        self.tower_layout: TowerLayout | None = None
+        self.tower_layout: VisionFeatureLayout | None = None
         """How to use what batches bring along of a frozen tower; without it the tower runs."""
         self.compute: torch.dtype | None = None
         """The type that slices of weights are gathered in, if it is another than theirs."""
@@ -143,7 +143,7 @@ class VLM(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(M,) log-ps of the batch's targets, in nats."""
-        model = plain_model(self.model)
+        model = unwrap_model(self.model)
         # Positions of the Qwen families need each row's grid; pixels are used up by the features.
         grids: dict[str, Any] = {
             name: value.repeat(batch.copies, 1)
@@ -186,7 +186,7 @@ class VLM(nn.Module):
     def _features(self, images: dict[str, Tensor]) -> Any:
         if self.compute:
             images = {n: v.to(self.compute) if v.is_floating_point() else v for n, v in images.items()}
-        return plain_model(self.model).get_image_features(**images, return_dict=True)
+        return unwrap_model(self.model).get_image_features(**images, return_dict=True)
 
     def _image_features(self, batch: Batch) -> Any:
         """The model's own output, of the images of the trees."""
@@ -196,9 +196,9 @@ class VLM(nn.Module):
 
     def _columns(self, batch: Batch, grids: dict[str, Tensor]) -> tuple[dict[str, Any], Tensor]:
         """Inputs of the language model in which each shared prefix stands once, and where they predict targets."""
-        model, rows = plain_model(self.model), batch.rows
+        model, rows = unwrap_model(self.model), batch.rows
         ids = rows["input_ids"]
-        make = partial(lay_out, batch.branches, batch.trees, ids.shape[1], device=ids.device)
+        make = partial(layout_forest, batch.branches, batch.trees, ids.shape[1], device=ids.device)
         forest, attention = over_forest(self.attention, model, rows, make)
         inputs = {name: forest.take(value) for name, value in rows.items()}
         inputs["position_ids"] = positions(model, rows | grids, forest)
@@ -238,7 +238,7 @@ def _repeat(value, copies: int):
     return torch.cat([value] * copies) if isinstance(value, Tensor) else list(value) * copies
 
 
-class TowerMemo:
+class VisionFeatureMemo:
     """What a frozen vision tower computed on a batch, so that the reference need not compute it again.
 
     Policy and reference hold the same frozen tower, or are one model with adapters on and off.
@@ -262,7 +262,7 @@ class TowerMemo:
     def replay(self, reference: VLM) -> Iterator[None]:
         """Return what was kept, call by call, instead of running the tower."""
         outputs = iter(self._outputs)
-        with standing_in(
+        with patched_forward(
             vision_tower(reference.model), lambda *_inputs, **_options: copy.copy(next(outputs))
         ):
             yield

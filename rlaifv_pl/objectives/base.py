@@ -13,24 +13,24 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from rlaifv_pl.data.collate import Collator, OnBadSample
+from rlaifv_pl.data.sample_lengths import processor_hash
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import Sidecars
-from rlaifv_pl.data.survey import processor_hash
 from rlaifv_pl.models.chat import Chat, Dialogue
-from rlaifv_pl.models.identity import fingerprint
+from rlaifv_pl.models.fingerprint import fingerprint
 from rlaifv_pl.models.loading import load_policy, positions_of
 from rlaifv_pl.models.policy import PolicySpec, load_processor
 from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives import checks
-from rlaifv_pl.objectives.cached import CachedReference
-from rlaifv_pl.objectives.checks import RunError, check_tree, slicing_of
-from rlaifv_pl.objectives.in_step import STAND_IN, InStep
-from rlaifv_pl.objectives.means import RunningMeans, Step
-from rlaifv_pl.objectives.schedule import Schedule, follow_schedule, rate, steps_of
-from rlaifv_pl.objectives.scored import Scored
-from rlaifv_pl.objectives.tally import Tally
-from rlaifv_pl.objectives.tower import CachedTower
+from rlaifv_pl.objectives.batch_logps import BatchLogps
+from rlaifv_pl.objectives.cached_reference import CachedReference
+from rlaifv_pl.objectives.cached_vision import CachedVisionFeatures
+from rlaifv_pl.objectives.checks import RunError, check_tree, sharding_of
+from rlaifv_pl.objectives.dropped_samples import SampleTally
+from rlaifv_pl.objectives.empty_batch_guard import STAND_IN, EmptyBatchGuard
+from rlaifv_pl.objectives.lr_schedule import Schedule, follow_schedule, lr_factor, total_steps
+from rlaifv_pl.objectives.step_means import LossOutput, RunningMeans
 from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive, run_seed
 
@@ -69,13 +69,13 @@ class AlignmentModule(L.LightningModule):
         # Outside the module tree: neither trained, nor saved, nor counted.
         self.__dict__["reference"] = None
         self.cached: CachedReference | None = None
-        self.cached_tower: CachedTower | None = None
+        self.cached_tower: CachedVisionFeatures | None = None
         self.dropped: Counter[str] = Counter()
-        self._in_step = InStep(lambda: self.collator("raise")([STAND_IN]))
+        self._in_step = EmptyBatchGuard(lambda: self.collator("raise")([STAND_IN]))
         self._running = {"train": RunningMeans(), "val": RunningMeans()}
         self.tallies = {
-            "train": Tally(),
-            "val": Tally(),
+            "train": SampleTally(),
+            "val": SampleTally(),
         }  # Of this epoch, and of this pass over validation data.
         self._is_idle = False  # Whether no process has a sample in this step.
         self._tree_is_checked = self._gradients_are_checked = False
@@ -93,7 +93,7 @@ class AlignmentModule(L.LightningModule):
         """
 
     @abstractmethod
-    def objective(self, batch: Batch) -> Step:
+    def objective(self, batch: Batch) -> LossOutput:
         """What a batch adds to the loss of its step, and to what is logged of it."""
 
     def end_step(self) -> None:
@@ -102,7 +102,7 @@ class AlignmentModule(L.LightningModule):
     def configure_model(self) -> None:
         if self.policy is None:
             self.policy, self.__dict__["reference"] = load_policy(
-                self.policy_spec, self.processor, self.reference_mode, slicing_of(self._trainer)
+                self.policy_spec, self.processor, self.reference_mode, sharding_of(self._trainer)
             )
             self.base_weights = fingerprint(self.policy)
             if self.reference_mode == "cached":
@@ -144,17 +144,17 @@ class AlignmentModule(L.LightningModule):
     def features(self, samples: ShardSet, num_workers: int) -> Sidecars:
         """What the frozen vision tower makes of the samples' images, computed now where it is missing."""
         if self.cached_tower is None:
-            self.cached_tower = CachedTower(self.policy, self.policy_spec, self.processor)
+            self.cached_tower = CachedVisionFeatures(self.policy, self.policy_spec, self.processor)
         return self.cached_tower.sidecars(samples, self.trainer, num_workers)
 
-    def score(self, batch: Batch) -> tuple[Scored, Scored | None]:
+    def score(self, batch: Batch) -> tuple[BatchLogps, BatchLogps | None]:
         """Log-ps of the batch's targets under the policy, and under the reference if there is one."""
-        with self.reference.watching() if self.reference else nullcontext():
-            policy = Scored.of(self.policy(batch), batch)
+        with self.reference.capture_vision_features() if self.reference else nullcontext():
+            policy = BatchLogps.of(self.policy(batch), batch)
         if self.reference:
-            return policy, Scored.of(self.reference.token_logps(batch), batch)
+            return policy, BatchLogps.of(self.reference.token_logps(batch), batch)
         if batch.reference:
-            return policy, Scored.of(batch.reference.values, batch)
+            return policy, BatchLogps.of(batch.reference.values, batch)
         if self.cached and batch.is_stand_in:
             return policy, policy  # Of no weight, and nowhere beside the shards.
         if self.cached:
@@ -183,7 +183,7 @@ class AlignmentModule(L.LightningModule):
         parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
         return step.loss * (1 if batch.step_counts is None else parts)
 
-    def _computed(self, batch: Batch, stage: str) -> Step:
+    def _computed(self, batch: Batch, stage: str) -> LossOutput:
         step = self.objective(batch)
         if batch.is_stand_in:
             step = step.without_weight()
@@ -202,7 +202,7 @@ class AlignmentModule(L.LightningModule):
             self._tree_is_checked = check_tree(self.policy, batch)
 
     def on_validation_epoch_start(self) -> None:
-        self.tallies["val"] = Tally()
+        self.tallies["val"] = SampleTally()
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         self.tallies["val"].add(batch)
@@ -236,21 +236,23 @@ class AlignmentModule(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         # Shards may differ from epoch to epoch, and with them the length of the run.
         self.__dict__.pop("_planned_steps", None)
-        self.tallies["train"] = Tally()
+        self.tallies["train"] = SampleTally()
 
     def on_train_epoch_end(self) -> None:
         self.tallies["train"].check(f"the shards of epoch {self.current_epoch}")
 
     @cached_property
     def _planned_steps(self) -> int:
-        return steps_of(self.trainer, self.schedule_epochs or self.trainer.max_epochs)
+        return total_steps(self.trainer, self.schedule_epochs or self.trainer.max_epochs)
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         if self.cached:
-            self.cached.depart()
+            self.cached.mark_policy_changed()
         # Dropout depends on the position alone, so that a resumed run draws what the killed one drew.
         torch.manual_seed(derive(run_seed(), "step", self.current_epoch, index, self.global_rank))
-        share = rate(self.global_step - self.schedule_start, self._planned_steps, self.warmup, self.schedule)
+        share = lr_factor(
+            self.global_step - self.schedule_start, self._planned_steps, self.warmup, self.schedule
+        )
         for group in self._param_groups:
             group["lr"] = group["initial_lr"] * share
         self.log("train/lr", self._param_groups[0]["lr"])
@@ -280,7 +282,7 @@ class AlignmentModule(L.LightningModule):
         """
         checks.check_resumed(checkpoint, self._trained_names(), checks.origin_of(self))
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
-        self.tallies["train"] = Tally(checkpoint.get("tally") if self.global_rank == 0 else None)
+        self.tallies["train"] = SampleTally(checkpoint.get("tally") if self.global_rank == 0 else None)
         if self.cached:
             self.cached.load_state_dict(checkpoint.get("reference", self.cached.state_dict()))
 

@@ -8,20 +8,20 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
-from rlaifv_pl.explained import Explained
-from rlaifv_pl.models.fsdp import Slicing
+from rlaifv_pl.errors import UserError
 from rlaifv_pl.models.self_check import tree_error
+from rlaifv_pl.models.sharding import Sharding
 from rlaifv_pl.models.vlm import VLM, Batch
 
 SLICED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
 """Strategies under which no process has a whole model."""
 
 
-class RunError(Explained, RuntimeError):
+class RunError(UserError, RuntimeError):
     """A run that cannot go on as configured; the message says what to change."""
 
 
-def slicing_of(trainer: Trainer | None) -> Slicing | None:
+def sharding_of(trainer: Trainer | None) -> Sharding | None:
     """How the strategy cuts models into slices; None if each process has its own.
 
     Raises:
@@ -33,7 +33,7 @@ def slicing_of(trainer: Trainer | None) -> Slicing | None:
     if slicing is None and isinstance(trainer.strategy, SLICED):
         raise RunError(
             f"trainer.strategy is {type(trainer.strategy).__name__}, which is not supported. Set "
-            "rlaifv_pl.run.fsdp.FSDP2 instead (configs/machine/fsdp.yaml)."
+            "rlaifv_pl.training.fsdp.FSDP2Strategy instead (configs/machine/fsdp.yaml)."
         )
     return slicing
 

@@ -10,7 +10,7 @@ from rlaifv_pl.objectives.losses import PairLogps
 from rlaifv_pl.objectives.terms import Term
 
 
-class Composed(NamedTuple):
+class ComposedLoss(NamedTuple):
     """What a preference step minimises, and what it logs."""
 
     loss: Tensor
@@ -19,18 +19,18 @@ class Composed(NamedTuple):
     """`(B,)` by the term's name, before its weight and without gradient."""
 
 
-def compose(terms: Iterable[Term], policy: PairLogps, reference: PairLogps | None) -> Composed:
+def compose(terms: Iterable[Term], policy: PairLogps, reference: PairLogps | None) -> ComposedLoss:
     """The weighted sum of the terms on each pair.
 
     >>> import torch
     >>> from rlaifv_pl.objectives.terms import NLL, Sigmoid
     >>> start = PairLogps(*torch.tensor([[-20.0], [-24.0], [10.0], [8.0]]))
     >>> compose([Sigmoid(), NLL(weight=0.25)], start, start)
-    Composed(loss=tensor([1.1931]), parts={'sigmoid': tensor([0.6931]), 'nll': tensor([2.])})
+    ComposedLoss(loss=tensor([1.1931]), parts={'sigmoid': tensor([0.6931]), 'nll': tensor([2.])})
     """
     values = {term: term(policy, reference) for term in terms}
     loss = sum(term.weight * value for term, value in values.items())
-    return Composed(loss, {term.name: value.detach() for term, value in values.items()})
+    return ComposedLoss(loss, {term.name: value.detach() for term, value in values.items()})
 
 
 def check_terms(terms: Sequence[Term], has_reference: bool) -> None:

@@ -5,15 +5,15 @@ from typing import Any, Literal
 
 from torch import nn
 
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.models.chat import Dialogue, prompt_messages, turn
+from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.models.chat import Dialogue, prompt_messages, text_message
 from rlaifv_pl.models.reference import ReferenceMode, resolve_reference
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.base import AlignmentModule
+from rlaifv_pl.objectives.batch_logps import BatchLogps
 from rlaifv_pl.objectives.compose import check_terms, compose
 from rlaifv_pl.objectives.losses import PairLogps, pair_metrics
-from rlaifv_pl.objectives.means import SAMPLES, Mean, Step, counts_of
-from rlaifv_pl.objectives.scored import Scored
+from rlaifv_pl.objectives.step_means import SAMPLES, LossOutput, PartialMean, counts_of
 from rlaifv_pl.objectives.terms import Sigmoid, Term
 from rlaifv_pl.records import Sample
 
@@ -53,19 +53,19 @@ class DPOModule(AlignmentModule):
         context = (None,) * sum(message["role"] == "assistant" for message in prompt)
         return [
             Dialogue(
-                [*prompt, turn("assistant", sample.chosen)],
+                [*prompt, text_message("assistant", sample.chosen)],
                 (*context, 0),
                 truncated=(len(context),) if "chosen" in sample.truncated else (),
             ),
             Dialogue(
-                [*prompt, turn("assistant", sample.rejected)],
+                [*prompt, text_message("assistant", sample.rejected)],
                 (*context, 1),
                 rejected_images=True,
                 truncated=(len(context),) if "rejected" in sample.truncated else (),
             ),
         ]
 
-    def objective(self, batch: Batch) -> Step:
+    def objective(self, batch: Batch) -> LossOutput:
         scored, compared = self.score(batch)
         policy, reference = _pairs(scored), _pairs(compared) if compared else None
         # Terms learn of training alone, and nothing of a batch that counts for nothing.
@@ -73,8 +73,8 @@ class DPOModule(AlignmentModule):
         composed = compose(self._terms, policy, reference)
         metrics = pair_metrics(policy, reference, self._beta)
         metrics |= {f"loss/{name}": value.mean() for name, value in composed.parts.items()}
-        logged = {name: Mean(value * len(batch.keys), SAMPLES) for name, value in metrics.items()}
-        return Step([Mean(composed.loss.sum(), SAMPLES)], logged, counts_of(batch))
+        logged = {name: PartialMean(value * len(batch.keys), SAMPLES) for name, value in metrics.items()}
+        return LossOutput([PartialMean(composed.loss.sum(), SAMPLES)], logged, counts_of(batch))
 
     def end_step(self) -> None:
         for term in self._terms:
@@ -87,6 +87,6 @@ class DPOModule(AlignmentModule):
         return next((beta for beta in betas if beta is not None), 1.0)
 
 
-def _pairs(scored: Scored) -> PairLogps:
+def _pairs(scored: BatchLogps) -> PairLogps:
     (chosen, rejected), (chosen_tokens, rejected_tokens) = scored.sums.chunk(2), scored.counts.chunk(2)
     return PairLogps(chosen, rejected, chosen_tokens, rejected_tokens)

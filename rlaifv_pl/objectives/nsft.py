@@ -7,13 +7,13 @@ got wrong. L = L_sft(chosen) + L_sft(corrections): one model, plain cross-entrop
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.models.chat import Dialogue, about_images, prompt_messages, turn
+from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.models.chat import Dialogue, message_with_images, prompt_messages, text_message
 from rlaifv_pl.models.reference import ReferenceMode, resolve_reference
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.objectives.losses import token_kl
-from rlaifv_pl.objectives.means import TARGETS, Mean, Step, counts_of, targets_of
+from rlaifv_pl.objectives.step_means import TARGETS, LossOutput, PartialMean, counts_of, targets_of
 from rlaifv_pl.records import Message, Sample
 
 CHOSEN, CORRECTIONS = 0, 1
@@ -66,7 +66,7 @@ class NSFTModule(AlignmentModule):
         """
         later = (CORRECTIONS,) * len(sample.corrections)
         turns = _turns(sample)
-        opening = about_images(sample.corrections[0].question, len(sample.images))
+        opening = message_with_images(sample.corrections[0].question, len(sample.images))
         corrected = Dialogue([opening, *turns[1:]], later)
         if self.merge == "corrections_only":
             return [corrected]
@@ -75,25 +75,26 @@ class NSFTModule(AlignmentModule):
             raise _missing(sample, "`chosen` or `completion`")
         prompt = prompt_messages(sample)
         context = (None,) * sum(message["role"] == "assistant" for message in prompt)
-        answered = [*prompt, turn("assistant", answer)]
+        answered = [*prompt, text_message("assistant", answer)]
         side = "completion" if sample.chosen is None else "chosen"
         truncated = (len(context),) if side in sample.truncated else ()
         if self.merge == "append":
             return [Dialogue([*answered, *turns], (*context, CHOSEN, *later), truncated=truncated)]
         return [Dialogue(answered, (*context, CHOSEN), truncated=truncated), corrected]
 
-    def objective(self, batch: Batch) -> Step:
+    def objective(self, batch: Batch) -> LossOutput:
         policy, reference = self.score(batch)
         chosen, corrections = (
-            Mean(-sums.sum(), targets_of(part)) for part, sums in enumerate(policy.sums.chunk(self.parts))
+            PartialMean(-sums.sum(), targets_of(part))
+            for part, sums in enumerate(policy.sums.chunk(self.parts))
         )
         logged = {"loss/chosen": chosen, "loss/corrections": corrections}
-        whole = Mean(-policy.tokens.sum(), TARGETS)
+        whole = PartialMean(-policy.tokens.sum(), TARGETS)
         losses = [whole] if self.reduction == "token_mean" else [chosen, corrections]
         if reference is not None:
-            logged["kl"] = Mean(token_kl(policy.tokens, reference.tokens).sum(), TARGETS)
+            logged["kl"] = PartialMean(token_kl(policy.tokens, reference.tokens).sum(), TARGETS)
             losses.append(logged["kl"].times(self.kl_weight))
-        return Step(losses, logged, counts_of(batch))
+        return LossOutput(losses, logged, counts_of(batch))
 
 
 def _missing(sample: Sample, what: str) -> BadSample:
@@ -106,5 +107,8 @@ def _turns(sample: Sample) -> list[Message]:
     return [
         message
         for correction in sample.corrections
-        for message in (turn("user", correction.question), turn("assistant", correction.answer))
+        for message in (
+            text_message("user", correction.question),
+            text_message("assistant", correction.answer),
+        )
     ]

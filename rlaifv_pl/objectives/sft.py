@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.models.chat import Dialogue, prompt_messages, turn
+from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.models.chat import Dialogue, prompt_messages, text_message
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.base import AlignmentModule
-from rlaifv_pl.objectives.means import SAMPLES, TARGETS, Mean, Step, counts_of
+from rlaifv_pl.objectives.step_means import SAMPLES, TARGETS, LossOutput, PartialMean, counts_of
 from rlaifv_pl.records import Sample
 
 
@@ -25,7 +25,7 @@ class SFTModule(AlignmentModule):
             raise BadSample(
                 Reason.MISSING_ANSWER, f"sample {sample.key}", "SFT needs `completion` or `chosen`"
             )
-        messages = [*prompt_messages(sample), turn("assistant", answer)]
+        messages = [*prompt_messages(sample), text_message("assistant", answer)]
         earlier = sum(message["role"] == "assistant" for message in messages) - 1
         side = "chosen" if sample.completion is None else "completion"
         return [
@@ -36,7 +36,7 @@ class SFTModule(AlignmentModule):
             )
         ]
 
-    def objective(self, batch: Batch) -> Step:
+    def objective(self, batch: Batch) -> LossOutput:
         scored, _ = self.score(batch)
-        tokens = {"tokens": Mean(scored.counts.sum(), SAMPLES)}
-        return Step([Mean(-scored.tokens.sum(), TARGETS)], tokens, counts_of(batch))
+        tokens = {"tokens": PartialMean(scored.counts.sum(), SAMPLES)}
+        return LossOutput([PartialMean(-scored.tokens.sum(), TARGETS)], tokens, counts_of(batch))

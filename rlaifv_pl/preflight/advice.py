@@ -11,9 +11,9 @@ from rlaifv_pl.models.policy import LoRA
 from rlaifv_pl.models.reference import ReferenceMode
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.base import AlignmentModule
-from rlaifv_pl.preflight.memory import Memory, Situation, memory_of
-from rlaifv_pl.preflight.planned import Machine
-from rlaifv_pl.preflight.spread import Spread
+from rlaifv_pl.preflight.machine import Machine
+from rlaifv_pl.preflight.memory import MemoryEstimate, Situation, memory_of
+from rlaifv_pl.preflight.parallelism import Parallelism
 
 MANY = 8
 """Devices that are proposed to someone who has one."""
@@ -38,7 +38,7 @@ class Case:
     module: AlignmentModule
     now: Situation
 
-    def memory(self) -> Memory:
+    def memory(self) -> MemoryEstimate:
         """Of a device."""
         return memory_of(self.module, self.now)
 
@@ -126,7 +126,7 @@ def changes(case: Case, machine: Machine, smaller: Callable[[], Batch]) -> Itera
         yield Change("model.policy.dtype: bfloat16", lambda case: case.with_policy(dtype="bfloat16"))
     if now.is_cuda and now.spread.together == 1:
         devices = machine.world if machine.world > 1 else MANY
-        sliced = Spread(together=devices, compute=torch.bfloat16)
+        sliced = Parallelism(together=devices, compute=torch.bfloat16)
         yield Change(
             f"--config configs/machine/fsdp.yaml on {devices} devices",
             lambda case: replace(case, now=replace(case.now, spread=sliced)),

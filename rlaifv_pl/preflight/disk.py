@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlaifv_pl.data.manifest import read_manifest
-from rlaifv_pl.preflight.memory import Memory
-from rlaifv_pl.preflight.spread import Spread
+from rlaifv_pl.preflight.memory import MemoryEstimate
+from rlaifv_pl.preflight.parallelism import Parallelism
 
 LOGP = 4
 """Bytes of a target's log-p."""
@@ -26,7 +26,7 @@ class Disk:
         return sum(self.parts.values())
 
 
-def of_run(directory: Path, memory: Memory, spread: Spread, keep: int, pairs: int) -> Disk:
+def run_disk(directory: Path, memory: MemoryEstimate, spread: Parallelism, keep: int, pairs: int) -> Disk:
     """Checkpoints, each with the trained weights and the optimiser's state: those kept, and the one in writing.
 
     Args:

@@ -13,10 +13,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rlaifv_pl.models.attention import AUTO
 from rlaifv_pl.models.policy import load_model
 from rlaifv_pl.models.reference import Reference
-from rlaifv_pl.models.vlm import VLM, Batch, Uncast
+from rlaifv_pl.models.vlm import VLM, Batch, KeepDtype
 from rlaifv_pl.objectives.base import AlignmentModule
+from rlaifv_pl.preflight.parallelism import Parallelism
 from rlaifv_pl.preflight.shapes import Held, Shape, counted, meta_of, size_of, without_values
-from rlaifv_pl.preflight.spread import Spread
 
 CONTEXT = 1_000_000_000
 """Bytes of a GPU that CUDA, its kernels and libraries take before anything is computed."""
@@ -26,12 +26,12 @@ ON_A_GPU = ("flex", "flash")
 """Attention that this machine may not run; it keeps what `AUTO` keeps."""
 
 
-class CannotTell(RuntimeError):
+class CannotEstimate(RuntimeError):
     """The model's code looks at values that shapes do not have."""
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryEstimate:
     """Bytes of a device."""
 
     steady: dict[str, int]
@@ -50,7 +50,7 @@ class Situation:
     """In which a step is computed."""
 
     batch: Batch
-    spread: Spread
+    spread: Parallelism
     is_cuda: bool
     accumulates: bool
 
@@ -60,7 +60,7 @@ def usable(memory: int, is_cuda: bool) -> int:
     return int((memory - CONTEXT) * (1 - SLACK)) if is_cuda else memory
 
 
-def memory_of(module: AlignmentModule, now: Situation) -> Memory:
+def memory_of(module: AlignmentModule, now: Situation) -> MemoryEstimate:
     """Of a device, in a step on a batch.
 
     Args:
@@ -68,7 +68,7 @@ def memory_of(module: AlignmentModule, now: Situation) -> Memory:
         now: what it computes, and on how many devices.
 
     Raises:
-        CannotTell: the model's code asks for values.
+        CannotEstimate: the model's code asks for values.
         PolicyError: the policy cannot be made.
     """
     spread, module = now.spread, in_shapes(module, now.spread)
@@ -94,10 +94,10 @@ def memory_of(module: AlignmentModule, now: Situation) -> Memory:
         "optimiser's step": -(-foreach // spread.together),
         "check of the first batch": check,
     }
-    return Memory(steady, passing)
+    return MemoryEstimate(steady, passing)
 
 
-def in_shapes(module: AlignmentModule, spread: Spread) -> AlignmentModule:
+def in_shapes(module: AlignmentModule, spread: Parallelism) -> AlignmentModule:
     """A copy of a module with a policy, and a reference, that have shapes and no values."""
     made = copy.copy(module)
     made._modules = dict(module._modules)
@@ -132,7 +132,7 @@ def _told() -> Iterator[None]:
     except (RuntimeError, NotImplementedError) as error:
         if not any(word in str(error) for word in ("meta", "Meta", "item()", "fake")):
             raise
-        raise CannotTell(
+        raise CannotEstimate(
             f"its code asks for values that are computed: {str(error).splitlines()[0]}"
         ) from error
 
@@ -191,7 +191,7 @@ def _check(module: AlignmentModule, now: Situation) -> int:
 
 
 @contextmanager
-def _computing(module: AlignmentModule, spread: Spread) -> Iterator[None]:
+def _computing(module: AlignmentModule, spread: Parallelism) -> Iterator[None]:
     """The weights in the type that they are gathered in, not counted here."""
     if spread.compute is None:
         yield
@@ -225,10 +225,10 @@ def _with_reference(module: AlignmentModule, batch: Batch) -> Batch:
     """With log-ps of a cached reference, which training finds beside the shards."""
     if module.reference_mode != "cached":
         return batch
-    return replace(batch, reference=Uncast(torch.zeros(len(batch.target))))
+    return replace(batch, reference=KeepDtype(torch.zeros(len(batch.target))))
 
 
-def _gathered(policy: VLM, spread: Spread) -> int:
+def _gathered(policy: VLM, spread: Parallelism) -> int:
     """Bytes of what is whole at a time: the root with its gradients, two layers, the gradients of one, and the
     float32 in which those travel."""
     layers = [module for module in policy.modules() if isinstance(module, GradientCheckpointingLayer)]

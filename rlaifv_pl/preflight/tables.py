@@ -12,11 +12,11 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from rlaifv_pl.data.atomic import atomic_file
-from rlaifv_pl.preflight.found import Found
-from rlaifv_pl.preflight.tokens import SHOWN_KEYS
+from rlaifv_pl.preflight.dataset_stats import SHOWN_KEYS
+from rlaifv_pl.preflight.findings import Findings
 
 
-def show(found: Found) -> None:
+def show(found: Findings) -> None:
     """Print tables, notes and the verdict; what stands in the way goes to standard error."""
     console = Console()
     for table in _tables(found):
@@ -33,13 +33,13 @@ def show(found: Found) -> None:
         console.print(verdict, highlight=False)
 
 
-def write(found: Found, path: Path) -> None:
+def write(found: Findings, path: Path) -> None:
     """The same as a JSON file."""
     with atomic_file(path) as file:
         file.write((json.dumps(as_json(found), indent=2) + "\n").encode())
 
 
-def as_json(found: Found) -> dict[str, Any]:
+def as_json(found: Findings) -> dict[str, Any]:
     """All that was found, as plain values; bytes and seconds."""
     steps, memory = found.steps, found.memory
     return {
@@ -56,7 +56,7 @@ def as_json(found: Found) -> dict[str, Any]:
     }
 
 
-def samples_of(found: Found) -> dict[str, Any] | None:
+def samples_of(found: Findings) -> dict[str, Any] | None:
     """Figures of the samples and of the batches that they make."""
     seen, dealt = found.surveyed, found.batches
     if seen is None:
@@ -81,7 +81,7 @@ def _spread(values: np.ndarray) -> dict[str, int]:
     return {name: int(np.percentile(values, share, method="higher")) for name, share in at.items()}
 
 
-def _tables(found: Found) -> Iterator[Table]:
+def _tables(found: Findings) -> Iterator[Table]:
     if found.surveyed is not None:
         yield _samples_table(found)
     if found.steps is not None:
@@ -108,7 +108,7 @@ def _tables(found: Found) -> Iterator[Table]:
         yield _table(f"disk at {each.place}", rows)
 
 
-def _samples_table(found: Found) -> Table:
+def _samples_table(found: Findings) -> Table:
     figures = samples_of(found)
     part = "" if found.surveyed.is_whole else f", of which {figures['read']:,}, drawn by the seed, were read"
     rows = [("samples", f"{figures['samples']:,}{part}")]
@@ -132,7 +132,7 @@ def _samples_table(found: Found) -> Table:
     return _table("samples", rows)
 
 
-def _memory_table(found: Found) -> Table:
+def _memory_table(found: Findings) -> Table:
     memory, room = found.memory, found.room
     rows = [(name, decimal(size)) for name, size in memory.steady.items() if size]
     largest = max(memory.passing, key=memory.passing.__getitem__)

@@ -29,7 +29,7 @@ QUIET = [
     "--trainer.limit_val_batches=0",
     "--checkpoint.every_n_train_steps=0",
 ]
-RUN = "from rlaifv_pl.cli import run; run()"
+RUN = "from rlaifv_pl.cli.fit import run; run()"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,10 @@ def feedback(arguments: Sequence[str], place: Path, epochs: int, steps: int) -> 
 
 def _fit(arguments: Sequence[str], place: Path, steps: int) -> Timed:
     out = place / "clock.json"
-    clock = ["--trainer.callbacks+=rlaifv_pl.preflight.clock.Clock", f"--trainer.callbacks.out={out}"]
+    clock = [
+        "--trainer.callbacks+=rlaifv_pl.preflight.step_timer.StepTimer",
+        f"--trainer.callbacks.out={out}",
+    ]
     clock += [f"--trainer.callbacks.steps={steps}", "--trainer.default_root_dir", str(place / "run")]
     done = subprocess.run(
         [sys.executable, "-c", RUN, "fit", *arguments, *HERE, *QUIET, *clock],

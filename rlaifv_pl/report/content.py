@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from rlaifv_pl.data.manifest import Manifest
+from rlaifv_pl.data.remote_directory import is_url, redact
 from rlaifv_pl.data.shards import ShardSet, load_shards
-from rlaifv_pl.data.urls import is_url, redact
 from rlaifv_pl.records import Correction
 from rlaifv_pl.report.curves import curves, round_starts
-from rlaifv_pl.report.distributions import Spread, distributions
 from rlaifv_pl.report.dropped import dropped_rows
 from rlaifv_pl.report.held_out import answer_rows, figures_of, round_rows
+from rlaifv_pl.report.histograms import ValueCounts, distributions
 from rlaifv_pl.report.left_out import MEANINGS, NOT_AT_HAND, PromptImages, find_prompts, left_out_rows
 from rlaifv_pl.report.pairs import rows
 from rlaifv_pl.report.run_files import ROUNDS, ReportError, RunFiles
 from rlaifv_pl.report.thumbnails import Thumbnails
 from rlaifv_pl.rounds.summary import STAGES
-from rlaifv_pl.run.held_out_figures import FOLDER
+from rlaifv_pl.training.held_out_figures import FOLDER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Content:
             "reasons": MEANINGS,
         }
     )
-    spreads: list[Spread] = field(default_factory=list)
+    spreads: list[ValueCounts] = field(default_factory=list)
     samples: int = 0
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Content:
             ManifestError, BadSample: as `load_shards`, and as it reads.
         """
         shards = load_shards(directory)
-        number, spread = len(self.spreads), Spread()
+        number, spread = len(self.spreads), ValueCounts()
         self.spreads.append(spread)
         self.page["directories"].append(
             {"label": label, "samples": len(shards), **_origin(shards.manifests[0])}
@@ -133,7 +133,7 @@ class Content:
         self.page["images"] = self.thumbnails.places
 
 
-def of_shards(paths: Sequence[str], limits: Limits, prompts: Sequence[str] = ()) -> Content:
+def shards_content(paths: Sequence[str], limits: Limits, prompts: Sequence[str] = ()) -> Content:
     """The page of one or more directories of shards; URLs through the cache.
 
     Args:
@@ -147,7 +147,7 @@ def of_shards(paths: Sequence[str], limits: Limits, prompts: Sequence[str] = ())
     return content
 
 
-def of_run(run: RunFiles, limits: Limits, prompts: Sequence[str] = ()) -> Content:
+def run_content(run: RunFiles, limits: Limits, prompts: Sequence[str] = ()) -> Content:
     """The page of a run.
 
     Args:

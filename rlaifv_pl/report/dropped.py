@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlaifv_pl.data.importers.account import DROPPED_NAME
+from rlaifv_pl.data.importers.import_report import DROPPED_NAME
 from rlaifv_pl.data.manifest import ManifestError
-from rlaifv_pl.data.urls import is_url
+from rlaifv_pl.data.remote_directory import is_url
 
 FIELDS = ("file", "row", "reason", "detail", "remedy")
 

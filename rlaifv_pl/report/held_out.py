@@ -5,15 +5,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from rlaifv_pl.metrics.benchmark import Benchmark
-from rlaifv_pl.metrics.files import BenchmarkError
-from rlaifv_pl.metrics.opening import records
-from rlaifv_pl.metrics.respond import ask
-from rlaifv_pl.metrics.table import better
+from rlaifv_pl.evaluation.benchmark import Benchmark
+from rlaifv_pl.evaluation.benchmark_files import BenchmarkError
+from rlaifv_pl.evaluation.benchmarks import records
+from rlaifv_pl.evaluation.responder import ask
+from rlaifv_pl.evaluation.table_metric import better
 from rlaifv_pl.report.run_files import ReportError
 from rlaifv_pl.report.thumbnails import Thumbnails
 from rlaifv_pl.rounds.answers import answers_path, read_answers
-from rlaifv_pl.run.held_out import HeldOutBenchmark, responses_path
+from rlaifv_pl.training.held_out import HeldOutBenchmark, responses_path
 
 CURVES = 5
 """Figures of a benchmark that are drawn; a table has them all."""

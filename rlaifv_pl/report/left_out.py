@@ -6,13 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.contact_sheet import prompt_text
-from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import MANIFEST_NAME, ManifestError, read_manifest
+from rlaifv_pl.data.remote_directory import is_url
 from rlaifv_pl.data.shards import ShardSet, load_shards
-from rlaifv_pl.data.urls import is_url
-from rlaifv_pl.feedback.left_out import LeftOutRow, read_left_out
-from rlaifv_pl.feedback.rows import evidence
+from rlaifv_pl.feedback.candidates.json import evidence
+from rlaifv_pl.feedback.pairs.left_out import LeftOutRow, read_left_out
 from rlaifv_pl.report.pairs import answer_row
 from rlaifv_pl.report.thumbnails import Thumbnails
 

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from rlaifv_pl.data.manifest import MANIFEST_NAME
-from rlaifv_pl.explained import Explained
+from rlaifv_pl.errors import UserError
 from rlaifv_pl.rounds.ledger import LEDGER_NAME
-from rlaifv_pl.run.held_out_figures import FIGURES_NAME, FOLDER
+from rlaifv_pl.training.held_out_figures import FIGURES_NAME, FOLDER
 
 CONFIG, METRICS, SUMMARY, ROUNDS = "config.yaml", "metrics.csv", "summary.json", "rounds"
 
@@ -21,7 +21,7 @@ WHAT_A_RUN_IS = ("model.class_path", "model.init_args.policy.path", "data.train"
 """Options that a run keeps from its first start to its last."""
 
 
-class ReportError(Explained, ValueError):
+class ReportError(UserError, ValueError):
     """There is no run where one was named, or a file of it cannot be read."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.images import image_extension, open_image, portable_image
 
 MIME = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}

@@ -13,23 +13,23 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from rlaifv_pl.console import stderr
-from rlaifv_pl.data.attached import datamodule_of
 from rlaifv_pl.data.datamodule import Shards
+from rlaifv_pl.data.lightning_utils import get_datamodule
 from rlaifv_pl.data.manifest import MANIFEST_NAME, Manifest, ManifestError, hash_json, read_manifest
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.feedback.check import check_keys
-from rlaifv_pl.feedback.correct.run import Corrector, Writing, correct_shards
-from rlaifv_pl.feedback.engines.live import LiveEngine
-from rlaifv_pl.feedback.parts import Share, wait_for
-from rlaifv_pl.feedback.run import FeedbackRun
-from rlaifv_pl.feedback.settings import Feedback, Prompts
+from rlaifv_pl.feedback.chunks import RankShare, wait_for
+from rlaifv_pl.feedback.config import FeedbackConfig, PromptSet
+from rlaifv_pl.feedback.corrections.pipeline import Corrector, Writing, correct_shards
+from rlaifv_pl.feedback.engines.in_memory import InMemoryEngine
+from rlaifv_pl.feedback.pipeline import FeedbackPipeline
+from rlaifv_pl.feedback.preconditions import check_keys
 from rlaifv_pl.models.chat import Chat
-from rlaifv_pl.models.fsdp import gathered
+from rlaifv_pl.models.sharding import gather_parameters
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.rounds.answers import keep_answers
-from rlaifv_pl.rounds.check import check_rounds
+from rlaifv_pl.rounds.compatibility import check_rounds
+from rlaifv_pl.rounds.evaluator import RoundEvaluator, with_samples
 from rlaifv_pl.rounds.ledger import Ledger
-from rlaifv_pl.rounds.probe import Probe, with_samples
 from rlaifv_pl.rounds.prompts import next_prompts, noted_prompts
 from rlaifv_pl.rounds.reference_file import ReferenceFiles, Refresh
 from rlaifv_pl.rounds.summary import conclude
@@ -64,7 +64,7 @@ class Rounds(Checkpoint):
     def __init__(
         self,
         prompts: Shards | None = None,
-        feedback: Feedback | None = None,
+        feedback: FeedbackConfig | None = None,
         epochs: int = 1,
         prompts_per_round: int | None = None,
         refresh: Refresh = "previous",
@@ -73,7 +73,7 @@ class Rounds(Checkpoint):
         replay: int = 0,
         min_pairs: int = 1,
         correct: Corrector | None = None,
-        probe: Probe | None = None,
+        probe: RoundEvaluator | None = None,
         batch_size: int = 64,
         repeat_prompts: bool = False,
     ) -> None:
@@ -107,15 +107,15 @@ class Rounds(Checkpoint):
         writes = trainer.global_rank == 0
         self.ledger = Ledger(self.directory, writes=writes)
         self._references = ReferenceFiles(self.directory, self.refresh, self.ema_keep, writes=writes)
-        self._prompts = datamodule_of(trainer).fetch(self.prompts)
-        datamodule_of(trainer).shards_of_epoch = self.shards_of_epoch
+        self._prompts = get_datamodule(trainer).fetch(self.prompts)
+        get_datamodule(trainer).shards_of_epoch = self.shards_of_epoch
         pl_module.schedule_epochs = self.epochs if self.restart else None
 
     def shards_of_epoch(self, epoch: int) -> list[str]:
         """Directories of the shards that an epoch trains on, made now unless they are there."""
         number = epoch // self.epochs + 1
         if self._ready != number:
-            is_begun = epoch % self.epochs > 0 or datamodule_of(self._trainer).is_inside(epoch)
+            is_begun = epoch % self.epochs > 0 or get_datamodule(self._trainer).is_inside(epoch)
             (self._resume if is_begun else self._begin)(number)
             self._ready = number
         return [str(self._shards(earlier)) for earlier in range(max(1, number - self.replay), number + 1)]
@@ -142,7 +142,7 @@ class Rounds(Checkpoint):
     def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         # Within a round that is to go on, it would be taken for the round's own.
         if not self._is_cut:
-            with gathered(pl_module.policy):
+            with gather_parameters(pl_module.policy):
                 self._measure(trainer.current_epoch // self.epochs)
         if trainer.is_global_zero:
             conclude(
@@ -159,8 +159,8 @@ class Rounds(Checkpoint):
         if self._module.reference is not None:
             self._references.begin(number, self._module.reference, self._module.policy)
         if self._module.cached is not None and number > 1 and self.refresh == "previous":
-            self._module.cached.renew()
-        with gathered(self._module.policy):
+            self._module.cached.invalidate()
+        with gather_parameters(self._module.policy):
             run, manifest = self._make(number)
         made = read_manifest(self._shards(number))
         if number == 1 and made.samples < self.min_pairs:
@@ -172,7 +172,7 @@ class Rounds(Checkpoint):
             )
         self._trainer.strategy.barrier()
 
-    def _make(self, number: int) -> tuple[FeedbackRun, Manifest]:
+    def _make(self, number: int) -> tuple[FeedbackPipeline, Manifest]:
         """A round's shards; processes ask the policy for as much as each has to do."""
         run = self._feedback(number)
         self.ledger.begin(number, hash_json(run.recipe()), run.prompts.keys())
@@ -207,27 +207,27 @@ class Rounds(Checkpoint):
             for out, (name, value) in wanted.items()
         )
 
-    def _feedback(self, number: int, *, begun: bool = False) -> FeedbackRun:
+    def _feedback(self, number: int, *, begun: bool = False) -> FeedbackPipeline:
         trainer = self._trainer
-        return FeedbackRun(
+        return FeedbackPipeline(
             feedback=self.feedback,
             policy=self._engine(),
             prompts=self._draw_prompts(number, begun=begun),
             out=self._pairs(number),
             seed=derive(run_seed(), "round", number),
             round=number,
-            makers=Share(trainer.global_rank, trainer.world_size),
+            makers=RankShare(trainer.global_rank, trainer.world_size),
             clock=partial(self.ledger.spend, number),
         )
 
-    def _engine(self) -> LiveEngine:
+    def _engine(self) -> InMemoryEngine:
         context = self._trainer.strategy.precision_plugin.forward_context
         chat = Chat(self._module.processor)
-        return LiveEngine(self._module.policy, chat, self.batch_size, context=context)
+        return InMemoryEngine(self._module.policy, chat, self.batch_size, context=context)
 
-    def _draw_prompts(self, number: int, *, begun: bool) -> Prompts:
+    def _draw_prompts(self, number: int, *, begun: bool) -> PromptSet:
         shards = load_shards(self._prompts)
-        check_keys(Prompts(shards, range(len(shards))), self.feedback.pair.max_pairs)
+        check_keys(PromptSet(shards, range(len(shards))), self.feedback.pair.max_pairs)
         noted = noted_prompts(shards, self.ledger.prompts(number)) if begun else None
         return noted or next_prompts(
             shards,
@@ -259,7 +259,7 @@ class Rounds(Checkpoint):
             self.ledger.note(number, figures=figures)
             self.ledger.spend(number, "measure", time.monotonic() - started)
 
-    def _note(self, number: int, manifest: Manifest, run: FeedbackRun) -> None:
+    def _note(self, number: int, manifest: Manifest, run: FeedbackPipeline) -> None:
         entry = {"pairs": manifest.samples, "manifest": manifest.hash, "drops": manifest.drops}
         entry["notes"] = manifest.notes
         if self.probe and self.ledger.writes:

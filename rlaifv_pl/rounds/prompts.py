@@ -4,11 +4,11 @@ import random
 from collections.abc import Collection, Sequence
 
 from rlaifv_pl.data.shards import ShardSet
-from rlaifv_pl.feedback.settings import Prompts
+from rlaifv_pl.feedback.config import PromptSet
 from rlaifv_pl.objectives.base import RunError
 
 
-def noted_prompts(shards: ShardSet, noted: Sequence[str]) -> Prompts | None:
+def noted_prompts(shards: ShardSet, noted: Sequence[str]) -> PromptSet | None:
     """The prompts that a round has taken, in its order; None where none are noted, or they are no longer there.
 
     Args:
@@ -17,12 +17,12 @@ def noted_prompts(shards: ShardSet, noted: Sequence[str]) -> Prompts | None:
     """
     numbers = {key: number for number, key in enumerate(shards.keys())}
     is_whole = noted and all(key in numbers for key in noted)
-    return Prompts(shards, [numbers[key] for key in noted]) if is_whole else None
+    return PromptSet(shards, [numbers[key] for key in noted]) if is_whole else None
 
 
 def next_prompts(
     shards: ShardSet, taken: Collection[str], seed: int, *, rounds: int, many: int | None, repeat: bool
-) -> Prompts:
+) -> PromptSet:
     """The next of one shuffle of all prompts that no earlier round has taken.
 
     Args:
@@ -51,4 +51,4 @@ def next_prompts(
             f"{len(shards)} that no earlier round has answered. Bring more prompts, set fewer rounds or "
             "prompts_per_round, or rounds.repeat_prompts: true to answer some again."
         )
-    return Prompts(shards, free[:wanted])
+    return PromptSet(shards, free[:wanted])

@@ -6,8 +6,8 @@ from typing import Literal
 from safetensors.torch import load_file, save
 
 from rlaifv_pl.data.atomic import atomic_file, writing
-from rlaifv_pl.models.fsdp import on_first
 from rlaifv_pl.models.reference import Reference
+from rlaifv_pl.models.sharding import on_rank_zero
 from rlaifv_pl.models.vlm import VLM
 
 Refresh = Literal["previous", "initial", "ema"]
@@ -36,7 +36,7 @@ class ReferenceFiles:
             return
         self.resume(number - 1, reference)
         reference.refresh(policy, self.keep)
-        weights = on_first(reference.state())
+        weights = on_rank_zero(reference.state())
         if self.writes:
             path = self._path(number)
             data = save({name: value.contiguous() for name, value in weights.items()})

@@ -10,7 +10,7 @@ pytest.importorskip("trl")
 
 from benchmarks import data
 from benchmarks.shapes import build
-from rlaifv_pl.data.order import epoch_order
+from rlaifv_pl.data.batching import epoch_order
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.seeds import run_seed
 

@@ -2,7 +2,7 @@
 
 import json
 
-from rlaifv_pl.data.importers.run import import_shards
+from rlaifv_pl.data.importers.importer import import_shards
 from rlaifv_pl.data.shards import load_shards
 
 PAIR = {"prompt": "How many?", "chosen": "Two.", "rejected": "Six."}

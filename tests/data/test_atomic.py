@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from rlaifv_pl.data.atomic import REMEDIES, WriteError, atomic_file, disk_fault, writing
+from rlaifv_pl.data.atomic import REMEDIES, WriteError, atomic_file, explain_disk_error, writing
 from rlaifv_pl.data.shards import ShardWriter, load_shards
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
-from rlaifv_pl.feedback.memory import Memory, MemoryFileError
-from rlaifv_pl.feedback.parts import Parts
+from rlaifv_pl.feedback.chunks import Chunks
+from rlaifv_pl.feedback.engines.response_cache import CacheFileError, ResponseCache
 from tests.data.samples import pair, picture
 from tests.disk import Disk, longest_file, mounted
 
@@ -73,7 +73,7 @@ def test_the_first_file_that_could_not_be_written_is_told_of(tmp_path):
         finally:
             with writing(tmp_path / "second"):
                 raise OSError(errno.ENOSPC, "full")
-    assert disk_fault(caught.value).filename == str(tmp_path / "first")
+    assert explain_disk_error(caught.value).filename == str(tmp_path / "first")
 
 
 def test_libraries_hide_what_the_system_says(tmp_path):
@@ -122,7 +122,7 @@ def test_shards_on_a_full_disk(disk: Disk):
 
 
 def test_parts_of_a_stage_on_a_full_disk(disk: Disk):
-    made, parts = [], Parts(disk.path, "think", {}, count=4, size=1)
+    made, parts = [], Chunks(disk.path, "think", {}, count=4, size=1)
 
     def think(some: range) -> list[dict]:
         made.append(some.start)
@@ -165,16 +165,16 @@ def test_sidecars_where_nobody_may_write(disk: Disk, sidecars: Sidecars):
 
 def test_a_memory_of_answers_on_a_full_disk(disk: Disk):
     """What it took it keeps, and goes on with."""
-    memory, kept = Memory(disk.path / "answers.sqlite"), {}
+    memory, kept = ResponseCache(disk.path / "answers.sqlite"), {}
     memory.put({"first": 1})
     disk.leave(40_000)
-    with pytest.raises(MemoryFileError, match=r"full.*look at the processes that use it and at the disk"):
+    with pytest.raises(CacheFileError, match=r"full.*look at the processes that use it and at the disk"):
         for number in range(40):
             memory.put({f"k{number}": "x" * 3000})
             kept[f"k{number}"] = "x" * 3000
     assert 0 < len(kept) < 20
     disk.empty()
-    again = Memory(disk.path / "answers.sqlite")
+    again = ResponseCache(disk.path / "answers.sqlite")
     assert again.get(["first", *kept]) == {"first": 1} | kept
     again.put({"last": 2})
     assert again.get(["last"]) == {"last": 2}

@@ -16,11 +16,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.datamodule import AlignmentDataModule
-from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.shards import ShardWriter
-from rlaifv_pl.run.checkpoint import RunCheckpoint
+from rlaifv_pl.training.checkpoint import RunCheckpoint
 from tests.data.samples import pair
 
 LENGTHS = {"growing": (4, 6, 11), "shrinking": (11, 6, 4), "mixed": (6, 11, 4)}  # samples of each epoch

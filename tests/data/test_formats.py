@@ -9,15 +9,15 @@ from typing import Any, get_args
 import pytest
 from datasets import Dataset, Image
 
-from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.cli.commands import main
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.importers.columns import Columns
 from rlaifv_pl.data.importers.formats import FORMATS, FormatName, matching
-from rlaifv_pl.data.importers.pictures import PictureLoader
-from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.run import import_shards
+from rlaifv_pl.data.importers.images import PictureLoader
+from rlaifv_pl.data.importers.importer import import_shards
+from rlaifv_pl.data.importers.rows import SourceRow
 from rlaifv_pl.data.importers.sources import Source, SourceError
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.verbs import main
 from tests.data.file_server import FileServer
 from tests.data.rows import PAIR, assistant, dropped, imported, user
 from tests.data.samples import picture
@@ -286,7 +286,9 @@ def test_a_row_of_each_format_becomes_its_sample(tmp_path, golden, is_told):
     options = golden.options | ({} if is_told else {"format": golden.name})
     (sample,) = imported(tmp_path, golden.rows, on_bad="raise", **options)
     columns = Columns.parse(golden.options.get("keys"), golden.options.get("prompt"))
-    renamed = columns.renamed(Row(golden.rows[0], Source(tmp_path, "x"), 0, PictureLoader(tmp_path))).columns
+    renamed = columns.renamed(
+        SourceRow(golden.rows[0], Source(tmp_path, "x"), 0, PictureLoader(tmp_path))
+    ).columns
     assert matching(renamed) == {golden.name}
     names = ("chosen", "rejected", "completion")
     answers = {name: text for name in names if (text := getattr(sample, name)) is not None}

@@ -11,13 +11,13 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.importers.formats import FORMATS, gather
-from rlaifv_pl.data.importers.pictures import PictureLoader
-from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.run import import_shards
+from rlaifv_pl.data.importers.images import PictureLoader
+from rlaifv_pl.data.importers.importer import import_shards
+from rlaifv_pl.data.importers.messages import simplify
+from rlaifv_pl.data.importers.rows import SourceRow
 from rlaifv_pl.data.importers.sources import Source, SourceError
-from rlaifv_pl.data.importers.turns import simplify
 from rlaifv_pl.data.manifest import ManifestError, read_manifest
 from rlaifv_pl.data.schema import check_sample, encode_sample
 from rlaifv_pl.data.shards import load_shards
@@ -163,7 +163,7 @@ def test_a_row_is_a_sample_or_a_named_fault_whatever_it_holds(tmp_path, name):
     ]
     for number in range(1000):
         cells = {column: odd_value(rng) for column in columns if rng.random() < 0.8}
-        row = Row(cells, Source(Path("rows.jsonl"), "rows"), number, PictureLoader(tmp_path))
+        row = SourceRow(cells, Source(Path("rows.jsonl"), "rows"), number, PictureLoader(tmp_path))
         try:
             (read,) = gather([row], FORMATS[name])
             for sample in FORMATS[name].read(read):

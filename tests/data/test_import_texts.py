@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlaifv_pl.data.importers.turns import split_tags
+from rlaifv_pl.data.importers.messages import split_tags
 from rlaifv_pl.data.manifest import read_manifest
 from tests.data.rows import PAIR, dropped, imported
 

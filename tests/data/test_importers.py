@@ -5,7 +5,7 @@ import json
 import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 
-from rlaifv_pl.data.importers.run import import_shards
+from rlaifv_pl.data.importers.importer import import_shards
 from rlaifv_pl.data.importers.sources import SourceError
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import load_shards

@@ -7,13 +7,13 @@ import shlex
 
 import pytest
 
-from rlaifv_pl.data.importers.picture_columns import likely_columns, sure_columns
+from rlaifv_pl.cli.commands import main
+from rlaifv_pl.cli.shards import import_
+from rlaifv_pl.data.importers.image_columns import likely_columns, sure_columns
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.data.verbs import import_
-from rlaifv_pl.verbs import main
 from tests.data.samples import check_streaming, picture
-from tests.data.test_verbs import table_value
+from tests.data.test_commands import table_value
 
 JPEG = picture()
 PAIR = {"prompt": "What is it?", "chosen": "A red square.", "rejected": "A blue dog."}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.images import MAX_PIXELS, open_image, open_images
 from rlaifv_pl.data.schema import Kind, check_key, check_sample, decode_sample, encode_sample, kinds
 from rlaifv_pl.records import Correction, Sample

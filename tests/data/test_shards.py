@@ -15,7 +15,7 @@ import pytest
 import webdataset
 from torch.utils.data import DataLoader
 
-from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.manifest import ManifestError, hash_json, read_manifest
 from rlaifv_pl.data.shards import Shard, ShardWriter, load_shards
 from tests.data.samples import pair, picture, write_tar

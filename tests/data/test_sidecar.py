@@ -10,10 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from rlaifv_pl.data.features import read_features
+from rlaifv_pl.data.sample_lengths import LengthSurvey
 from rlaifv_pl.data.shards import ShardSet, ShardWriter, load_shards
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
-from rlaifv_pl.data.survey import Survey
+from rlaifv_pl.data.vision_features import read_features
 from tests.data.samples import pair
 
 IDENTITY = {"weights": "abc"}
@@ -150,8 +150,8 @@ def test_a_header_that_is_deep_is_refused(made: Sidecars):
         made.missing()
 
 
-def _sized(sidecars: Sidecars, **changes: torch.Tensor) -> Survey:
-    survey = Survey(sidecars.samples, IDENTITY, lambda samples: None, 0)
+def _sized(sidecars: Sidecars, **changes: torch.Tensor) -> LengthSurvey:
+    survey = LengthSurvey(sidecars.samples, IDENTITY, lambda samples: None, 0)
     for shard in survey.sidecars.missing():
         one = {"tree": torch.tensor([5]), "rows": torch.tensor([6]), "prompt": torch.tensor([7])}
         survey.sidecars.write(shard, [one | changes for _ in survey.samples.numbers(shard)])
@@ -202,7 +202,7 @@ def test_a_full_disk_ends_in_a_message_and_leaves_nothing(tmp_path: Path, monkey
 
 
 def test_shards_with_sidecars_are_verified_as_before(made: Sidecars, capsys: pytest.CaptureFixture):
-    from rlaifv_pl.verbs import main
+    from rlaifv_pl.cli.commands import main
 
     main(["shards", "verify", str(made.path(0).parent.parent)])
     assert "7" in capsys.readouterr().out

@@ -12,11 +12,11 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from rlaifv_pl.data.importers.run import import_shards
+from rlaifv_pl.cli.commands import main
+from rlaifv_pl.data.importers.importer import import_shards
 from rlaifv_pl.data.importers.sources import SourceError
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.verbs import main
 from tests.data.rows import PAIR, assistant, dropped
 from tests.data.samples import picture
 

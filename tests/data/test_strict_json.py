@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.schema import decode_sample
 from rlaifv_pl.data.strict_json import MAX_DEPTH, parse_json
 

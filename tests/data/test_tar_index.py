@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.tar_index import _checksum, index_tar
 from tests.data.samples import write_tar
 

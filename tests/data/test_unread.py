@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from rlaifv_pl.data.importers.run import import_shards
+from rlaifv_pl.cli.commands import main
+from rlaifv_pl.data.importers.importer import import_shards
 from rlaifv_pl.data.importers.sources import SourceError
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.verbs import main
 from tests.data.rows import PAIR, assistant, dropped, imported
 from tests.data.samples import picture
 

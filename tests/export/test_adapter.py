@@ -82,7 +82,7 @@ def test_an_adapter_that_comes_back_different_is_not_exported(family_dir, tmp_pa
 def test_an_adapter_that_no_server_would_find_is_not_exported(family_dir, tmp_path, monkeypatch):
     spec = PolicySpec(path=str(family_dir("llava")), lora=LoRA(rank=4))
     served = dict(adapter.SERVED)
-    monkeypatch.setattr("rlaifv_pl.export.layout.SERVED", served)
+    monkeypatch.setattr("rlaifv_pl.export.model_directory.SERVED", served)
     served["LlavaForConditionalGeneration"] = served["Idefics3ForConditionalGeneration"]
     with pytest.raises(ExportError, match="the adapter would change nothing"):
         export_adapter(adapted(spec), load_processor(spec), spec, tmp_path / "adapter")

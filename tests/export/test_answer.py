@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from rlaifv_pl.feedback.engine import Sampling
+from rlaifv_pl.cli.commands import main
 from rlaifv_pl.feedback.engines.best_of import BestOfN
-from rlaifv_pl.feedback.engines.transformers import TransformersEngine
-from rlaifv_pl.verbs import main
-from rlaifv_pl.world import shipped
-from rlaifv_pl.world.shards import Scenes
+from rlaifv_pl.feedback.engines.engine import Sampling
+from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
+from rlaifv_pl.miniature import packaged_model
+from rlaifv_pl.miniature.shards import Scenes
 from tests.export.runs import save_run
 
-BASE = str(shipped("base"))
+BASE = str(packaged_model("base"))
 GREEDY = Sampling(n=1, temperature=0.0, max_new_tokens=30)
 ASK = ["describe the picture.", "--image", "scene.png", "--max_new_tokens", "30"]
 

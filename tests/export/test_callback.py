@@ -2,12 +2,12 @@
 
 import yaml
 
-from rlaifv_pl.cli import CLI, main
+from rlaifv_pl.cli.export import export
+from rlaifv_pl.cli.fit import AlignmentCLI, main
 from rlaifv_pl.export.callback import ExportPolicy
-from rlaifv_pl.export.layout import missing_files
-from rlaifv_pl.export.verb import export
+from rlaifv_pl.export.model_directory import missing_files
 from rlaifv_pl.rounds import Rounds
-from tests.run.tiny import REPOSITORY, dpo_config, write_config, write_pairs
+from tests.training.tiny import REPOSITORY, dpo_config, write_config, write_pairs
 
 
 def test_a_run_ends_with_a_model_and_its_card(family_dir, tmp_path):
@@ -34,7 +34,9 @@ def test_a_run_ends_with_a_model_and_its_card(family_dir, tmp_path):
 def test_the_card_waits_for_the_rounds(tmp_path, monkeypatch):
     """Lightning sorts callbacks by their kind; the last round is measured when the run ends."""
     found = []
-    monkeypatch.setattr(CLI, "_run_subcommand", lambda cli, _name: found.extend(cli.trainer.callbacks))
+    monkeypatch.setattr(
+        AlignmentCLI, "_run_subcommand", lambda cli, _name: found.extend(cli.trainer.callbacks)
+    )
     main(
         [
             "fit",

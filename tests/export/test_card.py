@@ -8,12 +8,12 @@ import socket
 import pytest
 import yaml
 
-from rlaifv_pl.export.clean import cleaned
-from rlaifv_pl.export.verb import export
+from rlaifv_pl.cli.export import export
+from rlaifv_pl.export.redact import cleaned
 from rlaifv_pl.models.policy import LoRA
 from rlaifv_pl.rounds.ledger import Ledger
 from tests.export.runs import save_run
-from tests.run.tiny import write_pairs
+from tests.training.tiny import write_pairs
 
 SECRET = "hunter2"
 

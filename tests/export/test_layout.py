@@ -9,9 +9,9 @@ import json
 import pytest
 from safetensors.torch import load_file, save_file
 
-from rlaifv_pl.export.layout import NEEDED, missing_files, unserved, unserved_adapter
+from rlaifv_pl.export.model_directory import NEEDED, missing_files, unserved, unserved_adapter
 from rlaifv_pl.export.policy import export_policy
-from rlaifv_pl.export.served import SERVED
+from rlaifv_pl.export.vllm_names import SERVED
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor
 from tests.families import FAMILIES
 

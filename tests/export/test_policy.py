@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from rlaifv_pl.cli.export import export as export_run
 from rlaifv_pl.export import policy as export
 from rlaifv_pl.export.policy import ExportError, export_policy
-from rlaifv_pl.export.verb import export as export_run
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor, vision_tower
 from rlaifv_pl.objectives import SFTModule
 from tests.families import FAMILIES

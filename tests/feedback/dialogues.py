@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlaifv_pl.data.shards import ShardWriter
+from rlaifv_pl.miniature.claims import divide, is_true
+from rlaifv_pl.miniature.language import PROMPTS, caption
+from rlaifv_pl.miniature.scenes import Scene
+from rlaifv_pl.miniature.shards import draw_scenes
 from rlaifv_pl.records import Sample
-from rlaifv_pl.world.claims import divide, is_true
-from rlaifv_pl.world.language import PROMPTS, caption
-from rlaifv_pl.world.scenes import Scene
-from rlaifv_pl.world.shards import draw_scenes
 from tests.data.samples import picture
 
 

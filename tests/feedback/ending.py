@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from rlaifv_pl.feedback.engine import Completion
-from rlaifv_pl.feedback.engines.transformers import TransformersEngine
+from rlaifv_pl.feedback.engines.engine import Completion
+from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
 
 
 @dataclass(kw_only=True)

@@ -12,18 +12,18 @@ from hashlib import sha256
 from pathlib import Path
 
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.feedback.conquer import ModelLabeler
-from rlaifv_pl.feedback.divide import Answered
-from rlaifv_pl.feedback.engine import Completion, EngineError, Request, Sampling
-from rlaifv_pl.feedback.engines.transformers import TransformersEngine
-from rlaifv_pl.feedback.gate import Gate
-from rlaifv_pl.feedback.parts import Makers, Share
-from rlaifv_pl.feedback.run import FeedbackRun
-from rlaifv_pl.feedback.settings import Feedback, Prompts
+from rlaifv_pl.feedback.chunks import Executor, RankShare
+from rlaifv_pl.feedback.claims.splitter import PromptedAnswer
+from rlaifv_pl.feedback.config import FeedbackConfig, PromptSet
+from rlaifv_pl.feedback.engines.engine import Completion, EngineError, Request, Sampling
+from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
+from rlaifv_pl.feedback.judges.gate import Gate
+from rlaifv_pl.feedback.judges.labeler import ModelLabeler
+from rlaifv_pl.feedback.pipeline import FeedbackPipeline
+from rlaifv_pl.miniature import packaged_model
+from rlaifv_pl.miniature.claims import SceneSplitter
 from rlaifv_pl.records import Claim, Sample
 from rlaifv_pl.seeds import derive
-from rlaifv_pl.world import shipped
-from rlaifv_pl.world.claims import SceneSplitter
 
 THINGS = ("a red cup", "a blue ring", "a green moon", "a white star")
 
@@ -83,7 +83,7 @@ class Mentions:
     def recipe(self) -> dict:
         return {"splitter": "mentions"}
 
-    def split(self, answered: Sequence[Answered]) -> list[list[Claim] | None]:
+    def split(self, answered: Sequence[PromptedAnswer]) -> list[list[Claim] | None]:
         return [
             [
                 Claim(text=found[0], question=f"is there {found[0]}?", spans=(found.span(),))
@@ -97,37 +97,43 @@ class Mentions:
 
 def scripted_run(
     out: Path, prompts: str | Path, policy: Script, labeler: Script | None, *, seed: int = 1, **how
-) -> FeedbackRun:
-    """A pass of feedback by scripts; `how` replaces settings of `Feedback`."""
+) -> FeedbackPipeline:
+    """A pass of feedback by scripts; `how` replaces settings of `FeedbackConfig`."""
     settings = {
         "divide": Mentions(),
         "conquer": ModelLabeler(engine=labeler, question="{question}"),
         "generate": Sampling(n=8),
         "prompts_per_part": 4,
     }
-    return real_run(out, prompts, policy, Feedback(**settings | how), seed=seed)
+    return real_run(out, prompts, policy, FeedbackConfig(**settings | how), seed=seed)
 
 
 def real_run(
-    out: Path, prompts: str | Path, policy, feedback: Feedback, *, seed: int = 1, makers: Makers | None = None
-) -> FeedbackRun:
+    out: Path,
+    prompts: str | Path,
+    policy,
+    feedback: FeedbackConfig,
+    *,
+    seed: int = 1,
+    makers: Executor | None = None,
+) -> FeedbackPipeline:
     """A pass of feedback over all prompts of some shards."""
     shards = load_shards(prompts)
-    return FeedbackRun(
+    return FeedbackPipeline(
         feedback=feedback,
         policy=policy,
-        prompts=Prompts(shards, range(len(shards))),
+        prompts=PromptSet(shards, range(len(shards))),
         out=out,
         seed=seed,
         round=2,
-        makers=makers or Share(),
+        makers=makers or RankShare(),
     )
 
 
-def world_feedback(known: str | Path) -> Feedback:
+def world_feedback(known: str | Path) -> FeedbackConfig:
     """The miniature world's feedback, with its models."""
-    labeler = TransformersEngine(path=str(shipped("labeler")), batch_size=64)
-    return Feedback(
+    labeler = TransformersEngine(path=str(packaged_model("labeler")), batch_size=64)
+    return FeedbackConfig(
         divide=SceneSplitter(),
         conquer=ModelLabeler(engine=labeler, question="{question}"),
         generate=Sampling(n=4, temperature=1.0, max_new_tokens=60),
@@ -138,10 +144,10 @@ def world_feedback(known: str | Path) -> Feedback:
 
 def world_policy() -> TransformersEngine:
     """The policy that the miniature world begins with."""
-    return TransformersEngine(path=str(shipped("base")), batch_size=64)
+    return TransformersEngine(path=str(packaged_model("base")), batch_size=64)
 
 
 if __name__ == "__main__":
     out, prompts, known, rank, of = sys.argv[1:]
-    share = Share(int(rank), int(of))
+    share = RankShare(int(rank), int(of))
     real_run(Path(out), prompts, world_policy(), world_feedback(known), makers=share).make()

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rlaifv_pl.feedback.engine import EngineError
-from rlaifv_pl.feedback.parts import Row, Rows
+from rlaifv_pl.feedback.chunks import Row, Rows
+from rlaifv_pl.feedback.engines.engine import EngineError
 
 
 def squares(some: range) -> Iterator[dict]:

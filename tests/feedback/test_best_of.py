@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from rlaifv_pl.feedback.engine import Completion, EngineError, Request, Sampling
 from rlaifv_pl.feedback.engines.best_of import BestOfN
-from rlaifv_pl.feedback.engines.reward import ImplicitReward
-from rlaifv_pl.feedback.engines.transformers import TransformersEngine
+from rlaifv_pl.feedback.engines.engine import Completion, EngineError, Request, Sampling
+from rlaifv_pl.feedback.engines.implicit_reward import ImplicitReward
+from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
+from rlaifv_pl.miniature import packaged_model
+from rlaifv_pl.miniature.shards import Scenes
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
 from rlaifv_pl.models.vlm import VLM
-from rlaifv_pl.world import shipped
-from rlaifv_pl.world.shards import Scenes
 from tests.families import FAMILIES
 from tests.models.plain import PAIRS, completion_logps, keep_wide
 
@@ -69,7 +69,7 @@ def prompts():
 @pytest.fixture(scope="module")
 def moved(tmp_path_factory):
     """A child of the world's base, somewhere else."""
-    spec, out = PolicySpec(path=str(shipped("base"))), tmp_path_factory.mktemp("moved")
+    spec, out = PolicySpec(path=str(packaged_model("base"))), tmp_path_factory.mktemp("moved")
     model = load_model(spec)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -81,7 +81,9 @@ def moved(tmp_path_factory):
 
 
 def best(moved, **how) -> BestOfN:
-    return BestOfN(**{"aligned": moved, "reference": str(shipped("base")), "n": 6, "batch_size": 4, **how})
+    return BestOfN(
+        **{"aligned": moved, "reference": str(packaged_model("base")), "n": 6, "batch_size": 4, **how}
+    )
 
 
 def test_the_answer_is_the_candidate_of_the_highest_reward(moved, prompts):
@@ -91,7 +93,7 @@ def test_the_answer_is_the_candidate_of_the_highest_reward(moved, prompts):
     ranked = engine.rank(prompts[:1], GREEDY.max_new_tokens)[0]
     spec = PolicySpec(path=moved)
     processor = load_processor(spec)
-    models = [load_model(PolicySpec(path=path)).eval() for path in (moved, str(shipped("base")))]
+    models = [load_model(PolicySpec(path=path)).eval() for path in (moved, str(packaged_model("base")))]
     rewards = {}
     with torch.no_grad():
         for one in ranked:
@@ -125,9 +127,9 @@ def test_more_candidates_hold_the_fewer_and_answers_depend_on_nothing_else(moved
 
 
 def test_another_engine_may_draw(moved, prompts):
-    base = TransformersEngine(path=str(shipped("base")))
+    base = TransformersEngine(path=str(packaged_model("base")))
     ranked = best(moved, engine=base).rank(prompts, 12)
-    drawn = best(str(shipped("base"))).rank(prompts, 12)
+    drawn = best(str(packaged_model("base"))).rank(prompts, 12)
     assert [{one.text for one in group} for group in ranked] == [
         {one.text for one in group} for group in drawn
     ]
@@ -135,7 +137,7 @@ def test_another_engine_may_draw(moved, prompts):
 
 
 def test_the_identity_has_all_that_decides(moved):
-    base = str(shipped("base"))
+    base = str(packaged_model("base"))
     changes = [{"n": 7}, {"temperature": 0.5}, {"seed": 1}, {"normalise": False}, {"reference": moved}]
     changes += [{"aligned": base}, {"dtype": "bfloat16"}]
     found = [best(moved, **change).identity for change in ({}, *changes)]

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import ShardWriter, load_shards
-from rlaifv_pl.feedback.correct.rules import RuleCorrector
-from rlaifv_pl.feedback.correct.run import correct_shards
-from rlaifv_pl.feedback.engine import EngineError, Sampling
-from rlaifv_pl.feedback.engines.openai import OpenAIEngine
-from rlaifv_pl.feedback.pair import PairRule
+from rlaifv_pl.feedback.corrections.pipeline import correct_shards
+from rlaifv_pl.feedback.corrections.rule_corrector import RuleCorrector
+from rlaifv_pl.feedback.engines.engine import EngineError, Sampling
+from rlaifv_pl.feedback.engines.openai_engine import OpenAIEngine
+from rlaifv_pl.feedback.pairs.pairing import PairRule
 from rlaifv_pl.records import Sample
 from tests.feedback.scripted import Script, scripted_run
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from rlaifv_pl import verbs
+from rlaifv_pl.cli import commands
 from rlaifv_pl.data.manifest import read_manifest
-from rlaifv_pl.feedback.conquer import ModelLabeler
-from rlaifv_pl.feedback.engine import EngineError
-from rlaifv_pl.feedback.engines.openai import OpenAIEngine
-from rlaifv_pl.feedback.gate import Gate
-from rlaifv_pl.feedback.parts import Parts, Share
+from rlaifv_pl.feedback.chunks import Chunks, RankShare
+from rlaifv_pl.feedback.engines.engine import EngineError
+from rlaifv_pl.feedback.engines.openai_engine import OpenAIEngine
+from rlaifv_pl.feedback.judges.gate import Gate
+from rlaifv_pl.feedback.judges.labeler import ModelLabeler
+from rlaifv_pl.miniature.shards import Lessons, Scenes
 from rlaifv_pl.records import Sample
-from rlaifv_pl.world.shards import Lessons, Scenes
 from tests.feedback.dialogues import write
 from tests.feedback.openai_server import Body, ChatServer, completion, says, tokens
 from tests.feedback.scripted import Script, scripted_run
@@ -63,7 +63,7 @@ def but(is_meant, reply):
 
 
 def feedback(server, prompts: Path, out: Path) -> None:
-    engine = {"class_path": "rlaifv_pl.feedback.engines.openai.OpenAIEngine"}
+    engine = {"class_path": "rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine"}
     engine["init_args"] = {
         "model": "m", "base_url": server.url, "retries": 0, "memory": str(out.parent / "answers"),
     }  # fmt: skip
@@ -71,11 +71,11 @@ def feedback(server, prompts: Path, out: Path) -> None:
         "policy": engine,
         "feedback": {
             "divide": {
-                "class_path": "rlaifv_pl.feedback.split_llm.LLMSplitter",
+                "class_path": "rlaifv_pl.feedback.claims.llm_splitter.LLMSplitter",
                 "init_args": {"engine": engine},
             },
             "conquer": {
-                "class_path": "rlaifv_pl.feedback.conquer.ModelLabeler",
+                "class_path": "rlaifv_pl.feedback.judges.labeler.ModelLabeler",
                 "init_args": {"engine": engine, "memory": str(out.parent / "verdicts")},
             },
             "generate": {"n": 4},
@@ -84,7 +84,7 @@ def feedback(server, prompts: Path, out: Path) -> None:
     }
     path = out.parent / "feedback.json"
     path.write_text(json.dumps(config))
-    verbs.main(["feedback", "--config", str(path), "--prompts", str(prompts), "--out", str(out)])
+    commands.main(["feedback", "--config", str(path), "--prompts", str(prompts), "--out", str(out)])
 
 
 NOT_QUOTED = {"claims": [{"quote": "two elephants", "claim": "a.", "question": "a?"}]}
@@ -182,15 +182,15 @@ TURNS = {"turns": [{"question": "Is the cup blue?", "answer": "No, it is red.", 
 
 
 def corrected(server, shards: Path, out: Path) -> None:
-    engine = "rlaifv_pl.feedback.engines.openai.OpenAIEngine"
+    engine = "rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine"
     options = ["--corrector", "LLMCorrector", "--corrector.engine", engine, "--corrector.engine.model", "m"]
     options += ["--corrector.engine.base_url", server.url, "--corrector.engine.retries", "0"]
-    verbs.main(["feedback", "correct", "--shards", str(shards), "--out", str(out), *options])
+    commands.main(["feedback", "correct", "--shards", str(shards), "--out", str(out), *options])
 
 
 def scribe(body: Body, time: int):
     form = body["response_format"]["json_schema"]["name"]
-    return says(completion(json.dumps(ERRORS if form == "Diagnosis" else TURNS)))
+    return says(completion(json.dumps(ERRORS if form == "LLMDiagnosis" else TURNS)))
 
 
 UNQUOTED = {"errors": [ERRORS["errors"][0] | {"words": "a fork"}]}
@@ -247,14 +247,14 @@ def test_unfinished_rows_alone_are_made_anew_whosever_share_they_are_in(tmp_path
 
         return make
 
-    parts = Parts(tmp_path, "stage", {}, 8, 2)
+    parts = Chunks(tmp_path, "stage", {}, 8, 2)
     for rank in (0, 1):
-        list(Share(rank, 2).make(parts, rows({1, 2, 7})))
+        list(RankShare(rank, 2).make(parts, rows({1, 2, 7})))
     assert [parts.is_finished(number) for number in range(4)] == [False, False, True, False]
     del asked[:]
-    list(Share(1, 2).make(parts, rows(())))
+    list(RankShare(1, 2).make(parts, rows(())))
     assert not asked, "only the first process can know when all have been tried again"
-    list(Share(0, 2).make(parts, rows({7})))
+    list(RankShare(0, 2).make(parts, rows({7})))
     assert sorted(asked) == [[1], [2], [7]]
     assert [row["n"] for row in parts.rows()] == list(range(8)) and not parts.is_finished(3)
     assert [path.name for path in sorted(parts.directory.iterdir())][-1] == "part-000003.unfinished.jsonl"

@@ -29,12 +29,12 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from rlaifv_pl.data.faults import BadSample
-from rlaifv_pl.feedback.engine import Engine, EngineError, Request, Sampling
-from rlaifv_pl.feedback.engines.openai import OpenAIEngine
+from rlaifv_pl.data.bad_samples import BadSample
+from rlaifv_pl.feedback.engines.engine import Engine, EngineError, Request, Sampling
+from rlaifv_pl.feedback.engines.openai_engine import OpenAIEngine
 from rlaifv_pl.feedback.engines.server import LONGEST_PAUSE, _seconds
-from rlaifv_pl.feedback.engines.transformers import TransformersEngine
-from rlaifv_pl.models.chat import Chat, about_images
+from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
+from rlaifv_pl.models.chat import Chat, message_with_images
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
 from rlaifv_pl.records import Sample
 from tests.feedback.openai_server import (
@@ -417,7 +417,7 @@ def test_a_config_builds_it():
         "base_url": "http://127.0.0.1:1/v1",
         "extra": {"chat_template_kwargs": {"a": False}},
     }
-    path = "rlaifv_pl.feedback.engines.openai.OpenAIEngine"
+    path = "rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine"
     parsed = parser.parse_object({"own": {"class_path": path, "init_args": settings}})
     built = parser.instantiate_classes(parsed).own
     assert built == OpenAIEngine(**settings)
@@ -625,7 +625,7 @@ def hosted(path: Path):
         images = [
             Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB") for url in urls
         ]
-        turns = [about_images(blocks[-1]["text"], len(images))]
+        turns = [message_with_images(blocks[-1]["text"], len(images))]
         with one_by_one:
             inputs = chat.prompt_tensors([chat.render(turns, ask=True)], [images])
             out = model.generate(**inputs, max_new_tokens=body["max_tokens"], do_sample=False)

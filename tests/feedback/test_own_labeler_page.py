@@ -5,11 +5,11 @@ from importlib import import_module
 
 import pytest
 
-from rlaifv_pl.feedback.conquer import Labeler
-from rlaifv_pl.feedback.divide import Splitter
-from rlaifv_pl.feedback.engine import Engine
-from rlaifv_pl.run.protocols import lacking
-from tests.run.tiny import REPOSITORY
+from rlaifv_pl.cli.own_classes import lacking
+from rlaifv_pl.feedback.claims.splitter import Splitter
+from rlaifv_pl.feedback.engines.engine import Engine
+from rlaifv_pl.feedback.judges.labeler import Labeler
+from tests.training.tiny import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "your-labeler.md").read_text()
 NAMED = sorted(set(re.findall(r"`(rlaifv_pl(?:\.\w+)+)`", PAGE)))

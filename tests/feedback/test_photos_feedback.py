@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlaifv_pl import verbs
-from rlaifv_pl.cli import main
+from rlaifv_pl.cli import commands
+from rlaifv_pl.cli.fit import main
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import ShardWriter, load_shards
-from rlaifv_pl.feedback.combine import minus_expected_rejected
-from rlaifv_pl.feedback.conquer import ModelLabeler
-from rlaifv_pl.feedback.divide import Answered, RuleSplitter
-from rlaifv_pl.feedback.engine import Completion, Sampling
-from rlaifv_pl.feedback.engines.transformers import TransformersEngine
-from rlaifv_pl.feedback.pair import PairRule
-from rlaifv_pl.feedback.settings import Feedback
+from rlaifv_pl.feedback.claims.splitter import PromptedAnswer, RuleSplitter
+from rlaifv_pl.feedback.config import FeedbackConfig
+from rlaifv_pl.feedback.engines.engine import Completion, Sampling
+from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
+from rlaifv_pl.feedback.judges.combine import minus_expected_rejected
+from rlaifv_pl.feedback.judges.labeler import ModelLabeler
+from rlaifv_pl.feedback.pairs.pairing import PairRule
 from rlaifv_pl.records import Sample
 from tests import coco
 from tests.feedback.scripted import real_run
@@ -43,7 +43,7 @@ TRUSTED = ("--trust-config", "tests.feedback.ending")
 
 def engine(model: Path) -> dict:
     return {
-        "class_path": "rlaifv_pl.feedback.engines.transformers.TransformersEngine",
+        "class_path": "rlaifv_pl.feedback.engines.transformers_engine.TransformersEngine",
         "init_args": {"path": str(model), "batch_size": 6},
     }
 
@@ -52,12 +52,12 @@ def settings(model: Path, prompts: Path, out: Path, **feedback) -> dict:
     """A file for `rlaifv feedback`: the model answers, and judges by probabilities."""
     how = {
         "generate": {"n": N, "temperature": 1.0, "max_new_tokens": 12},
-        "divide": "rlaifv_pl.feedback.self_reward.WholeAnswer",
+        "divide": "rlaifv_pl.feedback.judges.self_reward.WholeAnswer",
         "conquer": {
-            "class_path": "rlaifv_pl.feedback.conquer.ModelLabeler",
+            "class_path": "rlaifv_pl.feedback.judges.labeler.ModelLabeler",
             "init_args": {"engine": engine(model)},
         },
-        "combine": "rlaifv_pl.feedback.combine.minus_expected_rejected",
+        "combine": "rlaifv_pl.feedback.judges.combine.minus_expected_rejected",
         "pair": {"min_gap": 1e-6},
         "balance": False,
         "prompts_per_part": 4,
@@ -76,7 +76,7 @@ def pairs(prompts, family_dir, tmp_path_factory) -> Path:
     """Pairs of whole answers, judged by the model itself."""
     root = tmp_path_factory.mktemp("pairs")
     made = settings(family_dir("llava"), prompts, root / "out")
-    verbs.main(["feedback", *TRUSTED, "--config", str(write(root / "feedback.yaml", made))])
+    commands.main(["feedback", *TRUSTED, "--config", str(write(root / "feedback.yaml", made))])
     return root / "out"
 
 
@@ -102,8 +102,8 @@ def test_photos_become_pairs_with_their_bytes_and_evidence(pairs, prompts):
 
 def test_the_shards_hold_and_the_command_goes_on_where_it_was(pairs, capsys):
     before = (pairs / "shard-000000.tar").stat().st_mtime_ns
-    verbs.main(["shards", "verify", str(pairs)])
-    verbs.main(["feedback", *TRUSTED, "run", "--config", str(pairs.parent / "feedback.yaml")])
+    commands.main(["shards", "verify", str(pairs)])
+    commands.main(["feedback", *TRUSTED, "run", "--config", str(pairs.parent / "feedback.yaml")])
     assert (pairs / "shard-000000.tar").stat().st_mtime_ns == before
     said = " ".join(capsys.readouterr().err.split())
     assert "candidates" in said and "seconds: conquer" in said
@@ -111,7 +111,7 @@ def test_the_shards_hold_and_the_command_goes_on_where_it_was(pairs, capsys):
 
 def test_limit_answers_the_first_prompts_alone(prompts, family_dir, tmp_path):
     made = settings(family_dir("llava"), prompts, tmp_path / "out") | {"limit": 2}
-    verbs.main(["feedback", *TRUSTED, "--config", str(write(tmp_path / "feedback.yaml", made))])
+    commands.main(["feedback", *TRUSTED, "--config", str(write(tmp_path / "feedback.yaml", made))])
     assert read_manifest(tmp_path / "out").notes["candidates"] == 2 * N
     first = [sample.key for sample in stored(prompts)[:2]]
     assert {sample.key.rpartition("_p")[0] for sample in stored(tmp_path / "out")} <= set(first)
@@ -128,16 +128,16 @@ def test_the_shipped_config_runs_on_photos(prompts, family_dir, tmp_path):
             "--feedback.generate.max_new_tokens", "8", "--feedback.generate.n", "3",
         ]  # fmt: skip
     with pytest.raises(SystemExit, match=r"No pair .*raise feedback\.generate\.max_new_tokens"):
-        verbs.main(command)
+        commands.main(command)
     manifest = read_manifest(tmp_path / "out")
     assert manifest.notes["candidates"] == PHOTOS * 3 == manifest.drops["candidate/truncated"]
     assert manifest.recipe["settings"]["divide"]["splitter"] == "rules"
     assert manifest.recipe["settings"]["pair"]["pair"]["min_gap"] == 1
-    verbs.main(["shards", "verify", str(tmp_path / "out")])
+    commands.main(["shards", "verify", str(tmp_path / "out")])
 
 
 def correct(shards: Path, out: Path) -> None:
-    verbs.main(["feedback", "correct", "--shards", str(shards), "--out", str(out)])
+    commands.main(["feedback", "correct", "--shards", str(shards), "--out", str(out)])
 
 
 def descriptions(directory: Path) -> Path:
@@ -159,7 +159,7 @@ def descriptions(directory: Path) -> Path:
 
 def judged(text: str, photo: coco.Photo) -> dict:
     """The claims of a description by the shipped splitter; wrong are those about the absent class."""
-    (claims,) = RuleSplitter().split([Answered(coco.PROMPT, text)])
+    (claims,) = RuleSplitter().split([PromptedAnswer(coco.PROMPT, text)])
     made = []
     for claim in claims:
         wrong = float(photo.absent in claim.text)
@@ -203,7 +203,7 @@ class Describer:
 def test_divided_descriptions_are_judged_by_a_model_and_corrected(prompts, family_dir, tmp_path):
     """A random model accepts and rejects at random: what it leaves to correct is told from the evidence."""
     labeler = TransformersEngine(path=str(family_dir("llava")))
-    feedback = Feedback(
+    feedback = FeedbackConfig(
         divide=RuleSplitter(),
         conquer=ModelLabeler(engine=labeler),
         generate=Sampling(n=2),

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from rlaifv_pl.data.faults import BadSample, Reason
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import ShardWriter, load_shards
-from rlaifv_pl.feedback.engine import EngineError, Request, Sampling
-from rlaifv_pl.feedback.engines.calls import asking
-from rlaifv_pl.feedback.engines.transformers import TransformersEngine
-from rlaifv_pl.feedback.generate import of_each
-from rlaifv_pl.feedback.pair import PairRule, pair
+from rlaifv_pl.feedback.candidates.sampling import of_each
+from rlaifv_pl.feedback.engines.engine import EngineError, Request, Sampling
+from rlaifv_pl.feedback.engines.requests import asking
+from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
+from rlaifv_pl.feedback.pairs.pairing import PairRule, pair
 from rlaifv_pl.records import Candidate, Sample
 from tests.feedback.scripted import Script, scripted_run
 from tests.models.plain import photo, user

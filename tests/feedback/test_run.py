@@ -13,20 +13,20 @@ import pytest
 
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import ShardWriter, load_shards
-from rlaifv_pl.feedback import run as run_module
-from rlaifv_pl.feedback.combine import minus_expected_rejected, minus_rejected_share
-from rlaifv_pl.feedback.engine import Completion, EngineError, Sampling
-from rlaifv_pl.feedback.gate import Gate
-from rlaifv_pl.feedback.pair import PairRule
-from rlaifv_pl.feedback.parts import Share
-from rlaifv_pl.feedback.self_reward import RatingLabeler, WholeAnswer
-from rlaifv_pl.models.chat import question_of
+from rlaifv_pl.feedback import pipeline as run_module
+from rlaifv_pl.feedback.chunks import RankShare
+from rlaifv_pl.feedback.engines.engine import Completion, EngineError, Sampling
+from rlaifv_pl.feedback.judges.combine import minus_expected_rejected, minus_rejected_share
+from rlaifv_pl.feedback.judges.gate import Gate
+from rlaifv_pl.feedback.judges.self_reward import RatingLabeler, WholeAnswer
+from rlaifv_pl.feedback.pairs.pairing import PairRule
+from rlaifv_pl.miniature.claims import divide
+from rlaifv_pl.miniature.shards import Lessons, Scenes
+from rlaifv_pl.models.chat import prompt_question
 from rlaifv_pl.records import Correction, Sample
-from rlaifv_pl.world.claims import divide
-from rlaifv_pl.world.shards import Lessons, Scenes
 from tests.data.samples import check_streaming
 from tests.feedback.scripted import Script, real_run, scripted_run, world_feedback, world_policy
-from tests.run.tiny import REPOSITORY, environment
+from tests.training.tiny import REPOSITORY, environment
 
 PROMPTS, N = 12, 8
 
@@ -306,7 +306,7 @@ class Oracle(Script):
 
     def __init__(self, known: Path, wrong: int = 0, identity: str = "oracle") -> None:
         super().__init__(identity)
-        self.answers = {(question_of(one), one.images): one.completion for one in stored(known)}
+        self.answers = {(prompt_question(one), one.images): one.completion for one in stored(known)}
         negated = [key for key, answer in self.answers.items() if answer.startswith("no")]
         self.answers |= dict.fromkeys(negated[:wrong], "yes")
         self.negated = len(negated)
@@ -330,7 +330,7 @@ def test_a_labeler_below_the_bar_stops_before_anything_is_generated(prompts, kno
     gate.min_accuracy = 0.7
     scripted_run(tmp_path, prompts, policy, labeler, gate=gate).make()
     assert policy.calls == 3 and len(labeler.chosen) > 40
-    assert [one.text for one in labeler.chosen[:40]] == [question_of(one) for one in stored(known)]
+    assert [one.text for one in labeler.chosen[:40]] == [prompt_question(one) for one in stored(known)]
 
 
 def test_each_labeler_has_to_pass_for_itself(prompts, known, tmp_path):
@@ -344,7 +344,7 @@ def test_each_labeler_has_to_pass_for_itself(prompts, known, tmp_path):
 def test_a_policy_that_labels_itself_is_asked_the_known_questions(prompts, known, tmp_path):
     policy, gate = Oracle(known), Gate(shards=str(known))
     scripted_run(tmp_path, prompts, policy, None, gate=gate).make()
-    assert [one.text for one in policy.chosen[:40]] == [question_of(one) for one in stored(known)]
+    assert [one.text for one in policy.chosen[:40]] == [prompt_question(one) for one in stored(known)]
     assert len(policy.sampled) == PROMPTS and len(policy.chosen) > 40
 
 
@@ -446,7 +446,7 @@ def test_self_reward_rates_whole_answers(prompts, tmp_path):
             digits = shares[claim["question"], sample.images]
             expected = sum(digit * share for digit, share in enumerate(digits, start=1)) / sum(digits)
             assert sample.evidence[side]["score"] == pytest.approx((expected - 5) / 4)
-            assert text in claim["question"] and question_of(sample) in claim["question"]
+            assert text in claim["question"] and prompt_question(sample) in claim["question"]
 
 
 # Several processes.
@@ -465,7 +465,7 @@ def test_two_processes_leave_what_one_leaves(by_models, prompts, known, tmp_path
 
 def test_a_process_waits_as_long_as_another_makes_parts_of_any_stage(prompts, tmp_path, monkeypatch):
     """The other's 3 parts of `generate` take 0.5 s each: more in all than a patience of 1 s."""
-    monkeypatch.setattr(run_module, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(run_module, "WAIT_SECONDS", 1.0)
 
     class Slow(Script):
         def sample(self, samples, seeds, sampling):
@@ -477,7 +477,7 @@ def test_a_process_waits_as_long_as_another_makes_parts_of_any_stage(prompts, tm
         for policy in (Script(), Slow())
     ]
     for rank, one in enumerate(runs):
-        one.makers = Share(rank, 2)
+        one.makers = RankShare(rank, 2)
     other = threading.Thread(target=runs[1].make)
     other.start()
     manifest = runs[0].make()

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlaifv_pl import verbs
-from rlaifv_pl.cli import run
+from rlaifv_pl.cli import commands
+from rlaifv_pl.cli.fit import run
 from rlaifv_pl.data.manifest import read_manifest
-from rlaifv_pl.world.shards import Scenes
+from rlaifv_pl.miniature.shards import Scenes
 from tests.feedback.openai_server import ChatServer, hang_up, says, slow, status
 from tests.rounds import world_run
-from tests.run.tiny import REPOSITORY
+from tests.training.tiny import REPOSITORY
 
 KEY = "Marker-0123456789-abcdefghij-0123456789"
 PROMPTS = 3
@@ -42,7 +42,7 @@ def server(monkeypatch) -> Iterator[ChatServer]:
 def engine(server: ChatServer, memory: Path) -> dict:
     options = {"model": "m", "base_url": server.url, "memory": str(memory), "timeout": 1.5, "retries": 0}
     return {
-        "class_path": "rlaifv_pl.feedback.engines.openai.OpenAIEngine",
+        "class_path": "rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine",
         "init_args": options | {"concurrency": 4},
     }
 
@@ -68,15 +68,15 @@ def feedback(server: ChatServer, directory: Path) -> dict:
     """Both models are behind the server."""
     return {
         "generate": {"n": 4, "temperature": 1.0, "max_new_tokens": 60},
-        "divide": "rlaifv_pl.feedback.self_reward.WholeAnswer",
+        "divide": "rlaifv_pl.feedback.judges.self_reward.WholeAnswer",
         "conquer": {
-            "class_path": "rlaifv_pl.feedback.conquer.ModelLabeler",
+            "class_path": "rlaifv_pl.feedback.judges.labeler.ModelLabeler",
             "init_args": {
                 "engine": engine(server, directory / "labels.sqlite"),
                 "memory": str(directory / "v.sqlite"),
             },
         },
-        "combine": "rlaifv_pl.feedback.combine.minus_expected_rejected",
+        "combine": "rlaifv_pl.feedback.judges.combine.minus_expected_rejected",
         "pair": {"min_gap": 0.01},
         "balance": False,
     }
@@ -100,11 +100,11 @@ def test_a_pass_of_feedback_keeps_the_key_to_itself(server, tmp_path, capfd, cap
     said = []
     for name, fault in FAULTS.items():
         server.plan = lambda body, time, fault=fault: fault
-        said.append(told(lambda: verbs.main(start)))
+        said.append(told(lambda: commands.main(start)))
         assert said[-1].startswith("error: sample tune_"), name
     assert "Incorrect API key provided: [key]" in said[0]
     server.plan = lambda body, time: None
-    verbs.main(start)
+    commands.main(start)
     assert read_manifest(out).samples > 0 and server.keys == {f"Bearer {KEY}"}
     assert_nowhere(tmp_path, *said, *capfd.readouterr(), caplog.text)
 
@@ -143,13 +143,13 @@ def test_a_key_in_a_config_is_refused_and_not_repeated(name, tmp_path, capfd):
     config = yaml.safe_load((REPOSITORY / "configs/feedback.yaml").read_text())
     options = {"model": "m", name: IN_A_CONFIG[name]}
     config["policy"] = {
-        "class_path": "rlaifv_pl.feedback.engines.openai.OpenAIEngine",
+        "class_path": "rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine",
         "init_args": options,
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     out = tmp_path / "out"
     start = ["feedback", "--config", str(tmp_path / "config.yaml"), "--prompts", "none", "--out", str(out)]
-    said = told(lambda: verbs.main(start))
+    said = told(lambda: commands.main(start))
     assert "environment variable" in said and "api_key_env" in said
     assert KEY[:12] not in said + "".join(capfd.readouterr()) and not out.exists()
 
@@ -160,7 +160,7 @@ def test_training_refuses_it_as_feedback_does(tmp_path, monkeypatch, capfd):
     for name in ("api_key", "api_key_env"):
         options = {"model": "m", name: IN_A_CONFIG[name]}
         labeler["engine"] = {
-            "class_path": "rlaifv_pl.feedback.engines.openai.OpenAIEngine",
+            "class_path": "rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine",
             "init_args": options,
         }
         config = world_run.write(tmp_path / "run.yaml", settings)

@@ -7,32 +7,32 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from rlaifv_pl.feedback.conquer import ModelLabeler, conquer, low_mass
-from rlaifv_pl.feedback.engine import Completion, Request, Sampling
-from rlaifv_pl.feedback.engines.draw import SeededDraw
-from rlaifv_pl.feedback.engines.live import LiveEngine
-from rlaifv_pl.feedback.engines.transformers import TransformersEngine
-from rlaifv_pl.feedback.engines.words import word_tokens
-from rlaifv_pl.feedback.generate import generate
-from rlaifv_pl.feedback.self_reward import RatingLabeler, WholeAnswer
+from rlaifv_pl.feedback.candidates.sampling import sample_candidates
+from rlaifv_pl.feedback.engines.engine import Completion, Request, Sampling
+from rlaifv_pl.feedback.engines.in_memory import InMemoryEngine
+from rlaifv_pl.feedback.engines.seeded_sampling import SeededSampling
+from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
+from rlaifv_pl.feedback.engines.word_tokens import word_tokens
+from rlaifv_pl.feedback.judges.labeler import ModelLabeler, judge_claims, low_mass
+from rlaifv_pl.feedback.judges.self_reward import RatingLabeler, WholeAnswer
+from rlaifv_pl.miniature import packaged_model
+from rlaifv_pl.miniature.claims import divide, is_true, scene_of
+from rlaifv_pl.miniature.shards import Scenes
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.records import Candidate, Claim, Sample
-from rlaifv_pl.world import shipped
-from rlaifv_pl.world.claims import divide, is_true, scene_of
-from rlaifv_pl.world.shards import Scenes
 from tests.families import FAMILIES
 
 
 @pytest.fixture(scope="module")
 def base():
-    return TransformersEngine(path=str(shipped("base")), batch_size=64)
+    return TransformersEngine(path=str(packaged_model("base")), batch_size=64)
 
 
 @pytest.fixture(scope="module")
 def labeler():
-    return TransformersEngine(path=str(shipped("labeler")), batch_size=64)
+    return TransformersEngine(path=str(packaged_model("labeler")), batch_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def prompts():
 def test_seeded_draws_follow_the_softmax_at_the_temperature():
     """Logits 0, 1, 2 at temperature 2: shares e^0, e^.5, e^1 over their sum; 4000 draws, 4 sigma = 0.032."""
     logits = torch.tensor([[0.0, 1.0, 2.0]]).expand(4000, 3)
-    drawn = SeededDraw(list(range(4000)), temperature=2.0)(None, logits).argmax(-1)
+    drawn = SeededSampling(list(range(4000)), temperature=2.0)(None, logits).argmax(-1)
     expected = torch.tensor([0.0, 0.5, 1.0]).softmax(-1)
     assert torch.allclose(torch.bincount(drawn, minlength=3) / 4000, expected, atol=0.032)
 
@@ -52,34 +52,36 @@ def test_seeded_draws_follow_the_softmax_at_the_temperature():
 def test_candidates_do_not_depend_on_the_batch_size(base, prompts, batch_size):
     sampling = Sampling(n=3, temperature=1.0, max_new_tokens=60)
     other = TransformersEngine(path=base.path, batch_size=batch_size)
-    whole = generate(base, prompts, sampling, seed=1)
-    assert generate(other, prompts, sampling, seed=1) == whole
+    whole = sample_candidates(base, prompts, sampling, seed=1)
+    assert sample_candidates(other, prompts, sampling, seed=1) == whole
     assert len({one.text for one in itertools.chain(*whole)}) > len(prompts)
 
 
 def test_candidates_do_not_depend_on_the_other_prompts(base, prompts):
     sampling = Sampling(n=2, temperature=1.0, max_new_tokens=60)
-    (alone,) = generate(base, [prompts[5]], sampling, seed=1)
-    assert generate(base, prompts, sampling, seed=1)[5] == alone
+    (alone,) = sample_candidates(base, [prompts[5]], sampling, seed=1)
+    assert sample_candidates(base, prompts, sampling, seed=1)[5] == alone
 
 
 def test_another_seed_draws_other_candidates(base, prompts):
-    first, second = (generate(base, prompts, Sampling(n=2, temperature=1.0), seed) for seed in (1, 2))
+    first, second = (
+        sample_candidates(base, prompts, Sampling(n=2, temperature=1.0), seed) for seed in (1, 2)
+    )
     assert first != second
 
 
 def test_generation_writes_no_special_token(base, prompts):
-    drawn = generate(base, prompts, Sampling(n=4, temperature=3.0), 5)
+    drawn = sample_candidates(base, prompts, Sampling(n=4, temperature=3.0), 5)
     texts = [one.text for group in drawn for one in group]
     assert not any(mark in text for text in texts for mark in ("<image>", "user:", "assistant:", "<unk>"))
 
 
 def test_a_model_in_training_goes_on_training_unchanged(prompts):
-    spec = PolicySpec(path=str(shipped("base")))
+    spec = PolicySpec(path=str(packaged_model("base")))
     model = VLM(load_model(spec)).train()
-    engine = LiveEngine(model, Chat(load_processor(spec)))
+    engine = InMemoryEngine(model, Chat(load_processor(spec)))
     before = engine.identity
-    generate(engine, prompts[:1], Sampling(n=2, temperature=1.0, max_new_tokens=5), 0)
+    sample_candidates(engine, prompts[:1], Sampling(n=2, temperature=1.0, max_new_tokens=5), 0)
     assert model.training and engine.identity == before
     with torch.no_grad():
         next(p for p in model.parameters() if p.requires_grad).add_(1)
@@ -132,14 +134,14 @@ def test_equal_questions_are_asked_once_and_what_is_remembered_never_again(label
     judge = ModelLabeler(engine=engine, question="{question}", memory=str(tmp_path / "verdicts.sqlite"))
     claim = Claim(text="a red cup", question="is there a red cup?", spans=((0, 9),))
     twice = [Candidate(text="a red cup", seed=n, claims=(claim, claim)) for n in range(3)]
-    judged = conquer([prompts[0], prompts[1]], [twice, twice[:1]], judge, labeler)
+    judged = judge_claims([prompts[0], prompts[1]], [twice, twice[:1]], judge, labeler)
     assert len(engine.asked) == 2
     assert {verdict for one in judged[0] for verdict in one.verdicts} == {judged[0][0].verdicts[0]}
     again = ModelLabeler(engine=engine, question="{question}", memory=str(tmp_path / "verdicts.sqlite"))
-    assert conquer([prompts[0], prompts[1]], [twice, twice[:1]], again, labeler) == judged
+    assert judge_claims([prompts[0], prompts[1]], [twice, twice[:1]], again, labeler) == judged
     assert len(engine.asked) == 2
     engine.identity = "another model"
-    conquer([prompts[0]], [twice], again, labeler)
+    judge_claims([prompts[0]], [twice], again, labeler)
     assert len(engine.asked) == 3
 
 
@@ -168,9 +170,9 @@ def test_the_first_tokens_probabilities_are_those_of_a_plain_forward(labeler, pr
     (shares,) = labeler.choose([Request("is there a red cup?", prompts[0].images)], ("yes", "no"))
     chat, model = live.chat, live.model.model
     from rlaifv_pl.data.images import open_image
-    from rlaifv_pl.models.chat import about_images
+    from rlaifv_pl.models.chat import message_with_images
 
-    text = chat.render([about_images("is there a red cup?", 1)], ask=True)
+    text = chat.render([message_with_images("is there a red cup?", 1)], ask=True)
     inputs = chat.processor(
         text=[text],
         images=[open_image(prompts[0].images[0], "")],

@@ -4,26 +4,26 @@ from pathlib import Path
 
 import pytest
 
+from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.collate import Collator
-from rlaifv_pl.data.faults import BadSample
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.schema import check_sample, decode_sample, encode_sample
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.feedback.engine import Completion, EngineError, Sampling
+from rlaifv_pl.feedback.candidates.sampling import sample_candidates
+from rlaifv_pl.feedback.claims.split import finished_sentences
 from rlaifv_pl.feedback.engines.best_of import BestOfN
-from rlaifv_pl.feedback.engines.openai import OpenAIEngine
-from rlaifv_pl.feedback.engines.replies import Choice, Reply
-from rlaifv_pl.feedback.engines.replies import completion as read
-from rlaifv_pl.feedback.generate import generate
-from rlaifv_pl.feedback.split import finished_sentences
+from rlaifv_pl.feedback.engines.engine import Completion, EngineError, Sampling
+from rlaifv_pl.feedback.engines.openai_engine import OpenAIEngine
+from rlaifv_pl.feedback.engines.responses import ChatMessage, Choice
+from rlaifv_pl.feedback.engines.responses import completion as read
+from rlaifv_pl.miniature import packaged_model
+from rlaifv_pl.miniature.shards import Scenes
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.policy import PolicySpec, load_processor
 from rlaifv_pl.objectives.dpo import DPOModule
 from rlaifv_pl.objectives.nsft import CHOSEN, NSFTModule
 from rlaifv_pl.objectives.sft import SFTModule
 from rlaifv_pl.records import Correction, Sample
-from rlaifv_pl.world import shipped
-from rlaifv_pl.world.shards import Scenes
 from tests.feedback.openai_server import ChatServer, completion, says
 from tests.feedback.scripted import Script, scripted_run, world_policy
 
@@ -61,7 +61,7 @@ def test_what_a_checkpoint_likes_to_generate_with_changes_no_answer(scene):
 
 
 def test_the_best_of_cut_answers_is_cut_and_rated_without_an_end(scene):
-    base = str(shipped("base"))
+    base = str(packaged_model("base"))
     ranked = BestOfN(aligned=base, reference=base, n=3).rank([scene], 4)[0]
     assert {one.completion.ended for one in ranked} == {False} and {one.ratio.tokens for one in ranked} == {4}
 
@@ -79,7 +79,7 @@ def test_a_server_tells_why_an_answer_stopped(finish, ended, scene, tmp_path):
 
 
 def test_an_answer_without_a_text_is_asked_for_again(scene):
-    assert read(Choice(message=Reply(content=" "), finish_reason="stop")) == Completion("", True)
+    assert read(Choice(message=ChatMessage(content=" "), finish_reason="stop")) == Completion("", True)
     with ChatServer() as server:
         server.plan = lambda body, time: says(completion("")) if len(server.bodies) == 1 else None
         engine = OpenAIEngine(model="m", base_url=server.url)
@@ -93,7 +93,7 @@ def test_an_engine_that_does_not_tell_is_refused_by_name(scene):
             return [["A cup."]]
 
     with pytest.raises(EngineError, match=r"Completion\(text, ended\)"):
-        generate(Old(), [scene], SHORT, 0)
+        sample_candidates(Old(), [scene], SHORT, 0)
 
 
 # What is trained on.

@@ -11,18 +11,18 @@ import torch
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rlaifv_pl.feedback.engine import Engine, EngineError, Request, Sampling
-from rlaifv_pl.feedback.engines.launched import VISIBLE, by_itself
-from rlaifv_pl.feedback.engines.openai import OpenAIEngine
-from rlaifv_pl.feedback.engines.transformers import TransformersEngine
-from rlaifv_pl.feedback.engines.vllm import VLLMEngine
-from rlaifv_pl.feedback.generate import generate
+from rlaifv_pl.feedback.candidates.sampling import sample_candidates
+from rlaifv_pl.feedback.engines.engine import Engine, EngineError, Request, Sampling
+from rlaifv_pl.feedback.engines.isolated_env import VISIBLE, isolated_environment
+from rlaifv_pl.feedback.engines.openai_engine import OpenAIEngine
+from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
+from rlaifv_pl.feedback.engines.vllm_engine import VLLMEngine
+from rlaifv_pl.miniature import packaged_model
+from rlaifv_pl.miniature.shards import Scenes
 from rlaifv_pl.records import Sample
-from rlaifv_pl.world import shipped
-from rlaifv_pl.world.shards import Scenes
 from tests.feedback import vllm_stand_in
 from tests.feedback.vllm_stand_in import LLM
-from tests.run.tiny import REPOSITORY
+from tests.training.tiny import REPOSITORY
 
 GREEDY = Sampling(n=1, temperature=0, max_new_tokens=40)
 
@@ -49,7 +49,7 @@ def scenes() -> list[Sample]:
 
 
 def engine(**settings) -> VLLMEngine:
-    return VLLMEngine(**{"path": str(shipped("base")), "dtype": "float32", **settings})
+    return VLLMEngine(**{"path": str(packaged_model("base")), "dtype": "float32", **settings})
 
 
 def requests(scenes: list[Sample]) -> list[Request]:
@@ -61,7 +61,7 @@ def test_greedy_answers_are_those_of_the_model_in_this_process(scenes):
     asked: Engine = engine()
     seeds = [[1], [2], [3]]
     texts = asked.sample(scenes, seeds, GREEDY)
-    here = TransformersEngine(path=str(shipped("base")))
+    here = TransformersEngine(path=str(packaged_model("base")))
     assert texts == here.sample(scenes, seeds, GREEDY) and all(len(one.text.split()) > 3 for (one,) in texts)
 
 
@@ -72,13 +72,13 @@ def test_a_prompt_of_several_turns_or_without_an_image_has_the_tokens_that_it_ha
         {"role": "user", "content": "what is in it?"},
     ]
     asked = [Sample(key="talk", prompt=turns, images=scenes[0].images), Sample(key="blind", prompt="look.")]
-    here = TransformersEngine(path=str(shipped("base")))
+    here = TransformersEngine(path=str(packaged_model("base")))
     seeds = [[0], [0]]
     assert engine().sample(asked, seeds, GREEDY) == here.sample(asked, seeds, GREEDY)
 
 
 def test_probabilities_of_words_are_those_of_the_model_in_this_process(scenes, stand_in):
-    path = str(shipped("labeler"))
+    path = str(packaged_model("labeler"))
     found = engine(path=path).choose(requests(scenes), ("yes", "no"))
     here = TransformersEngine(path=path).choose(requests(scenes), ("yes", "no"))
     torch.testing.assert_close(torch.tensor(found), torch.tensor(here), atol=1e-4, rtol=0)
@@ -89,8 +89,8 @@ def test_probabilities_of_words_are_those_of_the_model_in_this_process(scenes, s
 
 def test_a_candidate_depends_on_its_own_seed_alone(scenes, stand_in):
     asked, sampling = engine(), Sampling(n=3, temperature=1.0, max_new_tokens=30)
-    whole = generate(asked, scenes, sampling, seed=1)
-    assert generate(asked, scenes[1:2], sampling, seed=1) == whole[1:2]
+    whole = sample_candidates(asked, scenes, sampling, seed=1)
+    assert sample_candidates(asked, scenes[1:2], sampling, seed=1) == whole[1:2]
     sent = [params.seed for _, params in stand_in[0].asked[:9]]
     assert sent == [one.seed for drawn in whole for one in drawn] and len(set(sent)) == 9
     assert len({one.text for drawn in whole for one in drawn}) > 3
@@ -140,9 +140,13 @@ def test_identity_changes_with_what_decides_answers_and_needs_no_vllm(monkeypatc
     monkeypatch.setitem(sys.modules, "vllm", None)
     same = engine().identity
     assert same == engine(tensor_parallel_size=4, gpu_memory_utilization=0.5, max_model_len=512).identity
-    others = [{"dtype": "bfloat16"}, {"options": {"quantization": "fp8"}}, {"path": str(shipped("labeler"))}]
+    others = [
+        {"dtype": "bfloat16"},
+        {"options": {"quantization": "fp8"}},
+        {"path": str(packaged_model("labeler"))},
+    ]
     assert len({same, *(engine(**one).identity for one in others)}) == 4
-    assert same != TransformersEngine(path=str(shipped("base"))).identity
+    assert same != TransformersEngine(path=str(packaged_model("base"))).identity
 
 
 def test_what_vllm_refuses_and_its_absence_are_said_with_what_to_do(scenes, monkeypatch):
@@ -172,7 +176,7 @@ def test_a_launchers_process_starts_vllm_on_its_own_gpus_and_without_the_launche
     llm = engine(tensor_parallel_size=2)._llm
     assert llm.environment[VISIBLE] == "6,7" and not launched.keys() & llm.environment.keys()
     assert {name: os.environ.get(name) for name in launched} == launched and os.environ[VISIBLE] == "4,5,6,7"
-    with pytest.raises(EngineError, match=r"needs GPUs 3 to 5, and there are 4"), by_itself(3):
+    with pytest.raises(EngineError, match=r"needs GPUs 3 to 5, and there are 4"), isolated_environment(3):
         pytest.fail("entered")
 
 
@@ -180,7 +184,7 @@ def test_without_a_launcher_the_environment_stays(monkeypatch):
     for name in ("LOCAL_RANK", VISIBLE):
         monkeypatch.delenv(name, raising=False)
     before = dict(os.environ)
-    with by_itself(2):
+    with isolated_environment(2):
         assert dict(os.environ).keys() == before.keys() - {"RANK", "WORLD_SIZE"}
     assert dict(os.environ) == before
 

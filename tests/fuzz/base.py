@@ -123,7 +123,7 @@ def write_base(directory: Path) -> None:
             writer.write(sample(number))
 
 
-def lay_out(pristine: Path, here: Path) -> None:
+def layout_forest(pristine: Path, here: Path) -> None:
     """Copy what a case starts from."""
     shutil.copytree(pristine, here / "shards")
     (here / "canary").mkdir()

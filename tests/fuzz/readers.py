@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
-from rlaifv_pl.data import verbs
+from rlaifv_pl.cli.shards import show, verify
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.collate import Collator, OnBadSample
 from rlaifv_pl.data.datamodule import AlignmentDataModule
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.importers.run import import_shards
-from rlaifv_pl.data.known import UNKNOWN, Known, take_apart
+from rlaifv_pl.data.importers.importer import import_shards
+from rlaifv_pl.data.reference_logps import UNKNOWN, CachedTensors, split_by_sample
 from rlaifv_pl.data.schema import check_sample
 from rlaifv_pl.data.shards import ShardSet, load_shards
 from rlaifv_pl.data.sidecar import Sidecars
-from rlaifv_pl.feedback.correct.diagnose import diagnose
-from rlaifv_pl.feedback.settings import Prompts
-from rlaifv_pl.models.chat import Chat, question_of
+from rlaifv_pl.feedback.config import PromptSet
+from rlaifv_pl.feedback.corrections.diagnosis import diagnose
+from rlaifv_pl.models.chat import Chat, prompt_question
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.dpo import DPOModule
 from rlaifv_pl.records import Sample
@@ -95,7 +95,7 @@ class Module:
         return sidecars
 
 
-def _number(samples: ShardSet, collate: Collator, number: int) -> Known:
+def _number(samples: ShardSet, collate: Collator, number: int) -> CachedTensors:
     """In place of log-ps, the number of the sample."""
     try:
         batch = collate([samples[number]])
@@ -103,7 +103,7 @@ def _number(samples: ShardSet, collate: Collator, number: int) -> Known:
         return UNKNOWN
     if not batch.keys:
         return UNKNOWN
-    return take_apart(batch, torch.full((len(batch.target),), float(batch.keys[0][1:])))[0]
+    return split_by_sample(batch, torch.full((len(batch.target),), float(batch.keys[0][1:])))[0]
 
 
 def trained(case: Case, reading: Reading, on_bad_sample: OnBadSample, with_sidecars: bool = False) -> str:
@@ -136,7 +136,7 @@ def trained(case: Case, reading: Reading, on_bad_sample: OnBadSample, with_sidec
 def verified(case: Case) -> str:
     """`rlaifv shards verify`."""
     try:
-        verbs.verify(str(case.shards))
+        verify(str(case.shards))
     except SystemExit as end:
         if str(case.here) not in str(end):
             raise Breach(f"ends with {end}") from end
@@ -147,7 +147,7 @@ def verified(case: Case) -> str:
 def read(case: Case) -> str:
     """Every sample by its number, first to last and by key, as feedback reads them too."""
     shards = load_shards(case.shards)
-    prompts, faults = Prompts(shards, range(len(shards))), []
+    prompts, faults = PromptSet(shards, range(len(shards))), []
     for index, key in enumerate(shards.keys()):
         try:
             (sample,) = prompts.read(range(index, index + 1))
@@ -155,7 +155,7 @@ def read(case: Case) -> str:
                 raise Breach(f"sample {index} is {sample.key}, listed as {key}")
             check_pairing(sample, case)
             check_sample(sample, shards.where(index))
-            question_of(sample)
+            prompt_question(sample)
             attempt(lambda _, sample=sample: str(diagnose(sample)), case)
         except BadSample as error:
             faults.append(check_named(error, case))
@@ -166,7 +166,7 @@ def shown(case: Case) -> str:
     """`rlaifv shards show`."""
     (case.here / "out").mkdir(exist_ok=True)
     try:
-        verbs.show(str(case.shards), out=str(case.here / "out" / "sheet.png"), count=12)
+        show(str(case.shards), out=str(case.here / "out" / "sheet.png"), count=12)
     except ValueError as error:
         if "the shards are empty" not in str(error):
             raise
@@ -179,7 +179,7 @@ def imported(case: Case, on_bad: str) -> str:
     out = case.here / "out" / on_bad
     sources = sorted((case.here / "sources").glob("rows*")) or [case.here / "sources"]
     manifest = import_shards(sources, out, on_bad=on_bad, samples_per_shard=4)
-    verbs.verify(str(out))
+    verify(str(out))
     shards = load_shards(out)
     for index in range(len(shards)):
         check_import(shards[index])

@@ -21,7 +21,7 @@ from unittest import mock
 
 from rlaifv_pl.data.manifest import MANIFEST_NAME
 from tests.fuzz import files, manifests, pictures, sidecars, sources, tars, texts
-from tests.fuzz.base import Case, lay_out, seal, write_base
+from tests.fuzz.base import Case, layout_forest, seal, write_base
 from tests.fuzz.readers import (
     Reading,
     attempt,
@@ -49,7 +49,7 @@ LIMITS = {
     "rlaifv_pl.data.images.MAX_PIXELS": 2**22,
     "rlaifv_pl.data.images.MAX_SAMPLE_PIXELS": 2**24,
     "rlaifv_pl.data.shards.MAX_SAMPLE_BYTES": 2**24,
-    "rlaifv_pl.data.importers.pictures.MAX_SAMPLE_BYTES": 2**24,
+    "rlaifv_pl.data.importers.images.MAX_SAMPLE_BYTES": 2**24,
 }
 """In place of those of the package, for what is checked is that they hold: large ones would take long."""
 RESIDENT, VIRTUAL = 400 * 2**20, 2**30
@@ -102,7 +102,7 @@ class Fuzzer:
         case.turn = number // len(KINDS) + 45 * self.seed
         shutil.rmtree(case.here, ignore_errors=True)
         case.here.mkdir()
-        lay_out(self.home / "pristine", case.here)
+        layout_forest(self.home / "pristine", case.here)
         self._damage(case, kind, group)
         before = listing(self.home)
         said, is_breach = _apart(lambda: self._check(case, GROUPS[group][1]))

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.importers.sources import SourceError
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.sidecar import SidecarError

@@ -17,11 +17,11 @@ from pathlib import Path
 import peft  # noqa: F401 (what others import when they need it)
 import torch.utils.tensorboard  # noqa: F401
 
-from rlaifv_pl import cli, verbs
-from rlaifv_pl.feedback.memory import Memory
+from rlaifv_pl.cli import commands, fit
+from rlaifv_pl.feedback.engines.response_cache import ResponseCache
 from rlaifv_pl.objectives.base import AlignmentModule
 
-PROGRAMS = {"train": cli.run, "rlaifv": verbs.main}
+PROGRAMS = {"train": fit.run, "rlaifv": commands.main}
 CHANGES = {
     "os.rename": 1, "os.remove": 0, "os.link": 1, "os.symlink": 1, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0
 }  # fmt: skip
@@ -111,13 +111,13 @@ def _watch(directory: str, note: Callable[..., None], at: int) -> None:
                 die()
 
     sys.addaudithook(lambda event, arguments: change(event, _changed(event, arguments)))
-    put = Memory.put
+    put = ResponseCache.put
 
     def heard(self, answers):
         change("put", str(self.path))  # SQLite tells of nothing.
         put(self, answers)
 
-    Memory.put = heard
+    ResponseCache.put = heard
 
 
 def _counts(what: str, path: str, directory: str) -> bool:

@@ -13,14 +13,14 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
-from tests.run.tiny import REPOSITORY, environment
+from tests.training.tiny import REPOSITORY, environment
 
 KILLED = -signal.SIGKILL
-PATIENCE_SECONDS = 300.0
+WAIT_SECONDS = 300.0
 """A start that has not ended by then hangs."""
 TAIL = 20_000
 """Characters of a failed start that are shown: of several processes the first to fail may have said it long before."""
-VERB = "import sys; from rlaifv_pl.verbs import main; main(sys.argv[1:])"
+VERB = "import sys; from rlaifv_pl.cli.commands import main; main(sys.argv[1:])"
 
 
 class Command(NamedTuple):
@@ -101,7 +101,7 @@ class Warm:
 
     def _has_ended_by(self, when: Time | None) -> bool:
         """Wait for the end of the start or for a time, whichever comes first."""
-        limit, reached = time.monotonic() + PATIENCE_SECONDS, None
+        limit, reached = time.monotonic() + WAIT_SECONDS, None
         while time.monotonic() < limit:
             if select.select([self._server.stdout], [], [], 0.01)[0]:
                 return True
@@ -142,7 +142,7 @@ class Cold:
             start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:
-            _, said = process.communicate(timeout=when.seconds if when else PATIENCE_SECONDS)
+            _, said = process.communicate(timeout=when.seconds if when else WAIT_SECONDS)
         except subprocess.TimeoutExpired:
             _kill(process.pid)
             _, said = process.communicate()

@@ -10,14 +10,14 @@ import torch
 import yaml
 
 from rlaifv_pl.data.shards import ShardWriter
+from rlaifv_pl.miniature import packaged_model
+from rlaifv_pl.miniature.shards import Scenes
 from rlaifv_pl.records import Correction
-from rlaifv_pl.world import shipped
-from rlaifv_pl.world.shards import Scenes
 from tests.families import build
 from tests.kill.start import Command
 from tests.rounds import world_run
 from tests.rounds.test_rounds import nsft, settings
-from tests.run.tiny import dpo_config, noise_pairs, write_config
+from tests.training.tiny import dpo_config, noise_pairs, write_config
 
 Again = Callable[[Command, random.Random], Command]
 """How a command may differ when it is started again, or for the first time."""
@@ -35,7 +35,7 @@ class Work(NamedTuple):
     """Whether starts may differ in what rounds differently: figures are then compared as figures."""
 
 
-FSDP = {"class_path": "rlaifv_pl.run.fsdp.FSDP2"}
+FSDP = {"class_path": "rlaifv_pl.training.fsdp.FSDP2Strategy"}
 FIT = {
     "dpo, cached": {"init": {"reference": "cached"}, "trainer": {"accumulate_grad_batches": 2}},
     "dpo, live": {
@@ -125,8 +125,8 @@ def feedback(directory: Path) -> dict[str, Work]:
     how = world_run.config(directory)["rounds"]["feedback"]
     del how["gate"]
     engine = how["conquer"]["init_args"]["engine"]
-    engine["init_args"]["path"] = str(shipped("labeler"))
-    policy = dict(engine, init_args={"path": str(shipped("base"))})
+    engine["init_args"]["path"] = str(packaged_model("labeler"))
+    policy = dict(engine, init_args={"path": str(packaged_model("base"))})
     made = {"policy": policy, "feedback": how, "seed": 3}
     config, pairs = directory / "feedback.yaml", str(directory / "pairs")
     config.write_text(yaml.safe_dump(made))

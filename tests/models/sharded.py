@@ -21,10 +21,10 @@ from transformers import AutoModelForImageTextToText
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.flops import FlopMeter
-from rlaifv_pl.models.fsdp import Slicing
 from rlaifv_pl.models.loading import load_policy
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor
 from rlaifv_pl.models.reference import Reference
+from rlaifv_pl.models.sharding import Sharding
 from rlaifv_pl.models.vlm import VLM, Batch
 from tests.models.plain import PAIRS, TEXT_ONLY, keep_wide
 from tests.models.test_prefix_tree import ALIKE
@@ -78,7 +78,7 @@ def outcome(policy: VLM, reference: Reference, batch: Batch, backend: str) -> Ou
         if model is not None:
             model.attention = backend
     policy.zero_grad()
-    with reference.watching():
+    with reference.capture_vision_features():
         logps = policy(batch)
     compared = reference.token_logps(batch)
     ratios = [(logps - compared)[batch.group == group].sum() for group in range(batch.num_groups)]
@@ -113,7 +113,7 @@ def compare(path: Path, settings: dict[str, Any], mesh: DeviceMesh) -> dict[str,
     policy, reference = load(path, settings)
     for model in (policy, reference.copy):
         if model is not None:
-            Slicing(mesh, compute=None).hand_out([model])
+            Sharding(mesh, compute=None).hand_out([model])
     assert all(isinstance(parameter, DTensor) for parameter in policy.parameters())
     meter = FlopMeter(policy)
     for backend in BACKENDS:
@@ -134,7 +134,7 @@ def in_bfloat16(path: Path, mesh: DeviceMesh) -> float:
     (batch, _), (alone, _) = batches(path), load(path, {})
     policy, _ = load(path, {})
     policy.float()
-    Slicing(mesh, torch.bfloat16).hand_out([policy])
+    Sharding(mesh, torch.bfloat16).hand_out([policy])
     with torch.no_grad():
         return (policy(batch) - alone(batch)).abs().mean().item()
 
@@ -149,11 +149,11 @@ def handed_out(path: Path, mesh: DeviceMesh, settings: dict[str, Any]) -> float:
     if dist.get_rank():
         AutoModelForImageTextToText.from_pretrained = None
     policy, reference = load_policy(
-        spec, processor, "adapter_off" if settings else "live", Slicing(mesh, None)
+        spec, processor, "adapter_off" if settings else "live", Sharding(mesh, None)
     )
     AutoModelForImageTextToText.from_pretrained = read
     assert [p.requires_grad for p in policy.parameters()] == [p.requires_grad for p in alone.parameters()]
-    with torch.no_grad(), reference.watching():
+    with torch.no_grad(), reference.capture_vision_features():
         found = [policy(batch), reference.token_logps(batch)]
         return max((logps - alone(batch)).abs().max().item() for logps in found)
 

@@ -19,10 +19,10 @@ from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.records import Sample
-from tests.families import build, why_not
+from tests.families import build, unsupported_reason
 from tests.models.plain import keep_wide, photo
 from tests.models.test_vlm import sides
-from tests.run.tiny import WORDS
+from tests.training.tiny import WORDS
 
 BETA = 0.1
 SEEDS, SIZES = range(3), (1, 2, 6)
@@ -65,7 +65,7 @@ def logps(policy: VLM, batch: Batch, backend: str) -> Tensor:
 
 @pytest.fixture(scope="module", params=["llava", "qwen3_vl", "gemma3", "idefics3"])
 def trials(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Trial]:
-    if reason := why_not(request.param):
+    if reason := unsupported_reason(request.param):
         pytest.skip(reason)
     made = []
     for seed in SEEDS:

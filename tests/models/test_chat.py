@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from transformers import AutoProcessor
 
+from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.collate import Collator
-from rlaifv_pl.data.faults import BadSample
-from rlaifv_pl.models.chat import Chat, Dialogue, Row, prompt_messages, turn
+from rlaifv_pl.models.chat import Chat, Dialogue, TokenizedRow, prompt_messages, text_message
 from rlaifv_pl.models.policy import PolicySpec, load_processor
-from rlaifv_pl.models.texts import ChatError
+from rlaifv_pl.models.text_checks import ChatError
 from rlaifv_pl.records import Sample
 from tests.data.samples import picture
 from tests.families import FAMILIES
@@ -77,13 +77,13 @@ class Case(NamedTuple):
     processor: Any
     chat: Chat
 
-    def row(self, messages: list[dict], parts: tuple[int | None, ...], images: list[bytes]) -> Row:
+    def row(self, messages: list[dict], parts: tuple[int | None, ...], images: list[bytes]) -> TokenizedRow:
         """The row of a dialogue, put together as the collator does."""
         pieces = self.chat.pieces(Dialogue(messages, parts))
         (start,), _ = self.chat.open([pieces[0].text], [opened(images)])
         return self.chat.extend(start, pieces)
 
-    def decoded(self, row: Row, part: int) -> str:
+    def decoded(self, row: TokenizedRow, part: int) -> str:
         ids = [token for token, own in zip(row.ids, row.parts, strict=True) if own == part]
         return self.processor.tokenizer.decode(ids)
 
@@ -233,7 +233,7 @@ def photo_of(width: int, height: int) -> bytes:
 
 def collator(chat: Chat, on_bad_sample: str) -> Collator:
     def dialogues(sample: Sample) -> list[Dialogue]:
-        return [Dialogue([*prompt_messages(sample), turn("assistant", sample.chosen)], (0,))]
+        return [Dialogue([*prompt_messages(sample), text_message("assistant", sample.chosen)], (0,))]
 
     return Collator(chat, dialogues, parts=1, on_bad_sample=on_bad_sample)
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models.chat import Chat
-from rlaifv_pl.models.flops import Extents, FlopMeter, Work, extents
+from rlaifv_pl.models.flops import Extents, FlopCount, FlopMeter, extents
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor
 from rlaifv_pl.models.reference import Reference
 from rlaifv_pl.models.vlm import VLM, Batch
@@ -70,11 +70,11 @@ def counting() -> Iterator[Counter]:
     found["linear"] = counter.get_total_flops() - found["rectangles"] - rotary
 
 
-def counted(policy: VLM, batch: Batch, reference: Reference | None = None) -> tuple[Work, Counter]:
+def counted(policy: VLM, batch: Batch, reference: Reference | None = None) -> tuple[FlopCount, Counter]:
     """What the meter says of a step, and what torch counts."""
     meter = FlopMeter(policy)
     with counting() as found:
-        with reference.watching() if reference else nullcontext():
+        with reference.capture_vision_features() if reference else nullcontext():
             logps = policy(batch)
         if reference:
             reference.token_logps(batch)
@@ -84,7 +84,7 @@ def counted(policy: VLM, batch: Batch, reference: Reference | None = None) -> tu
     return meter.read(batch, reference is not None), found
 
 
-def scores(work: Work) -> int:
+def scores(work: FlopCount) -> int:
     language = sum(cost * work.extents.pairs(window) for window, cost in work.per_pair.items())
     return language + sum(int(pairs) * cost for pairs, cost in work.towers)
 

@@ -7,15 +7,15 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from rlaifv_pl.cli import main
-from rlaifv_pl.models.attention import why_not
-from rlaifv_pl.models.identity import fingerprint, weights_hash
+from rlaifv_pl.cli.fit import main
+from rlaifv_pl.models.attention import unsupported_reason
+from rlaifv_pl.models.fingerprint import fingerprint, weights_hash
 from rlaifv_pl.models.loading import load_policy
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor, vision_tower
 from rlaifv_pl.models.reference import frozen
 from rlaifv_pl.models.vlm import VLM
 from tests.models.fastvlm import build_fastvlm
-from tests.run.tiny import dpo_config, write_config, write_pairs
+from tests.training.tiny import dpo_config, write_config, write_pairs
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_each_part_gets_an_attention_that_it_has(fastvlm: Path):
         expected = "sdpa" if attention == "auto" else attention
         assert model.get_decoder().config._attn_implementation == expected
         assert vision_tower(model).config._attn_implementation == "eager"
-    assert why_not(load_model(PolicySpec(path=str(fastvlm)))) == ""
+    assert unsupported_reason(load_model(PolicySpec(path=str(fastvlm)))) == ""
     assert VLM(load_model(PolicySpec(path=str(fastvlm))), "auto").attention == "auto"
 
 

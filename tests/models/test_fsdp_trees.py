@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from tests.families import FAMILIES as ALL_FAMILIES
-from tests.families import why_not
+from tests.families import unsupported_reason
 from tests.models.sharded import BACKENDS, EXACT, SETTINGS
-from tests.run.tiny import REPOSITORY, environment
+from tests.training.tiny import REPOSITORY, environment
 
-FAMILIES = [family for family in EXACT if not why_not(family)]
-KNOWN = [family for family in ALL_FAMILIES if not why_not(family)]
+FAMILIES = [family for family in EXACT if not unsupported_reason(family)]
+KNOWN = [family for family in ALL_FAMILIES if not unsupported_reason(family)]
 CLOSE = 1e-10
 
 

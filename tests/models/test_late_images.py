@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlaifv_pl.data.collate import Collator
-from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
+from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, text_message
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
 from rlaifv_pl.models.self_check import tree_error
 from rlaifv_pl.models.vlm import VLM
@@ -31,7 +31,7 @@ SAME_BEGINNING = Sample(key="same", prompt=PROMPT, images=IMAGES, completion="Ne
 
 
 def every_answer(sample: Sample) -> list[Dialogue]:
-    messages = [*prompt_messages(sample), turn("assistant", sample.completion)]
+    messages = [*prompt_messages(sample), text_message("assistant", sample.completion)]
     answers = sum(message["role"] == "assistant" for message in messages)
     return [Dialogue(messages, (0,) * answers)]
 

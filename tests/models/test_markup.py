@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlaifv_pl.models.markup import END_TOKENS, special_token_in, turns_in, without_end
+from rlaifv_pl.models.special_tokens import END_TOKENS, special_token_in, turns_in, without_end
 
 RENDERED = (
     "USER: <image>\nWhat is it? ASSISTANT:",

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rlaifv_pl.data.collate import Collator
-from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
+from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, text_message
 from rlaifv_pl.models.policy import (
     LoRA,
     PolicyError,
@@ -19,7 +19,7 @@ from rlaifv_pl.models.policy import (
     load_model,
     load_processor,
     parameter_table,
-    plain_model,
+    unwrap_model,
     vision_tower,
 )
 from rlaifv_pl.models.reference import Reference, resolve_reference
@@ -41,7 +41,7 @@ def llava(family_dir: Callable[[str], Path]) -> str:
 
 def batch_for(path: str) -> Batch:
     def chosen(sample: Sample) -> Sequence[Dialogue]:
-        return [Dialogue([*prompt_messages(sample), turn("assistant", sample.chosen)], (0,))]
+        return [Dialogue([*prompt_messages(sample), text_message("assistant", sample.chosen)], (0,))]
 
     return Collator(Chat(load_processor(PolicySpec(path=path))), chosen, parts=1)(PAIRS)
 
@@ -138,7 +138,7 @@ def test_nothing_left_to_train_is_refused(llava: str):
 def test_adapters_sit_in_the_language_model_only(path: str):
     model = load_model(PolicySpec(path=path, lora=LoRA(rank=2)))
     trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    decoder = plain_model(model).get_decoder()
+    decoder = unwrap_model(model).get_decoder()
     inside = set(map(id, decoder.parameters()))
     assert all("lora_" in name for name in trains)
     assert all(id(parameter) in inside for name, parameter in model.named_parameters() if name in trains)
@@ -172,7 +172,7 @@ def test_checkpointed_activations_give_the_same_gradients(path: str, changes: di
     batch = batch_for(path)
     # A hook before the MLP: the second computation ends within it, at the last tensor that is needed.
     recomputed = []
-    plain_model(checkpointed).get_decoder().layers[0].mlp.register_forward_pre_hook(
+    unwrap_model(checkpointed).get_decoder().layers[0].mlp.register_forward_pre_hook(
         lambda *_: recomputed.append(1)
     )
     for model in (plain, checkpointed):
@@ -264,7 +264,7 @@ def test_dropout_of_adapters_is_off_in_the_reference_and_on_in_the_policy(llava:
     """Adapters taken off need no dropout; the policy is back in training afterwards, even after a failure."""
     policy = VLM(load_model(PolicySpec(path=llava, lora=LoRA(rank=2, dropout=0.5)))).train()
     reference, batch = Reference(policy, "adapter_off"), batch_for(llava)
-    with reference.watching():
+    with reference.capture_vision_features():
         policy(batch)
     assert torch.equal(reference.token_logps(batch), reference.token_logps(batch))
     assert policy.training

@@ -25,7 +25,7 @@ from rlaifv_pl.models import attention, vlm
 from rlaifv_pl.models.attention import TREE
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.policy import LoRA, PolicyError, PolicySpec, load_model, load_processor
-from rlaifv_pl.models.prefix_tree import Branch, Forest, grow, lay_out, spans
+from rlaifv_pl.models.prefix_tree import Branch, Forest, build_branches, layout_forest, spans
 from rlaifv_pl.models.reference import Reference
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.records import Sample
@@ -80,7 +80,7 @@ def standing(forest: Forest, named: list[list[tuple]]) -> list[list[tuple | None
 def test_a_forest_is_a_trie_of_the_rows(seed: int, packed: bool):
     """Each node has one column, its tokens stand there, and it sees the nodes of which it is a continuation."""
     rows, samples = random_rows(seed)
-    forest = lay_out(grow(rows, samples), samples, width_of(rows), packed=packed)
+    forest = layout_forest(build_branches(rows, samples), samples, width_of(rows), packed=packed)
     named = nodes(rows, samples)
     columns = standing(forest, named)
     real = [node for line in columns for node in line if node]
@@ -106,7 +106,7 @@ def test_a_forest_is_a_trie_of_the_rows(seed: int, packed: bool):
 @pytest.mark.parametrize("seed", range(24))
 def test_a_span_and_its_pieces_are_the_path_of_a_row(seed: int):
     rows, samples = random_rows(seed)
-    forest = lay_out(grow(rows, samples), samples, width_of(rows), packed=True)
+    forest = layout_forest(build_branches(rows, samples), samples, width_of(rows), packed=True)
     found, lengths = spans(forest)
     columns = standing(forest, nodes(rows, samples))[0]
     ends = torch.tensor([0, *lengths]).cumsum(0).tolist()
@@ -126,13 +126,13 @@ def test_a_mask_of_the_plain_rows_holds_along_each_path(packed: bool):
     """Of a random mask of the rows, whose shared tokens see alike."""
     rows, samples = [[1, 2, 3, 4], [9, 9], [1, 2, 5], [9, 8, 7]], 2
     width, generator = width_of(rows), torch.Generator().manual_seed(0)
-    forest = lay_out(grow(rows, samples), samples, width, packed=packed)
+    forest = layout_forest(build_branches(rows, samples), samples, width, packed=packed)
     mask = torch.rand(len(rows), 1, width, width, generator=generator) < 0.5
     mask[2, :, :2], mask[3, :, :1] = mask[0, :, :2], mask[1, :, :1]
     mask[:, :, 0, 1:] = False  # a root's own tokens are all that it may see
     mask[[0, 2], :, 1, 2:] = False
     seen = attention._visible(forest, mask)
-    flat = attention._visible(lay_out(grow(rows, samples), samples, width, packed=True), mask)
+    flat = attention._visible(layout_forest(build_branches(rows, samples), samples, width, packed=True), mask)
     assert seen.sum() >= flat.sum()
     place = forest.place.view(len(rows), -1)
     for row, ids in enumerate(rows):
@@ -144,9 +144,9 @@ def test_a_mask_of_the_plain_rows_holds_along_each_path(packed: bool):
 
 
 def test_rows_that_are_equal_or_share_nothing():
-    assert grow([[1, 2], [1, 2]], 1) == [Branch(0, 0, 2), Branch(0, 2, 2)]
-    assert grow([[1, 2], [3]], 1) == [Branch(0, 0, 2), Branch(0, 0, 1)]
-    forest = lay_out(grow([[1, 2], [1, 2]], 1), 1, 2, packed=True)
+    assert build_branches([[1, 2], [1, 2]], 1) == [Branch(0, 0, 2), Branch(0, 2, 2)]
+    assert build_branches([[1, 2], [3]], 1) == [Branch(0, 0, 2), Branch(0, 0, 1)]
+    forest = layout_forest(build_branches([[1, 2], [1, 2]], 1), 1, 2, packed=True)
     assert forest.place.tolist() == [0, 1, 0, 1] and forest.token.tolist() == [[0, 1]]
     assert len(spans(forest)[0]) == 1
 
@@ -273,7 +273,7 @@ def test_a_tree_equals_plain_rows_with_adapters_and_checkpointing(case: Case, ba
 def test_the_reference_reads_the_same_tree(case: Case, mode: str):
     policy = load(case.path, lora=LoRA(rank=2) if mode == "adapter_off" else None)
     reference, batch = Reference(policy, mode), case.batch(SAMPLES)
-    with torch.no_grad(), reference.watching():
+    with torch.no_grad(), reference.capture_vision_features():
         policy.eval()(batch)
     compared = reference.token_logps(batch)
     with torch.no_grad(), attending(policy, "rows"):
@@ -353,7 +353,7 @@ def _everything_before(
 
 
 def _one_further(*arguments: object, **options: object) -> Forest:
-    forest = lay_out(*arguments, **options)
+    forest = layout_forest(*arguments, **options)
     forest.place = (forest.place + 1) % forest.token.numel()
     return forest
 
@@ -361,7 +361,7 @@ def _one_further(*arguments: object, **options: object) -> Forest:
 BROKEN = {
     "positions are not reset": (vlm, "positions", _columns_as_positions),
     "rejected sees chosen": (Forest, "sees", _everything_before),
-    "an answer's first column predicts its first token": (vlm, "lay_out", _one_further),
+    "an answer's first column predicts its first token": (vlm, "layout_forest", _one_further),
 }
 
 
@@ -430,7 +430,7 @@ def test_the_block_mask_is_the_dense_mask(case: Case):
     batch = case.batch(SAMPLES)
     masks = attention.row_masks(case.policy.model, batch.rows)
     ids = batch.rows["input_ids"]
-    forest = lay_out(batch.branches, batch.trees, ids.shape[1], packed=True)
+    forest = layout_forest(batch.branches, batch.trees, ids.shape[1], packed=True)
     width = forest.token.shape[1]
     for mask in masks.values() if isinstance(masks, dict) else [masks]:
         made = create_mask(attention._block_rule(forest, mask), 1, None, width, width, device="cpu")

@@ -2,11 +2,11 @@
 
 import pytest
 
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.collate import Collator
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
+from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, text_message
 from rlaifv_pl.models.policy import PolicySpec, load_processor
-from rlaifv_pl.models.texts import ChatError
+from rlaifv_pl.models.text_checks import ChatError
 from rlaifv_pl.records import Sample
 from tests.families import FAMILIES
 from tests.models.plain import STOP, photo, said, user
@@ -21,7 +21,7 @@ def chat(request: pytest.FixtureRequest, family_dir) -> Chat:
 
 def collator(chat: Chat, on_bad_sample: str = "raise") -> Collator:
     def dialogues(sample: Sample) -> list[Dialogue]:
-        messages = [*prompt_messages(sample), turn("assistant", sample.completion)]
+        messages = [*prompt_messages(sample), text_message("assistant", sample.completion)]
         return [Dialogue(messages, (0,) * sum(message["role"] == "assistant" for message in messages))]
 
     return Collator(chat, dialogues, parts=1, on_bad_sample=on_bad_sample)
@@ -117,4 +117,4 @@ def test_words_that_a_template_leaves_out_are_told(chat: Chat):
         "{% endfor %}{% if add_generation_prompt %}assistant{% endif %}"
     )
     with pytest.raises(ChatError, match=r"leaves out what the system says: 'Be brief\.'"):
-        chat.render([turn("system", "Be brief."), turn("user", "What?")], ask=True)
+        chat.render([text_message("system", "Be brief."), text_message("user", "What?")], ask=True)

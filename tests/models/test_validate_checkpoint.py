@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor
 
-from rlaifv_pl.models import hub
-from rlaifv_pl.models.chat import Chat, about_images
+from rlaifv_pl.models import hub_access
+from rlaifv_pl.models.chat import Chat, message_with_images
 from rlaifv_pl.models.policy import PolicyError, PolicySpec, load_model, load_processor
 from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
 from tests.families import FAMILIES
@@ -240,7 +240,7 @@ def test_what_has_one_meaning_is_loaded(model: Path, family_dir: Callable[[str],
 def rows_of(processor: Any) -> list[list[int]]:
     """Tokens of two questions of unlike length about an image, without their padding."""
     chat: Any = Chat(processor)
-    texts = [chat.render([about_images(text, 1)], ask=True) for text in ("a", "a longer one")]
+    texts = [chat.render([message_with_images(text, 1)], ask=True) for text in ("a", "a longer one")]
     image = Image.new("RGB", (40, 30))
     return [row.ids for row in chat.open(texts, [[image], [image]])[0]]
 
@@ -297,8 +297,8 @@ def test_a_file_is_no_model(model: Path, path: str):
 def test_a_path_that_can_only_be_local_never_asks_the_hub(tmp_path: Path, monkeypatch: Any, path: str):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hub, "is_reachable", lambda _: pytest.fail("asked the hub"))
-    monkeypatch.setattr(hub, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(hub_access, "is_reachable", lambda _: pytest.fail("asked the hub"))
+    monkeypatch.setattr(hub_access, "is_offline_mode", lambda: False)
     with pytest.raises(PolicyError, match="no such directory"):
         load_model(PolicySpec(path=path))
 
@@ -307,8 +307,8 @@ def test_a_hub_that_does_not_answer_costs_seconds(monkeypatch: Any):
     """An address of this machine at which something listens and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
-        monkeypatch.setattr(hub.constants, "ENDPOINT", endpoint)
-        monkeypatch.setattr(hub, "is_offline_mode", lambda: False)
+        monkeypatch.setattr(hub_access.constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(hub_access, "is_offline_mode", lambda: False)
         started = time.monotonic()
         with pytest.raises(PolicyError, match=r"owner/name.*does not answer.*cache"):
             load_processor(PolicySpec(path="owner/name"))

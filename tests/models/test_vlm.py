@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlaifv_pl.data.collate import Collator
-from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, turn
+from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, text_message
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor, vision_tower
 from rlaifv_pl.models.reference import Reference
 from rlaifv_pl.models.vlm import VLM, Batch, copy_frozen
@@ -26,8 +26,8 @@ WIDE = {torch.float32: 1e-4, torch.float64: 1e-10}
 def sides(sample: Sample) -> list[Dialogue]:
     prompt = prompt_messages(sample)
     return [
-        Dialogue([*prompt, turn("assistant", sample.chosen)], (0,)),
-        Dialogue([*prompt, turn("assistant", sample.rejected)], (1,), rejected_images=True),
+        Dialogue([*prompt, text_message("assistant", sample.chosen)], (0,)),
+        Dialogue([*prompt, text_message("assistant", sample.rejected)], (1,), rejected_images=True),
     ]
 
 
@@ -197,7 +197,7 @@ def test_a_dpo_step_with_its_reference_encodes_each_image_once(case: Case, mode:
     batch = case.batch(MIXED)
     towers = {vision_tower(model.model) for model in (policy, reference.copy) if model}
     with tower_inputs(*towers) as seen:
-        with reference.watching():
+        with reference.capture_vision_features():
             logps = policy(batch)
         compared = reference.token_logps(batch)
         logps.sum().backward()
@@ -223,7 +223,7 @@ def test_the_reference_stays_where_the_policy_began(case: Case, mode: str):
             if parameter.requires_grad:
                 parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
         batch = case.batch(MIXED)
-        with reference.watching():
+        with reference.capture_vision_features():
             moved = split(policy(batch), batch)
         compared = split(reference.token_logps(batch), batch)
         assert torch.equal(reference.token_logps(batch), reference.token_logps(batch))
@@ -246,7 +246,7 @@ def test_a_reference_of_a_training_tower_runs_its_own(llava: Case):
         for parameter in vision_tower(policy.model).parameters():
             if parameter.requires_grad:
                 parameter *= 1.5
-        with reference.watching():
+        with reference.capture_vision_features():
             after = policy(batch)
         torch.testing.assert_close(reference.token_logps(batch), before, rtol=0, atol=1e-5)
     assert (after - before).abs().max() > 1e-2

@@ -7,7 +7,7 @@ import torch
 
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives import DPOModule, NSFTModule, SFTModule
-from rlaifv_pl.objectives.in_step import STAND_IN, InStep
+from rlaifv_pl.objectives.empty_batch_guard import STAND_IN, EmptyBatchGuard
 from tests.objectives.test_modules import CORRECTED, make
 from tests.objectives.test_modules import path as path  # A fixture.
 
@@ -21,7 +21,7 @@ def batch(*keys: str) -> Batch:
 
 
 def test_a_batch_of_nothing_gets_one_in_its_place_that_counts_for_nothing():
-    put, whole, empty = InStep(lambda: batch("stand-in")), batch("a", "b"), batch()
+    put, whole, empty = EmptyBatchGuard(lambda: batch("stand-in")), batch("a", "b"), batch()
     empty.step_counts = torch.tensor([3, 5])
     assert put(whole, TOGETHER) is whole
     stands_in = put(empty, TOGETHER)
@@ -31,7 +31,7 @@ def test_a_batch_of_nothing_gets_one_in_its_place_that_counts_for_nothing():
 
 
 def test_a_lone_process_needs_none():
-    put = InStep(lambda: batch("stand-in"))
+    put = EmptyBatchGuard(lambda: batch("stand-in"))
     assert put(batch("a"), ALONE).keys == ["a"] and put(batch(), ALONE) is None
 
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlaifv_pl.data.faults import BadSample
+from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.models import vlm
 from rlaifv_pl.models.policy import LoRA, PolicySpec
 from rlaifv_pl.models.prefix_tree import Forest
 from rlaifv_pl.objectives import DPOModule, NSFTModule, SFTModule
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.objectives.checks import check_tree
-from rlaifv_pl.objectives.schedule import rate
+from rlaifv_pl.objectives.lr_schedule import lr_factor
 from rlaifv_pl.objectives.terms import BCO, NLL, Sigmoid, SimPO
 from rlaifv_pl.records import Correction, Sample
 from tests.families import FAMILIES, build
@@ -409,10 +409,10 @@ def test_training_logs_the_terms_and_follows_the_schedule(llava: Path, tmp_path:
 
 def test_the_rate_rises_and_falls_to_nothing():
     """10 steps, 2 of warm-up: 1/2, 1, then along the line from 1 to 0 at step 10."""
-    shares = [rate(step, 10, 0.2, "linear") for step in range(11)]
+    shares = [lr_factor(step, 10, 0.2, "linear") for step in range(11)]
     assert shares == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0])
-    assert {rate(step, 10, 0.0, "constant") for step in range(12)} == {1.0}
-    assert rate(12, 10, 0.2, "linear") == 0
+    assert {lr_factor(step, 10, 0.0, "constant") for step in range(12)} == {1.0}
+    assert lr_factor(12, 10, 0.2, "linear") == 0
 
 
 # --- gradients that are missing -----------------------------------------------------------------------

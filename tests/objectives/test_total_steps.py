@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlaifv_pl.objectives.schedule import steps_of
+from rlaifv_pl.objectives.lr_schedule import total_steps
 
 
 def planned(epochs: int, steps: int, limit: float, accumulate: int, a_round: int | None = None) -> int:
@@ -16,7 +16,7 @@ def planned(epochs: int, steps: int, limit: float, accumulate: int, a_round: int
         limit_train_batches=limit,
         accumulate_grad_batches=accumulate,
     )
-    return steps_of(trainer, a_round or epochs)
+    return total_steps(trainer, a_round or epochs)
 
 
 @pytest.mark.parametrize(

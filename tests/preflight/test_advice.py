@@ -7,11 +7,11 @@ import pytest
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.models.policy import LoRA
 from rlaifv_pl.preflight.advice import Case, advise
+from rlaifv_pl.preflight.machine import Machine
 from rlaifv_pl.preflight.memory import Situation, memory_of
-from rlaifv_pl.preflight.planned import Machine
-from rlaifv_pl.preflight.spread import Spread
+from rlaifv_pl.preflight.parallelism import Parallelism
 from tests.preflight.test_shapes import dpo
-from tests.run.tiny import write_pairs
+from tests.training.tiny import write_pairs
 
 MACHINE = Machine(memory=10**9, devices=1, nodes=1, is_cuda=False)
 
@@ -22,7 +22,7 @@ def case(family_dir, tmp_path):
     samples = load_shards([write_pairs(tmp_path / "shards", 4)])
     module = dpo(family_dir("llava"), reference="live")
     batch, alone = (module.collator("raise")([samples[n] for n in range(count)]) for count in (4, 1))
-    return Case(module, Situation(batch, Spread(), is_cuda=False, accumulates=True)), alone
+    return Case(module, Situation(batch, Parallelism(), is_cuda=False, accumulates=True)), alone
 
 
 def test_each_change_comes_to_what_the_changed_run_takes(case, family_dir):

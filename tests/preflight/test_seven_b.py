@@ -6,10 +6,10 @@ import transformers as tf
 
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.preflight.memory import Situation, memory_of
-from rlaifv_pl.preflight.spread import Spread
+from rlaifv_pl.preflight.parallelism import Parallelism
 from tests import family_models
 from tests.preflight.test_shapes import dpo
-from tests.run.tiny import write_pairs
+from tests.training.tiny import write_pairs
 
 VISION = {
     "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
@@ -21,7 +21,7 @@ LANGUAGE = {
 }  # fmt: skip
 TOWER, PROJECTOR = 303_507_456, 20_979_712
 """Weights of the public checkpoint."""
-MIXED = Spread(mixed=torch.bfloat16)
+MIXED = Parallelism(mixed=torch.bfloat16)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_checkpointing_keeps_the_layers_inputs_and_little_else(seven_b, pair):
 
 def test_slices_divide_what_is_held(seven_b, pair):
     whole = memory_of(dpo(seven_b, reference="live"), situation(pair))
-    spread = Spread(together=8, compute=torch.bfloat16)
+    spread = Parallelism(together=8, compute=torch.bfloat16)
     sliced = memory_of(dpo(seven_b, reference="live"), situation(pair, spread))
     assert sliced.steady == {name: -(-size // 8) for name, size in whole.steady.items()}
     # The tower is shared; buffers are not.

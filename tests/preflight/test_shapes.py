@@ -10,11 +10,11 @@ from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.models.policy import LoRA, PolicySpec
 from rlaifv_pl.objectives import DPOModule
 from rlaifv_pl.preflight.memory import Situation, in_shapes, memory_of
+from rlaifv_pl.preflight.parallelism import Parallelism
 from rlaifv_pl.preflight.shapes import Held, Shape, counted
-from rlaifv_pl.preflight.spread import Spread
 from tests import family_models
 from tests.families import build, install_torchvision_shim
-from tests.run.tiny import write_pairs
+from tests.training.tiny import write_pairs
 
 install_torchvision_shim()
 PEAK_TOLERANCE = 0.02
@@ -44,7 +44,7 @@ def storage(tensor):
     return (tensor.meta if isinstance(tensor, Shape) else tensor).untyped_storage()
 
 
-def kept(module, batch, spread: Spread) -> list[int]:
+def kept(module, batch, spread: Parallelism) -> list[int]:
     """Bytes of each storage that autograd keeps for the backward pass of a step, weights left out."""
     found = []
 
@@ -64,14 +64,14 @@ def kept(module, batch, spread: Spread) -> list[int]:
 def test_autograd_keeps_the_same_bytes_of_shapes_as_of_values(family_dir, samples, family):
     for attention, checkpointing, lora, mixed in KINDS:
         module = dpo(family_dir(family), attention, checkpointing, lora)
-        batch, spread = batch_of(module, samples), Spread(mixed=mixed)
+        batch, spread = batch_of(module, samples), Parallelism(mixed=mixed)
         shapes = kept(in_shapes(module, spread), batch, spread)
         module.configure_model()
         assert shapes == kept(module, batch, spread), (attention, checkpointing, lora, mixed)
         assert len(shapes) > 5
 
 
-def allocated(module, batch, spread: Spread) -> int:
+def allocated(module, batch, spread: Parallelism) -> int:
     """The most that the process allocates in forward and backward of a real step, as the profiler sees it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         with spread.autocast():
@@ -95,7 +95,7 @@ def wide(tmp_path_factory):
     ("auto", None, None), ("rows", None, torch.bfloat16), ("auto", LoRA(rank=2), torch.bfloat16),
 ])  # fmt: skip
 def test_the_peak_is_that_of_the_allocator(wide, samples, attention, lora, mixed, checkpointing):
-    module, spread = dpo(wide, attention, checkpointing, lora), Spread(mixed=mixed)
+    module, spread = dpo(wide, attention, checkpointing, lora), Parallelism(mixed=mixed)
     batch = batch_of(module, samples)
     memory = memory_of(module, Situation(batch, spread, is_cuda=False, accumulates=False))
     module.configure_model()

@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 
+from rlaifv_pl.cli.report import report
 from rlaifv_pl.records import Answer, Sample
-from rlaifv_pl.report.content import Limits, of_run
+from rlaifv_pl.report.content import Limits, run_content
 from rlaifv_pl.report.run_files import ReportError, read_run
-from rlaifv_pl.report.verbs import report
 from rlaifv_pl.rounds.answers import keep_answers
 from rlaifv_pl.rounds.ledger import Ledger
 from tests.report.browser import Browser, find_browser
@@ -62,7 +62,7 @@ def made(tmp_path_factory):
 
 
 def test_first_and_last_answers_stand_side_by_side(made):
-    page = of_run(read_run(made), Limits()).page
+    page = run_content(read_run(made), Limits()).page
     dog, bus, cat, hostile = page["held_out"]["rows"]
     first, last = dog["answers"]
     assert (first["when"], first["text"]) == ("step 0", CAPTIONS[0][0])
@@ -77,7 +77,7 @@ def test_first_and_last_answers_stand_side_by_side(made):
 
 
 def test_held_out_figures_have_charts_of_their_own(made):
-    page = of_run(read_run(made), Limits()).page
+    page = run_content(read_run(made), Limits()).page
     chair, pope = page["held_out"]["benchmarks"]
     assert chair["steps"] == [0, 6] and chair["drawn"] == ["CHAIRi"]
     assert {each["figure"]: each["y"] for each in chair["series"]} == {
@@ -89,13 +89,13 @@ def test_held_out_figures_have_charts_of_their_own(made):
 
 
 def test_answers_are_bounded_and_missing_files_are_said(made, tmp_path):
-    content = of_run(read_run(made), Limits(pairs=3))
+    content = run_content(read_run(made), Limits(pairs=3))
     assert len(content.page["held_out"]["rows"]) == 3
     assert any("The first 3 of 4 held-out items" in note for note in content.page["notes"])
     questions = made.parent / "questions.jsonl"
     aside = questions.rename(tmp_path / "aside")
     try:
-        page = of_run(read_run(made), Limits()).page
+        page = run_content(read_run(made), Limits()).page
     finally:
         aside.rename(questions)
     assert len(page["held_out"]["rows"]) == 2 and len(page["held_out"]["benchmarks"]) == 2
@@ -120,7 +120,7 @@ def probed(tmp_path):
 
 
 def test_answers_to_a_probe_stand_side_by_side_as_well(probed):
-    content = of_run(read_run(probed), Limits())
+    content = run_content(read_run(probed), Limits())
     made_up, same = content.page["held_out"]["rows"]
     assert content.page["held_out"]["benchmarks"] == []
     assert [(each["when"], each["text"], each["marks"]) for each in made_up["answers"]] == [
@@ -136,10 +136,10 @@ def test_answers_of_rounds_that_were_not_measured_are_not_shown(probed):
     ledger = probed / "rounds" / "ledger.json"
     entries = json.loads(ledger.read_text())
     ledger.write_text(json.dumps({number: entries[number] for number in "01"}))
-    made_up, _ = of_run(read_run(probed), Limits()).page["held_out"]["rows"]
+    made_up, _ = run_content(read_run(probed), Limits()).page["held_out"]["rows"]
     assert [each["when"] for each in made_up["answers"]] == ["at the start", "after round 1"]
     (probed / "rounds" / "answers" / "0.jsonl").write_text("[]\n")
-    page = of_run(read_run(probed), Limits()).page
+    page = run_content(read_run(probed), Limits()).page
     assert page["held_out"]["rows"] == [] and any("0.jsonl" in note for note in page["notes"])
 
 
@@ -178,7 +178,7 @@ def test_a_damaged_file_of_figures_is_named(tmp_path, text):
     (tmp_path / "held_out" / "figures.json").write_text(text)
     write_metrics(tmp_path, metrics())
     with pytest.raises(ReportError, match=r"figures\.json"):
-        of_run(read_run(tmp_path), Limits())
+        run_content(read_run(tmp_path), Limits())
 
 
 @pytest.mark.skipif(

@@ -6,9 +6,9 @@ import json
 import pytest
 from PIL import Image
 
-from rlaifv_pl.data.verbs import import_
+from rlaifv_pl.cli.report import report, show
+from rlaifv_pl.cli.shards import import_
 from rlaifv_pl.records import Sample
-from rlaifv_pl.report.verbs import report, show
 from tests.report.browser import Browser, find_browser
 from tests.report.made import HOSTILE, claim, judged_pair, write, write_run
 

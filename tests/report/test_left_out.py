@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from rlaifv_pl.cli.report import report, show
+from rlaifv_pl.cli.shards import verify
 from rlaifv_pl.data.manifest import ManifestError, read_manifest
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.data.verbs import verify
-from rlaifv_pl.feedback import pair as pair_module
-from rlaifv_pl.feedback.left_out import LEFT_OUT_NAME, LeftOutRow, write_left_out
+from rlaifv_pl.feedback.pairs import pairing as pair_module
+from rlaifv_pl.feedback.pairs.left_out import LEFT_OUT_NAME, LeftOutRow, write_left_out
 from rlaifv_pl.records import Candidate, Claim, Sample, Verdict
-from rlaifv_pl.report.content import Limits, of_run, of_shards
+from rlaifv_pl.report.content import Limits, run_content, shards_content
 from rlaifv_pl.report.left_out import MEANINGS
 from rlaifv_pl.report.run_files import read_run
-from rlaifv_pl.report.verbs import report, show
 from tests.report.browser import Browser, find_browser
 from tests.report.made import HOSTILE, config, image, judged_pair, metrics, write, write_metrics
 
@@ -75,7 +75,7 @@ def made(tmp_path_factory) -> Path:
 
 
 def test_examples_stand_on_the_page_with_claims_gap_and_image(made):
-    content = of_run(read_run(made), Limits())
+    content = run_content(read_run(made), Limits())
     rows = content.page["left_out"]
     assert [(each["reason"], each["key"], each["directory"], each["gap"]) for each in rows] == [
         (NO_CLAIMS, "p0", 0, None),
@@ -95,7 +95,7 @@ def test_examples_stand_on_the_page_with_claims_gap_and_image(made):
 
 def test_without_the_prompts_a_pair_of_the_same_prompt_has_the_image(made):
     """Of shards alone it is not known where their prompts lay; p1 made a pair in round 1, p0 and p2 made none."""
-    content = of_shards([str(made / "rounds" / "1")], Limits())
+    content = shards_content([str(made / "rounds" / "1")], Limits())
     pair = load_shards(made / "rounds" / "1")[1]
     (picture,) = content.page["left_out"][1]["images"]
     assert picture == content.thumbnails.add(pair.images[0], "")
@@ -108,13 +108,13 @@ def test_prompts_beside_the_shards_or_named_have_the_images(made, tmp_path):
     shutil.copytree(made / "rounds" / "1", tmp_path / "judged")
     shutil.copytree(made.parent / "scenes", tmp_path / "scenes")
     show(str(tmp_path / "judged"), html=str(tmp_path / "page.html"))
-    content = of_shards([str(tmp_path / "judged")], Limits())
+    content = shards_content([str(tmp_path / "judged")], Limits())
     assert ["not at hand"] not in [each["images"] for each in content.page["left_out"]]
     (tmp_path / "far" / "away").mkdir(parents=True)
     shutil.move(tmp_path / "scenes", tmp_path / "far" / "away" / "scenes")
-    lost = of_shards([str(tmp_path / "judged")], Limits())
+    lost = shards_content([str(tmp_path / "judged")], Limits())
     assert any("--prompts" in note for note in lost.page["notes"])
-    named = of_shards([str(tmp_path / "judged")], Limits(), [str(tmp_path / "far" / "away" / "scenes")])
+    named = shards_content([str(tmp_path / "judged")], Limits(), [str(tmp_path / "far" / "away" / "scenes")])
     assert named.page["left_out"] == content.page["left_out"] and not named.page["notes"]
 
 
@@ -125,30 +125,30 @@ def test_relative_prompts_of_a_run_are_found_above_it(tmp_path, monkeypatch):
         json.dumps(config(rounds={"prompts": "scenes", "epochs": 1}, trainer={}))
     )
     monkeypatch.chdir("/")
-    shown = of_run(read_run(run), Limits()).page["left_out"]
+    shown = run_content(read_run(run), Limits()).page["left_out"]
     assert ["not at hand"] not in [each["images"] for each in shown]
 
 
 def test_other_prompts_in_the_same_place_lend_no_images(tmp_path):
     run = write_run(tmp_path)
     write(tmp_path / "scenes", [Sample(key="p0", prompt="?", images=(image(3),))], overwrite=True)
-    shown = of_run(read_run(run), Limits()).page["left_out"]
+    shown = run_content(read_run(run), Limits()).page["left_out"]
     assert shown[0]["images"] == ["not at hand"] and len(shown) == 4
 
 
 def test_a_page_has_no_more_of_them_than_pairs_were_asked_for(made):
-    assert len(of_run(read_run(made), Limits(pairs=1)).page["left_out"]) == 2
-    assert of_run(read_run(made), Limits(pairs=0)).page["left_out"] == []
+    assert len(run_content(read_run(made), Limits(pairs=1)).page["left_out"]) == 2
+    assert run_content(read_run(made), Limits(pairs=0)).page["left_out"] == []
 
 
 def test_shards_without_the_file_are_shown_as_before_and_a_damaged_one_is_named(tmp_path):
     run = write_run(tmp_path)
     path = run / "rounds" / "2" / LEFT_OUT_NAME
     path.unlink()
-    assert {each["directory"] for each in of_run(read_run(run), Limits()).page["left_out"]} == {0}
+    assert {each["directory"] for each in run_content(read_run(run), Limits()).page["left_out"]} == {0}
     path.write_text("{}\n")
     with pytest.raises(ManifestError, match=r"left_out\.jsonl, line 1"):
-        of_run(read_run(run), Limits())
+        run_content(read_run(run), Limits())
 
 
 def test_every_reason_of_a_rule_is_explained(made):

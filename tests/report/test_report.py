@@ -14,18 +14,18 @@ import pytest
 import yaml
 from PIL import Image
 
-from rlaifv_pl import verbs
+from rlaifv_pl.cli import commands
+from rlaifv_pl.cli.report import report, show
 from rlaifv_pl.data.manifest import ManifestError, read_manifest
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.records import Correction, Sample
 from rlaifv_pl.report import page as page_file
-from rlaifv_pl.report.content import Limits, of_run, of_shards
+from rlaifv_pl.report.content import Limits, run_content, shards_content
 from rlaifv_pl.report.curves import MAX_POINTS, curves
 from rlaifv_pl.report.page import safe_json, write_page
 from rlaifv_pl.report.pairs import answer_row
 from rlaifv_pl.report.run_files import ReportError, read_run
 from rlaifv_pl.report.thumbnails import Thumbnails
-from rlaifv_pl.report.verbs import report, show
 from rlaifv_pl.rounds.ledger import Ledger
 from tests.report.made import (
     HOSTILE,
@@ -215,7 +215,7 @@ def test_a_page_is_there_whole_or_not_at_all(made, tmp_path, monkeypatch):
     """The writing fails at its end: what was there stays, and no half file is left."""
     out = tmp_path / "page.html"
     out.write_text("before")
-    content = of_run(read_run(made), Limits())
+    content = run_content(read_run(made), Limits())
 
     def fail(_descriptor):
         raise OSError("the disk is full")
@@ -255,10 +255,10 @@ def test_a_small_image_is_kept_as_it_is_where_that_takes_less():
 
 
 def test_images_and_samples_are_limited_on_request(made, capsys):
-    full = of_run(read_run(made), Limits())
+    full = run_content(read_run(made), Limits())
     shards = load_shards([made / "rounds" / "1", made / "rounds" / "2"])
     distinct = {image for index in range(60) for image in shards[index].images}
-    few = of_run(read_run(made), Limits(images=3, pairs=40))
+    few = run_content(read_run(made), Limits(images=3, pairs=40))
     assert (len(full.thumbnails.places), len(few.thumbnails.places)) == (len(distinct), 3)
     assert len(few.page["rows"]) == 40 and few.page["samples"] == 60
     assert few.page["distributions"] == full.page["distributions"]
@@ -276,7 +276,7 @@ def test_pages_grow_by_little_a_pair(tmp_path):
     sizes = []
     for many in (50, 250):
         shards = write(tmp_path / str(many), [judged_pair(number) for number in range(many)])
-        sizes.append(write_page(of_shards([str(shards)], Limits(images=0)), tmp_path / "page.html"))
+        sizes.append(write_page(shards_content([str(shards)], Limits(images=0)), tmp_path / "page.html"))
     assert (sizes[1] - sizes[0]) / 200 < 1500
 
 
@@ -308,7 +308,9 @@ def test_evidence_in_disorder_is_listed_and_not_placed(tmp_path):
         ),
         Sample(key="d", prompt="?", images=(image(1)[:-40],), completion="cut"),
     ]
-    first, second, third, cut = of_shards([str(write(tmp_path / "shards", samples))], Limits()).page["rows"]
+    first, second, third, cut = shards_content([str(write(tmp_path / "shards", samples))], Limits()).page[
+        "rows"
+    ]
     assert [each["spans"] for each in first["answers"][0]["claims"]] == [[]] * 8
     assert [each["rejected"] for each in first["answers"][0]["claims"]] == [False] * 7 + [None]
     assert first["gap"] is None and second["answers"][0]["side"] == "completion"
@@ -333,12 +335,12 @@ def test_rows_that_an_import_left_out_are_on_the_page(tmp_path):
         {"prompt": "A?", "chosen": "b", "rejected": "b"},
     ]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    verbs.main(["shards", "import", str(tmp_path / "rows.json"), str(tmp_path / "out")])
-    (left_out,) = of_shards([str(tmp_path / "out")], Limits()).page["dropped"]
+    commands.main(["shards", "import", str(tmp_path / "rows.json"), str(tmp_path / "out")])
+    (left_out,) = shards_content([str(tmp_path / "out")], Limits()).page["dropped"]
     assert (left_out["reason"], left_out["row"], left_out["directory"]) == ("equal_answers", "1", 0)
     (tmp_path / "out" / "dropped.jsonl").write_text("{}\n")
     with pytest.raises(ManifestError, match=r"dropped.jsonl, line 1"):
-        of_shards([str(tmp_path / "out")], Limits())
+        shards_content([str(tmp_path / "out")], Limits())
 
 
 def test_a_run_without_rounds_shows_what_it_trained_on(tmp_path):
@@ -348,7 +350,7 @@ def test_a_run_without_rounds_shows_what_it_trained_on(tmp_path):
     (run / "config.yaml").write_text(
         yaml.safe_dump(config(trainer={"callbacks": None}, data={"train": train}))
     )
-    content = of_run(read_run(run), Limits())
+    content = run_content(read_run(run), Limits())
     assert [row["key"] for row in content.page["rows"]] == ["k0"] and content.page["round_starts"] == []
     notes = " ".join(content.page["notes"])
     assert f"no longer at {tmp_path / 'gone'}" in notes and "lie at https://***@host/dir" in notes
@@ -362,7 +364,7 @@ def test_a_run_under_way_has_a_page_with_a_note(tmp_path):
     (run / "summary.json").unlink()
     with open(run / "metrics.csv", "a") as file:
         file.write("2,6,0.")
-    content = of_run(read_run(run), Limits())
+    content = run_content(read_run(run), Limits())
     assert {row["directory"] for row in content.page["rows"]} == {0}
     assert content.page["curves"][0]["series"][0]["x"] == list(range(STEPS))
     assert [note.split(":")[0] for note in content.page["notes"]] == [
@@ -405,11 +407,11 @@ def test_a_damaged_file_of_a_run_is_named(tmp_path, name, text, said):
 
 def test_what_is_no_run_is_named_on_the_command_line(tmp_path):
     with pytest.raises(SystemExit, match="is no directory: expected that of a run"):
-        verbs.main(["report", str(tmp_path / "gone")])
+        commands.main(["report", str(tmp_path / "gone")])
     with pytest.raises(SystemExit, match="holds no run"):
-        verbs.main(["report", str(tmp_path)])
+        commands.main(["report", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"gone is no directory: make it"):
-        verbs.main(
+        commands.main(
             ["report", str(write_run(tmp_path / "run", pairs=4)), "--out", str(tmp_path / "gone" / "a.html")]
         )
 
@@ -418,7 +420,7 @@ def test_damaged_shards_of_a_run_are_named(tmp_path):
     run = write_run(tmp_path / "run", pairs=4)
     (run / "rounds" / "1" / "shard-000000.tar").write_bytes(b"cut")
     with pytest.raises(SystemExit, match=r"error: .*shard-000000.tar has 3 bytes, its manifest says"):
-        verbs.main(["report", str(run)])
+        commands.main(["report", str(run)])
 
 
 def test_show_makes_a_page_only_when_one_is_named(tmp_path):
@@ -426,7 +428,7 @@ def test_show_makes_a_page_only_when_one_is_named(tmp_path):
     show([str(shards)], out=str(tmp_path / "sheet.png"))
     assert not list(tmp_path.glob("*.html"))
     arguments = ["--out", str(tmp_path / "sheet.png"), "--html", str(tmp_path / "a.html"), "--images", "none"]
-    verbs.main(["shards", "show", str(shards), *arguments])
+    commands.main(["shards", "show", str(shards), *arguments])
     found = data_of(Reader((tmp_path / "a.html").read_text()))
     assert (
         found["kind"] == "shards"

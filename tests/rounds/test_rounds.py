@@ -14,27 +14,27 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from rlaifv_pl import verbs
-from rlaifv_pl.cli import main
+from rlaifv_pl.cli import commands
+from rlaifv_pl.cli.fit import main
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.feedback.engine import Engine, EngineError
+from rlaifv_pl.feedback.engines.engine import Engine, EngineError
+from rlaifv_pl.miniature import packaged_model
+from rlaifv_pl.miniature.claims import TRUE, ExactLabeler
 from rlaifv_pl.models.policy import PolicyError, PolicySpec, load_model
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
 from rlaifv_pl.records import Sample, Verdict
-from rlaifv_pl.report.content import Limits, of_run
+from rlaifv_pl.report.content import Limits, run_content
 from rlaifv_pl.report.run_files import read_run
 from rlaifv_pl.rounds.answers import read_answers
-from rlaifv_pl.world import shipped
-from rlaifv_pl.world.claims import TRUE, ExactLabeler
 from tests.data.samples import check_streaming
 from tests.rounds.world_run import config, outcome, write
-from tests.run.tiny import table
+from tests.training.tiny import table
 
-EXACT = "rlaifv_pl.world.claims.ExactLabeler"
+EXACT = "rlaifv_pl.miniature.claims.ExactLabeler"
 NSFT = {
-    "class_path": "rlaifv_pl.feedback.correct.rules.RuleCorrector",
+    "class_path": "rlaifv_pl.feedback.corrections.rule_corrector.RuleCorrector",
     "init_args": {"wording": {"yes": "yes", "no": "no", "color": None, "count": None}},
 }
 
@@ -216,7 +216,7 @@ def test_the_ema_reference_keeps_a_share_of_the_last_one(tmp_path):
 
 def base_weights() -> dict[str, torch.Tensor]:
     """Of the policy as runs are given it."""
-    return dict(VLM(load_model(PolicySpec(path=str(shipped("base"))))).named_parameters())
+    return dict(VLM(load_model(PolicySpec(path=str(packaged_model("base"))))).named_parameters())
 
 
 @pytest.mark.parametrize("options", [{"refresh": "initial"}, {"reference": "live"}, {}])
@@ -345,7 +345,7 @@ def test_the_answers_that_were_measured_can_be_read(previous):
 
 
 def test_the_page_of_a_run_has_its_answers_and_what_it_left_out_with_their_images(previous):
-    page = of_run(read_run(previous.directory), Limits()).page
+    page = run_content(read_run(previous.directory), Limits()).page
     assert [start["round"] for start in page["round_starts"]] == [1, 2]
     assert [[each["when"] for each in row["answers"]] for row in page["held_out"]["rows"]] == 8 * [
         ["at the start", "after round 2"]
@@ -365,14 +365,14 @@ def test_the_curve_is_a_picture(previous):
 def test_status_tells_of_a_finished_run_and_of_one_under_way(previous, tmp_path, capsys):
     pairs = [read_manifest(previous.shards(number)).samples for number in (1, 2)]
     capsys.readouterr()
-    verbs.main(["rounds", "status", str(previous.directory)])
+    commands.main(["rounds", "status", str(previous.directory)])
     lines = told(capsys)
     assert any(cells[:2] == ["1", str(pairs[0])] for cells in lines)
     assert any(cells[:2] == ["2", str(pairs[1])] for cells in lines)
     assert sum("generate 2" in cells[-1] for cells in lines) == 2
     shutil.copytree(previous.directory / "rounds", tmp_path / "rounds")
     half_done(tmp_path / "rounds")
-    verbs.main(["rounds", "status", str(tmp_path)])
+    commands.main(["rounds", "status", str(tmp_path)])
     lines = told(capsys)
     assert any(cells[:2] == ["2", "in the making"] for cells in lines)
     assert sum("generate 1" in cells[-1] for cells in lines) == 1
@@ -395,7 +395,7 @@ def half_done(rounds: Path) -> None:
 
 def test_status_of_a_directory_without_rounds_is_a_message(tmp_path):
     with pytest.raises(SystemExit, match="expected the directory of a run of rounds"):
-        verbs.main(["rounds", "status", str(tmp_path / "nowhere")])
+        commands.main(["rounds", "status", str(tmp_path / "nowhere")])
 
 
 # Messages.
@@ -598,7 +598,9 @@ def test_other_corrections_in_the_middle_of_a_round_are_refused(corrected, tmp_p
 def test_a_gate_that_is_not_passed_stops_the_run_before_it_trains(tmp_path):
     made = config(tmp_path / "run")
     made["rounds"]["feedback"]["gate"]["min_accuracy"] = 1.0
-    made["rounds"]["feedback"]["conquer"]["init_args"]["engine"]["init_args"]["path"] = str(shipped("base"))
+    made["rounds"]["feedback"]["conquer"]["init_args"]["engine"]["init_args"]["path"] = str(
+        packaged_model("base")
+    )
     del made["rounds"]["probe"]
     with pytest.raises(EngineError, match=r"asks for 100\.0%"):
         start(made)

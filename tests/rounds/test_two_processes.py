@@ -7,9 +7,9 @@ import pytest
 
 from tests.rounds.test_rounds import settings
 from tests.rounds.world_run import write
-from tests.run.tiny import run, table
+from tests.training.tiny import run, table
 
-WAYS = {"one": "auto", "ddp": "ddp", "slices": {"class_path": "rlaifv_pl.run.fsdp.FSDP2"}}
+WAYS = {"one": "auto", "ddp": "ddp", "slices": {"class_path": "rlaifv_pl.training.fsdp.FSDP2Strategy"}}
 """Strategies; all but the first are of two processes."""
 
 

@@ -34,15 +34,15 @@ def config(directory: Path, **changes) -> dict:
         "data": {
             "sources": [
                 {
-                    "class_path": "rlaifv_pl.world.shards.Scenes",
+                    "class_path": "rlaifv_pl.miniature.shards.Scenes",
                     "init_args": {"out": str(scenes / "prompts"), "split": "tune", "count": PROMPTS},
                 },
                 {
-                    "class_path": "rlaifv_pl.world.shards.Scenes",
+                    "class_path": "rlaifv_pl.miniature.shards.Scenes",
                     "init_args": {"out": str(scenes / "held_out"), "split": "tune", "count": 8, "seed": 5},
                 },
                 {
-                    "class_path": "rlaifv_pl.world.shards.Lessons",
+                    "class_path": "rlaifv_pl.miniature.shards.Lessons",
                     "init_args": {
                         "out": str(scenes / "known"),
                         "split": "tune",
@@ -67,12 +67,12 @@ def config(directory: Path, **changes) -> dict:
             "batch_size": 16,
             "feedback": {
                 "generate": {"n": 4, "temperature": 1.0, "max_new_tokens": 60},
-                "divide": "rlaifv_pl.world.claims.SceneSplitter",
+                "divide": "rlaifv_pl.miniature.claims.SceneSplitter",
                 "conquer": {
-                    "class_path": "rlaifv_pl.feedback.conquer.ModelLabeler",
+                    "class_path": "rlaifv_pl.feedback.judges.labeler.ModelLabeler",
                     "init_args": {
                         "engine": {
-                            "class_path": "rlaifv_pl.feedback.engines.transformers.TransformersEngine",
+                            "class_path": "rlaifv_pl.feedback.engines.transformers_engine.TransformersEngine",
                             "init_args": {"path": "${shipped:labeler}"},
                         },
                         "question": "{question}",
@@ -83,7 +83,7 @@ def config(directory: Path, **changes) -> dict:
                 "prompts_per_part": PART,
             },
             "probe": {
-                "class_path": "rlaifv_pl.world.probe.WorldProbe",
+                "class_path": "rlaifv_pl.miniature.evaluator.MiniatureEvaluator",
                 "init_args": {"scenes": str(scenes / "held_out")},
             },
         },

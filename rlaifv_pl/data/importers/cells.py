@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from rlaifv_pl.data.importers.column_names import ANSWERS, DIALOGUES, HISTORIES, LISTS, PROMPTS
 from rlaifv_pl.data.importers.json_rows import parse_row
-from rlaifv_pl.data.importers.names import ANSWERS, DIALOGUES, HISTORIES, LISTS, PROMPTS
 
 _UNPACKED = {
     *DIALOGUES,

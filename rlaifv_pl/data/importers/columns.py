@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlaifv_pl.data.fields import shorten
 from rlaifv_pl.data.importers.cells import unpack
-from rlaifv_pl.data.importers.names import PROMPTS
-from rlaifv_pl.data.importers.rows import Row
+from rlaifv_pl.data.importers.column_names import PROMPTS
+from rlaifv_pl.data.importers.rows import SourceRow
 from rlaifv_pl.data.importers.samples import holds_any, is_asked
 from rlaifv_pl.data.importers.sources import SourceError
+from rlaifv_pl.data.sample_json import shorten
 
 _SPELLINGS = {"reject": "rejected"}
 """Names that some write for one of ours: HA-DPO and SeVa."""
@@ -50,7 +50,7 @@ class Columns:
         ignored = [name.strip() for name in ignore.split(",")] if ignore is not None else []
         return cls(named, prompt, ignored)
 
-    def check(self, rows: Sequence[Row]) -> None:
+    def check(self, rows: Sequence[SourceRow]) -> None:
         """Refuse a key or an ignored column that none of a source's first rows has.
 
         Raises:
@@ -64,7 +64,7 @@ class Columns:
                     f"{shorten(sorted(held), length=200)}. Name columns of the source."
                 )
 
-    def renamed(self, row: Row) -> Row:
+    def renamed(self, row: SourceRow) -> SourceRow:
         """A row with its columns under the names that formats know; what is no object stays as it is."""
         return replace(row, columns=self._apply(row.columns)) if isinstance(row.columns, Mapping) else row
 

@@ -8,12 +8,12 @@ from itertools import groupby
 from shlex import quote
 from typing import Any, Literal, NamedTuple
 
-from rlaifv_pl.data.fields import shorten
-from rlaifv_pl.data.importers import llamafactory, llava, plain, rankings, rlaifv, swift, trl, verdicts
-from rlaifv_pl.data.importers.names import DIALOGUES, PROMPTS
-from rlaifv_pl.data.importers.rows import Row
+from rlaifv_pl.data.importers import llamafactory, llava, plain, rankings, rlaifv, rlaifv_verdicts, swift, trl
+from rlaifv_pl.data.importers.column_names import DIALOGUES, PROMPTS
+from rlaifv_pl.data.importers.rows import SourceRow
 from rlaifv_pl.data.importers.sources import SourceError
-from rlaifv_pl.data.importers.unread import keys_option, misspelt, unread
+from rlaifv_pl.data.importers.unread_columns import keys_option, misspelt, unread
+from rlaifv_pl.data.sample_json import shorten
 from rlaifv_pl.records import Sample
 
 FormatName = Literal[
@@ -33,7 +33,7 @@ class Format(NamedTuple):
     """What a row has, for messages."""
     recognises: Callable[[Mapping[str, Any]], bool]
     """Whether a row looks like it."""
-    read: Callable[[Row], list[Sample]]
+    read: Callable[[SourceRow], list[Sample]]
     """Its samples; raises `BadSample`."""
     reads: Callable[[Mapping[str, Any]], Collection[str]]
     """Columns that it reads of a row, beside those that `make_sample` does."""
@@ -96,8 +96,8 @@ FORMATS: Mapping[str, Format] = {
         "question, chosen [], rejected []", rankings.recognises_lists, rankings.read_lists, _always(*PROMPTS, *_SIDES)
     ),
     "verdicts": Format(
-        "raw_question, answer, scores, with metainfos or facts", verdicts.recognises, verdicts.read,
-        _always("raw_question", "question", "answer", "scores", "metainfos", "facts"), verdicts.question_of,
+        "raw_question, answer, scores, with metainfos or facts", rlaifv_verdicts.recognises, rlaifv_verdicts.read,
+        _always("raw_question", "question", "answer", "scores", "metainfos", "facts"), rlaifv_verdicts.find_question,
     ),
 }  # fmt: skip
 
@@ -107,7 +107,7 @@ def matching(columns: Mapping[str, Any]) -> set[str]:
     return {name for name, format in FORMATS.items() if format.recognises(columns)}
 
 
-def detect_format(rows: Sequence[Row], keys: Mapping[str, str]) -> str:
+def detect_format(rows: Sequence[SourceRow], keys: Mapping[str, str]) -> str:
     """Tell the format by the first rows of a source, at least one; those that look like none are no witnesses.
 
     Args:
@@ -140,7 +140,7 @@ def detect_format(rows: Sequence[Row], keys: Mapping[str, str]) -> str:
     raise SourceError(f"{where}: {said}. Known are{listed}")
 
 
-def refuse_misspelt(rows: Sequence[Row], name: str, keys: Mapping[str, str]) -> None:
+def refuse_misspelt(rows: Sequence[SourceRow], name: str, keys: Mapping[str, str]) -> None:
     """Refuse a source whose format leaves a column unread that looks like one of ours.
 
     Args:
@@ -164,7 +164,7 @@ def refuse_misspelt(rows: Sequence[Row], name: str, keys: Mapping[str, str]) -> 
                 )
 
 
-def gather(rows: Iterable[Row], format: Format) -> Iterator[Row]:
+def gather(rows: Iterable[SourceRow], format: Format) -> Iterator[SourceRow]:
     """Rows as the format reads them: those that it reads together become one, with theirs in the column `rows`."""
     if format.group is None:
         yield from rows
@@ -174,7 +174,7 @@ def gather(rows: Iterable[Row], format: Format) -> Iterator[Row]:
         yield replace(together[0], columns={"rows": [row.columns for row in together]})
 
 
-def _group(row: Row, format: Format) -> Hashable:
+def _group(row: SourceRow, format: Format) -> Hashable:
     if format.group is None or not isinstance(row.columns, Mapping):
         return row.number
     try:

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from rlaifv_pl.data.importers.names import ANSWERS, DIALOGUES, LISTS, PROMPTS
+from rlaifv_pl.data.importers.column_names import ANSWERS, DIALOGUES, LISTS, PROMPTS
 from rlaifv_pl.data.importers.sources import Damaged, SourceError
 from rlaifv_pl.data.importers.text_files import explain_encoding, open_text
 from rlaifv_pl.data.strict_json import unique_fields

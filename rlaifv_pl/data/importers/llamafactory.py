@@ -6,9 +6,9 @@ Sharegpt without a pair is LLaVA's; torchtune and CSR name two dialogues likewis
 from collections.abc import Mapping
 from typing import Any
 
-from rlaifv_pl.data.importers.rows import Row
+from rlaifv_pl.data.importers.messages import split_pair
+from rlaifv_pl.data.importers.rows import SourceRow
 from rlaifv_pl.data.importers.samples import holds, holds_any, instruction_of, make_sample
-from rlaifv_pl.data.importers.turns import split_pair
 from rlaifv_pl.records import Sample
 
 _DIALOGUES = (
@@ -40,7 +40,7 @@ def recognises_kto(columns: Mapping[str, Any]) -> bool:
     return holds_any(columns, "conversations", "messages") and holds(columns, "kto_tag")
 
 
-def read_alpaca(row: Row) -> list[Sample]:
+def read_alpaca(row: SourceRow) -> list[Sample]:
     """Turn a row into a sample; `input` follows the instruction.
 
     Raises:
@@ -51,7 +51,7 @@ def read_alpaca(row: Row) -> list[Sample]:
     return [make_sample(row, instruction_of(row), answers=answers)]
 
 
-def read_sharegpt(row: Row) -> list[Sample]:
+def read_sharegpt(row: SourceRow) -> list[Sample]:
     """Turn a row into a sample.
 
     Raises:
@@ -61,7 +61,7 @@ def read_sharegpt(row: Row) -> list[Sample]:
     return [make_sample(row, _dialogue(row), answers=answers)]
 
 
-def read_v1(row: Row) -> list[Sample]:
+def read_v1(row: SourceRow) -> list[Sample]:
     """Turn a row into a sample; the prompt is what both dialogues begin with.
 
     Raises:
@@ -72,7 +72,7 @@ def read_v1(row: Row) -> list[Sample]:
     return [make_sample(row, prompt, answers={"chosen": chosen, "rejected": rejected})]
 
 
-def read_kto(row: Row) -> list[Sample]:
+def read_kto(row: SourceRow) -> list[Sample]:
     """Turn a row into a sample to learn by SFT, if its answer is marked as good.
 
     Raises:
@@ -82,5 +82,5 @@ def read_kto(row: Row) -> list[Sample]:
     return [make_sample(row, prompt, answers={"completion": [answer]})]
 
 
-def _dialogue(row: Row) -> list[Any]:
+def _dialogue(row: SourceRow) -> list[Any]:
     return row.messages("conversations" if holds(row.parsed(), "conversations") else "messages")

@@ -7,8 +7,8 @@ ones stay in the prompt, and SFT learns them too. LLaMA-Factory's sharegpt witho
 from collections.abc import Mapping
 from typing import Any
 
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.importers.rows import Row
+from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.data.importers.rows import SourceRow
 from rlaifv_pl.data.importers.samples import holds, holds_any, make_sample
 from rlaifv_pl.records import Sample
 
@@ -20,7 +20,7 @@ def recognises(columns: Mapping[str, Any]) -> bool:
     )
 
 
-def read(row: Row) -> list[Sample]:
+def read(row: SourceRow) -> list[Sample]:
     """Turn a row into a sample.
 
     Raises:

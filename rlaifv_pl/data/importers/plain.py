@@ -7,9 +7,9 @@ learned by SFT.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.importers.names import PROMPTS
-from rlaifv_pl.data.importers.rows import Row
+from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.data.importers.column_names import PROMPTS
+from rlaifv_pl.data.importers.rows import SourceRow
 from rlaifv_pl.data.importers.samples import are_lists, holds, holds_any, instruction_of, make_sample
 from rlaifv_pl.records import Sample
 
@@ -31,7 +31,7 @@ def recognises(columns: Mapping[str, Any]) -> bool:
     return holds_any(columns, *_GOOD, "chosen_response") or holds(columns, "chosen", "rejected")
 
 
-def read(row: Row) -> list[Sample]:
+def read(row: SourceRow) -> list[Sample]:
     """Turn a row into a sample.
 
     Raises:
@@ -53,7 +53,7 @@ def reads(columns: Mapping[str, Any]) -> Collection[str]:
     return (*PROMPTS, *_CHOSEN, *_REJECTED, *(() if is_pair else _GOOD))
 
 
-def _one(row: Row, names: tuple[str, ...]) -> str:
+def _one(row: SourceRow, names: tuple[str, ...]) -> str:
     held = [name for name in names if row.parsed().get(name) is not None]
     if len(held) == 1:
         return held[0]

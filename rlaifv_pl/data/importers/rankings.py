@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.fields import shorten
-from rlaifv_pl.data.importers.names import PROMPTS
-from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.samples import are_lists, holds, make_sample, named_picture
+from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.data.importers.column_names import PROMPTS
+from rlaifv_pl.data.importers.rows import SourceRow
+from rlaifv_pl.data.importers.samples import are_lists, holds, image_name, make_sample
+from rlaifv_pl.data.sample_json import shorten
 from rlaifv_pl.records import Sample
 
 Pair = tuple[Any, Any]
@@ -37,7 +37,7 @@ def recognises_lists(columns: Mapping[str, Any]) -> bool:
     return are_lists(columns)
 
 
-def read_ranks(row: Row) -> list[Sample]:
+def read_ranks(row: SourceRow) -> list[Sample]:
     """Pair the best completion with each that has a worse rank; the lowest rank is the best.
 
     Raises:
@@ -49,7 +49,7 @@ def read_ranks(row: Row) -> list[Sample]:
     return _samples(row, row.require("context"), pairs)
 
 
-def read_neighbours(row: Row) -> list[Sample]:
+def read_neighbours(row: SourceRow) -> list[Sample]:
     """Pair each completion with the next one down the ranking; of equal ranks, no two.
 
     Raises:
@@ -59,7 +59,7 @@ def read_neighbours(row: Row) -> list[Sample]:
     return _samples(row, row.require("context"), pairs)
 
 
-def read_comparison(row: Row) -> list[Sample]:
+def read_comparison(row: SourceRow) -> list[Sample]:
     """Turn a row into a pair by the number of the better response, 1 or 2.
 
     Raises:
@@ -75,7 +75,7 @@ def read_comparison(row: Row) -> list[Sample]:
     return [make_sample(row, _prompt(row), answers={"chosen": chosen, "rejected": rejected})]
 
 
-def read_refinement(row: Row) -> list[Sample]:
+def read_refinement(row: SourceRow) -> list[Sample]:
     """Turn a row into a pair of the refined response and the one before.
 
     Raises:
@@ -85,7 +85,7 @@ def read_refinement(row: Row) -> list[Sample]:
     return [make_sample(row, _prompt(row), answers=answers)]
 
 
-def read_lists(row: Row) -> list[Sample]:
+def read_lists(row: SourceRow) -> list[Sample]:
     """Pair the answers of both sides that stand in the same place; `image_id` may name a JPEG.
 
     Raises:
@@ -97,10 +97,10 @@ def read_lists(row: Row) -> list[Sample]:
             f"chosen, rejected: expected equally long lists, got {shorten(chosen)} and {shorten(rejected)}"
         )
         raise BadSample(Reason.WRONG_TYPE, row.where, detail)
-    return _samples(row, _prompt(row), zip(chosen, rejected, strict=True), named_picture(row))
+    return _samples(row, _prompt(row), zip(chosen, rejected, strict=True), image_name(row))
 
 
-def _prompt(row: Row) -> Any:
+def _prompt(row: SourceRow) -> Any:
     held = {name: value for name in PROMPTS if (value := row.parsed().get(name)) not in (None, "")}
     if len(held) > 1:
         raise BadSample(Reason.WRONG_TYPE, row.where, f"{' and '.join(held)}: expected one of them")
@@ -112,7 +112,7 @@ def _prompt(row: Row) -> Any:
     return next(iter(held.values()))
 
 
-def _ranked(row: Row) -> list[tuple[float, Any]]:
+def _ranked(row: SourceRow) -> list[tuple[float, Any]]:
     """Rank and messages of each completion, the best first; of equal ranks in the row's order."""
     ranked = []
     for item in row.messages("completions"):
@@ -127,7 +127,9 @@ def _ranked(row: Row) -> list[tuple[float, Any]]:
     return ranked
 
 
-def _samples(row: Row, prompt: Any, pairs: Iterable[Pair], pictures: list[str] | None = None) -> list[Sample]:
+def _samples(
+    row: SourceRow, prompt: Any, pairs: Iterable[Pair], pictures: list[str] | None = None
+) -> list[Sample]:
     return [
         make_sample(
             row,

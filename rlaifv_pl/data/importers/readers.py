@@ -8,10 +8,10 @@ import pyarrow
 from datasets import Dataset, load_from_disk
 from pyarrow.parquet import ParquetFile
 
-from rlaifv_pl.data.fields import shorten
 from rlaifv_pl.data.importers.delimited import read_table
 from rlaifv_pl.data.importers.json_rows import read_json
 from rlaifv_pl.data.importers.sources import Source, SourceError, load_hub, table_suffix
+from rlaifv_pl.data.sample_json import shorten
 
 _BATCH_ROWS = 64
 """Rows in memory at once: with photos inside, some 10 MB."""

@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.importers.names import ANSWERS
-from rlaifv_pl.data.importers.picture_columns import likely_columns, sure_columns
-from rlaifv_pl.data.importers.rows import Row
+from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.data.importers.column_names import ANSWERS
+from rlaifv_pl.data.importers.image_columns import likely_columns, sure_columns
+from rlaifv_pl.data.importers.rlaifv_verdicts import claim_of
+from rlaifv_pl.data.importers.rows import SourceRow
 from rlaifv_pl.data.importers.samples import (
     are_lists,
     holds,
     holds_any,
+    image_name,
     is_marked,
     make_sample,
-    named_picture,
     refuse_unanswered,
 )
-from rlaifv_pl.data.importers.verdicts import claim_of
 from rlaifv_pl.records import Sample, Verdict
 
 _TEXTS = ("question", "chosen", "rejected")
@@ -43,7 +43,7 @@ def recognises_rlhfv(columns: Mapping[str, Any]) -> bool:
     return holds(columns, "text", "ds_name") and not holds_any(columns, "question")
 
 
-def read(row: Row) -> list[Sample]:
+def read(row: SourceRow) -> list[Sample]:
     """Turn a row into a sample: a pair, or a prompt.
 
     Raises:
@@ -59,7 +59,7 @@ def read(row: Row) -> list[Sample]:
     return [_pair(row, texts)]
 
 
-def read_rlhfv(row: Row) -> list[Sample]:
+def read_rlhfv(row: SourceRow) -> list[Sample]:
     """Turn a row into a sample.
 
     Raises:
@@ -76,12 +76,12 @@ def read_rlhfv(row: Row) -> list[Sample]:
     return [_pair(row, texts)]
 
 
-def _pair(row: Row, texts: Mapping[str, Any]) -> Sample:
+def _pair(row: SourceRow, texts: Mapping[str, Any]) -> Sample:
     missing = [name for name in _TEXTS if texts.get(name) is None]
     if missing:
         raise BadSample(Reason.MISSING_FIELD, row.where, f"nothing in the columns {missing}")
     answers = {name: texts[name] for name in _TEXTS[1:]}
-    sample = make_sample(row, texts["question"], answers=answers, pictures=named_picture(row))
+    sample = make_sample(row, texts["question"], answers=answers, pictures=image_name(row))
     return replace(sample, evidence=_evidence(sample, row.parsed().get("org_infos")))
 
 

@@ -5,20 +5,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.fields import shorten
-from rlaifv_pl.data.importers.encoded import is_encoded
-from rlaifv_pl.data.importers.pictures import PictureLoader
+from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.data.importers.encoded_images import is_encoded
+from rlaifv_pl.data.importers.images import PictureLoader
 from rlaifv_pl.data.importers.readers import read_cells
 from rlaifv_pl.data.importers.sources import Damaged, Source
-from rlaifv_pl.data.urls import redact
+from rlaifv_pl.data.remote_directory import redact
+from rlaifv_pl.data.sample_json import shorten
 
 _LONGEST_NOTE = 1000
 """Characters of JSON; a longer cell says more than where a row comes from."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SourceRow:
     """One row of a source."""
 
     columns: Any
@@ -99,7 +99,7 @@ class Row:
         return {"source": self.source.path.name, "row": self.number, **told}
 
 
-def read_rows(source: Source, loader: PictureLoader) -> Iterator[Row]:
+def read_source_rows(source: Source, loader: PictureLoader) -> Iterator[SourceRow]:
     """Read a source lazily, in its own order.
 
     Args:
@@ -109,7 +109,7 @@ def read_rows(source: Source, loader: PictureLoader) -> Iterator[Row]:
         SourceError: the source is damaged as a whole; single bad lines become rows that do not parse.
     """
     for number, columns in read_cells(source):
-        yield Row(columns, source, number, loader)
+        yield SourceRow(columns, source, number, loader)
 
 
 def _note(value: Any) -> Any:

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from rlaifv_pl.data.faults import BadSample, Reason
-from rlaifv_pl.data.fields import shorten
-from rlaifv_pl.data.importers.names import ANSWERS, DIALOGUES, HISTORIES, MARKS, PROMPTS, SYSTEMS
-from rlaifv_pl.data.importers.picture_columns import likely_columns, sure_columns, unread_columns
-from rlaifv_pl.data.importers.rows import Row
-from rlaifv_pl.data.importers.turns import Turn, markers_in, messages_of, read_turn, text_of
-from rlaifv_pl.data.urls import redact
+from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.data.importers.column_names import ANSWERS, DIALOGUES, HISTORIES, MARKS, PROMPTS, SYSTEMS
+from rlaifv_pl.data.importers.image_columns import likely_columns, sure_columns, unread_columns
+from rlaifv_pl.data.importers.messages import Turn, markers_in, messages_of, read_turn, text_of
+from rlaifv_pl.data.importers.rows import SourceRow
+from rlaifv_pl.data.remote_directory import redact
+from rlaifv_pl.data.sample_json import shorten
 from rlaifv_pl.records import Sample
 
 _TEXTS = (*PROMPTS, *ANSWERS, *DIALOGUES, *SYSTEMS, *HISTORIES, "text", "context", "raw_question")
@@ -60,7 +60,7 @@ def is_asked(message: Any) -> bool:
     return any(role in ("user", "human", "system") for role in roles)
 
 
-def named_picture(row: Row) -> list[str]:
+def image_name(row: SourceRow) -> list[str]:
     """The file that `image_id` names, where no column holds the image: HA-DPO's number of a JPEG, SeVa's file name."""
     name = row.parsed().get("image_id")
     if sure_columns(row.parsed()) or not isinstance(name, str | int) or isinstance(name, bool):
@@ -69,7 +69,7 @@ def named_picture(row: Row) -> list[str]:
 
 
 def make_sample(
-    row: Row,
+    row: SourceRow,
     prompt: Any,
     *,
     answers: Mapping[str, Any],
@@ -107,7 +107,7 @@ def make_sample(
     )
 
 
-def instruction_of(row: Row) -> str:
+def instruction_of(row: SourceRow) -> str:
     """The text of a row's `instruction`, and below it that of its `input`, if there is one.
 
     Raises:
@@ -121,7 +121,7 @@ def instruction_of(row: Row) -> str:
     return "\n".join(texts)
 
 
-def refuse_unanswered(row: Row) -> None:
+def refuse_unanswered(row: SourceRow) -> None:
     """Raise for a row that has columns of answers, and nothing in them: it was to be a pair, not a prompt.
 
     Raises:
@@ -131,7 +131,7 @@ def refuse_unanswered(row: Row) -> None:
         raise BadSample(Reason.MISSING_ANSWER, row.where, f"nothing in the columns {empty}")
 
 
-def is_marked(row: Row, column: str) -> bool | None:
+def is_marked(row: SourceRow, column: str) -> bool | None:
     """Whether a column says true or false, be it as a number or, in a table, as a word; None if it is empty.
 
     Raises:
@@ -146,14 +146,14 @@ def is_marked(row: Row, column: str) -> bool | None:
     return found
 
 
-def _refuse_marked_bad(row: Row) -> None:
+def _refuse_marked_bad(row: SourceRow) -> None:
     for column in MARKS:
         if is_marked(row, column) is False:
             detail = f"{column} is {row.parsed()[column]}: the answer is marked as bad"
             raise BadSample(Reason.UNPAIRED, row.where, detail)
 
 
-def _images(row: Row, markers: Sequence[Any], pictures: Sequence[Any]) -> tuple[bytes, ...]:
+def _images(row: SourceRow, markers: Sequence[Any], pictures: Sequence[Any]) -> tuple[bytes, ...]:
     """The images of a row; where columns have some and the prompt's markers others, in the markers' order."""
     columns, own = row.parsed(), [marker for marker in markers if marker is not None]
     images, read = _of_columns(row, sure_columns(columns))
@@ -172,13 +172,13 @@ def _images(row: Row, markers: Sequence[Any], pictures: Sequence[Any]) -> tuple[
     return images
 
 
-def _of_columns(row: Row, names: Sequence[str]) -> tuple[tuple[bytes, ...], str | None]:
+def _of_columns(row: SourceRow, names: Sequence[str]) -> tuple[tuple[bytes, ...], str | None]:
     """The images of the first of these columns that holds any, and its name."""
     found = ((row.load(row.parsed()[name]), name) for name in names)
     return next((one for one in found if one[0]), ((), None))
 
 
-def _with_system(row: Row, turns: list[Turn]) -> list[Turn]:
+def _with_system(row: SourceRow, turns: list[Turn]) -> list[Turn]:
     """Turns after the system's, if there is a column of it and none of them is the system's."""
     texts = [text for name in SYSTEMS if (text := row.parsed().get(name)) not in (None, "")]
     if len(texts) > 1 or not all(isinstance(text, str) for text in texts):
@@ -194,7 +194,7 @@ def _with_system(row: Row, turns: list[Turn]) -> list[Turn]:
     return [{"role": "system", "content": said[0]}, *turns]
 
 
-def _history(row: Row) -> list[Any]:
+def _history(row: SourceRow) -> list[Any]:
     """Earlier turns as messages: pairs of a question and its answer, in a list or an object, or messages."""
     held = [name for name in HISTORIES if row.parsed().get(name)]
     if len(held) > 1:
@@ -208,7 +208,7 @@ def _history(row: Row) -> list[Any]:
 _EARLIER = "expected a list of [question, answer], of objects of these, or of messages"
 
 
-def _earlier(row: Row, name: str, turn: Any) -> list[Any]:
+def _earlier(row: SourceRow, name: str, turn: Any) -> list[Any]:
     if isinstance(turn, Mapping) and turn.keys() & {"role", "from"}:
         return [turn]
     pair = turn
@@ -222,11 +222,11 @@ def _earlier(row: Row, name: str, turn: Any) -> list[Any]:
     return [{"role": role, "content": text} for role, text in zip(("user", "assistant"), pair, strict=True)]
 
 
-def _texts(answers: Mapping[str, Any], row: Row) -> dict[str, Any]:
+def _texts(answers: Mapping[str, Any], row: SourceRow) -> dict[str, Any]:
     return {name: text_of(value, name, row.where) for name, value in answers.items()}
 
 
-def _refuse_moving(row: Row) -> None:
+def _refuse_moving(row: SourceRow) -> None:
     held = [name for name in _MOVING if row.parsed().get(name)]
     if held:
         raise BadSample(Reason.VIDEO_OR_AUDIO, row.where, f"{held[0]}: samples hold images and texts only")

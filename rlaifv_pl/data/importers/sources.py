@@ -7,14 +7,14 @@ from datasets import Dataset, load_dataset
 
 from rlaifv_pl.data.importers.text_files import COMPRESSIONS
 from rlaifv_pl.data.manifest import hash_file
-from rlaifv_pl.explained import Explained
+from rlaifv_pl.errors import UserError
 
 HUB = "hub:"
 """Begins the name of a data set on the hub."""
 SUFFIXES = (".parquet", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".arrow")
 
 
-class SourceError(Explained, ValueError):
+class SourceError(UserError, ValueError):
     """A source that cannot be imported as a whole; the message says what was seen, and what to do."""
 
 
@@ -49,7 +49,7 @@ def table_suffix(path: Path) -> str:
     return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else ""
 
 
-def fingerprint(source: Source) -> dict[str, str]:
+def source_hash(source: Source) -> dict[str, str]:
     """What the source was: name and SHA-256 of each of its files."""
     if source.is_remote:
         files = [Path(file["filename"]) for file in load_hub(source.path).cache_files]

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from rlaifv_pl.data.importers.rows import Row
+from rlaifv_pl.data.importers.messages import split_pair
+from rlaifv_pl.data.importers.rows import SourceRow
 from rlaifv_pl.data.importers.samples import holds, holds_any, make_sample
-from rlaifv_pl.data.importers.turns import split_pair
 from rlaifv_pl.records import Sample
 
 _REJECTED = ("rejected_response", "rejected_messages", "rejected_images")
@@ -24,7 +24,7 @@ def recognises(columns: Mapping[str, Any]) -> bool:
     return holds_any(columns, *_REJECTED, "label")
 
 
-def read(row: Row) -> list[Sample]:
+def read(row: SourceRow) -> list[Sample]:
     """Turn a row into a sample; one that is only marked good by its `label` becomes one of SFT.
 
     Raises:
@@ -34,7 +34,7 @@ def read(row: Row) -> list[Sample]:
     return [_with_all_tags(make_sample(row, prompt, answers=answers))]
 
 
-def _split(row: Row) -> tuple[list[Any], dict[str, Any]]:
+def _split(row: SourceRow) -> tuple[list[Any], dict[str, Any]]:
     messages, columns = row.messages("messages"), row.parsed()
     *prompt, answer = messages
     if holds(columns, "rejected_messages"):

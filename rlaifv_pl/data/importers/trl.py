@@ -7,8 +7,9 @@ Anthropic write them. MM-RLHF, 2U1's Qwen-VL, torchtune and verl write rows of t
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from rlaifv_pl.data.importers.names import ANSWERS, PROMPTS
-from rlaifv_pl.data.importers.rows import Row
+from rlaifv_pl.data.importers.column_names import ANSWERS, PROMPTS
+from rlaifv_pl.data.importers.messages import split_pair, split_texts
+from rlaifv_pl.data.importers.rows import SourceRow
 from rlaifv_pl.data.importers.samples import (
     are_lists,
     holds,
@@ -17,7 +18,6 @@ from rlaifv_pl.data.importers.samples import (
     make_sample,
     refuse_unanswered,
 )
-from rlaifv_pl.data.importers.turns import split_pair, split_texts
 from rlaifv_pl.records import Sample
 
 _ANSWERS = ("chosen", "rejected", "completion")
@@ -37,7 +37,7 @@ def recognises(columns: Mapping[str, Any]) -> bool:
     return holds(columns, "prompt") and (holds(columns, "completion") or not holds_any(columns, *ANSWERS))
 
 
-def read(row: Row) -> list[Sample]:
+def read(row: SourceRow) -> list[Sample]:
     """Turn a row into a sample.
 
     Raises:
@@ -57,7 +57,7 @@ def _is_told(columns: Mapping[str, Any]) -> bool:
     return holds(columns, "messages") and not holds(columns, "prompt", "chosen", "rejected")
 
 
-def _split(row: Row) -> tuple[Any, dict[str, Any]]:
+def _split(row: SourceRow) -> tuple[Any, dict[str, Any]]:
     """Tell prompt and answers apart, as raw cells."""
     columns = row.parsed()
     if _is_told(columns):
@@ -72,7 +72,7 @@ def _split(row: Row) -> tuple[Any, dict[str, Any]]:
     return row.require("prompt"), answers
 
 
-def _split_implicit(answers: dict[str, Any], row: Row) -> tuple[Any, dict[str, Any]]:
+def _split_implicit(answers: dict[str, Any], row: SourceRow) -> tuple[Any, dict[str, Any]]:
     """Take as prompt what the sides have in common from the start."""
     chosen, rejected = answers.pop("chosen"), answers.pop("rejected")
     split: tuple[Any, Any, Any]

@@ -6,10 +6,10 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from rlaifv_pl.data.manifest import hash_json
-from rlaifv_pl.feedback.engine import Completion, Engine, EngineError, Form, Request, Sampling
-from rlaifv_pl.feedback.engines.reward import ImplicitReward, LogRatio
-from rlaifv_pl.feedback.engines.transformers import TransformersEngine
-from rlaifv_pl.feedback.generate import generate
+from rlaifv_pl.feedback.candidates.sampling import sample_candidates
+from rlaifv_pl.feedback.engines.engine import Completion, Engine, EngineError, Form, Request, Sampling
+from rlaifv_pl.feedback.engines.implicit_reward import ImplicitReward, LogRatio
+from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
 from rlaifv_pl.records import Sample
 
 
@@ -95,7 +95,7 @@ class BestOfN:
     def rank(self, samples: Sequence[Sample], max_new_tokens: int) -> list[list[Rated]]:
         """The distinct answers drawn for each sample, the best first; of equals, what was drawn first."""
         how = Sampling(n=self.n, temperature=self.temperature, max_new_tokens=max_new_tokens)
-        drawn = generate(self._drawer, samples, how, self.seed)
+        drawn = sample_candidates(self._drawer, samples, how, self.seed)
         answers = [list(dict.fromkeys(Completion(one.text, one.ended) for one in group)) for group in drawn]
         ratios = self._reward.of(samples, answers)
         rated = [list(map(Rated, *pair)) for pair in zip(answers, ratios, strict=True)]

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from rlaifv_pl.feedback.engine import EngineError
-from rlaifv_pl.feedback.engines.replies import ChatCompletion, Choice
+from rlaifv_pl.feedback.engines.engine import EngineError
+from rlaifv_pl.feedback.engines.responses import ChatCompletion, Choice
 
 VENDOR = "api.openai.com"
 LONGEST_BACKOFF = 60.0
@@ -49,7 +49,7 @@ Raises EngineError when none came, however often it was tried."""
 
 
 @dataclass(slots=True)
-class Fault(Exception):
+class ServerFault(Exception):
     """One try that came to nothing."""
 
     got: str
@@ -113,7 +113,7 @@ class Servers:
             number = (first + tried) % len(clients)
             try:
                 return await self._try(clients[number], body)
-            except Fault as fault:
+            except ServerFault as fault:
                 last = fault
             if not last.passing:
                 break
@@ -138,12 +138,12 @@ class Servers:
                 reply = await client.chat.completions.with_raw_response.create(**known, extra_body=others)
             return ChatCompletion.model_validate_json(reply.content).choices[0]
         except (TimeoutError, openai.APITimeoutError):
-            raise Fault(
+            raise ServerFault(
                 f"nothing within {self.timeout:g} seconds", "Raise `timeout` or lower `concurrency`."
             ) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            raise Fault(
+            raise ServerFault(
                 f"no connection, or one that broke ({type(cause).__name__}: {self._words(str(cause))})",
                 "Check that the server is up and that `base_url` is its address.",
             ) from None
@@ -152,7 +152,7 @@ class Servers:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"])) or "body"
-            raise Fault(
+            raise ServerFault(
                 f"a reply that is none ({place}: {first['msg']}): {self._words(reply.text)!r}", BROKEN
             ) from None
 
@@ -160,12 +160,12 @@ class Servers:
     def _key(self) -> str:
         return os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
 
-    def _refusal(self, error: Any) -> Fault:
+    def _refusal(self, error: Any) -> ServerFault:
         status, response = error.status_code, error.response
         passing = (status in PASSING or status >= 500) and error.code != "insufficient_quota"
         remedy = REMEDIES.get(status, BROKEN if status >= 500 else REFUSED)
         pause = _seconds(response.headers.get("retry-after", ""))
-        return Fault(f"HTTP {status}: {self._words(response.text)!r}", remedy, passing, pause)
+        return ServerFault(f"HTTP {status}: {self._words(response.text)!r}", remedy, passing, pause)
 
     def _words(self, text: str) -> str:
         """What was said, without the key, and short."""

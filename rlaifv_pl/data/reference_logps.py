@@ -1,0 +1,73 @@
+"""Reference log-ps that were computed beforehand, from a batch to sidecars and back."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from rlaifv_pl.data.sidecar import SidecarError
+from rlaifv_pl.models.vlm import Batch
+
+LOGPS, READING = "logps", "reading"
+"""Names of what a sidecar holds of a sample: log-ps of its targets in nats, and a hash of how it was read."""
+
+READINGS = 2
+"""Version of what `READING` is a hash of; log-ps of another version are made again."""
+
+CachedTensors = Mapping[str, Tensor]
+
+UNKNOWN: CachedTensors = {LOGPS: torch.zeros(0), READING: torch.zeros(1, dtype=torch.long)}
+"""Of a sample that could not be used."""
+
+
+def split_by_sample(batch: Batch, logps: Tensor) -> list[CachedTensors]:
+    """What is to be kept of each sample of a batch, given (M,) log-ps of its targets."""
+    logps, owner = logps.cpu(), (batch.group % len(batch.keys)).cpu()
+    readings = _readings(batch)
+    return [{LOGPS: logps[owner == at], READING: readings[at : at + 1]} for at in range(len(batch.keys))]
+
+
+def assemble_logps(batch: Batch, known: Sequence[CachedTensors]) -> Tensor:
+    """(M,) log-ps of the batch's targets out of what was kept of its samples.
+
+    Raises:
+        SidecarError: a sample was read otherwise then: other tokens, or other targets.
+    """
+    readings, owner = _readings(batch), batch.group % len(batch.keys)
+    targets = torch.bincount(owner, minlength=len(batch.keys)).tolist()
+    for at, (key, value) in enumerate(zip(batch.keys, known, strict=True)):
+        is_same = READING in value and torch.equal(value[READING], readings[at : at + 1])
+        if not is_same or LOGPS not in value or value[LOGPS].shape != (targets[at],):
+            raise SidecarError(
+                f"sample {key}: its reference log-ps were computed for other tokens than it has now, so tokenizer, "
+                "chat template, objective or model.max_length changed since. Delete the directories reference-* "
+                "beside the shards, or in data.cache_dir: they are made again."
+            )
+    logps = torch.empty(len(owner), dtype=known[0][LOGPS].dtype)
+    for at, value in enumerate(known):
+        logps[owner == at] = value[LOGPS]
+    return logps
+
+
+def _readings(batch: Batch) -> Tensor:
+    """(B,) a hash for each sample of all that its log-ps depend on beside weights and the shard's bytes.
+
+    Of each row with targets: its tokens, which of its sample's images it is about, and of each target the place, the
+    token and the part that it counts to.
+    """
+    count, width = len(batch.keys), batch.rows["input_ids"].shape[1]
+    row, at = batch.source // width, batch.source % width
+    part, owner = batch.group // count, batch.group % count
+    targets = torch.stack([at, batch.target, part], 1)
+    hashes = []
+    for sample in range(count):
+        digest = hashlib.sha256()
+        for own in row[owner == sample].unique():
+            mine = targets[(owner == sample) & (row == own)]
+            # What stands behind the last target decides nothing: in a longer batch it is padding.
+            tokens = batch.rows["input_ids"][own, : mine[:, 0].max() + 2]
+            _, *view = batch.views[int(own) % batch.trees]
+            digest.update(repr((view, tokens.tolist(), mine.tolist())).encode())
+        hashes.append(int.from_bytes(digest.digest()[:8], signed=True))
+    return torch.tensor(hashes)

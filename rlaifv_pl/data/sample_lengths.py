@@ -1,0 +1,120 @@
+"""How large samples are and which belong together, found once and kept beside the shards."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import Dataset
+
+from rlaifv_pl.data.bad_samples import BadSample
+from rlaifv_pl.data.batching import SampleSizes
+from rlaifv_pl.data.loader import Collate
+from rlaifv_pl.data.manifest import hash_json
+from rlaifv_pl.data.precompute import PrecomputeTask, precompute_missing
+from rlaifv_pl.data.reference_logps import CachedTensors
+from rlaifv_pl.data.shards import ShardSet
+from rlaifv_pl.data.sidecar import SidecarError, Sidecars
+from rlaifv_pl.models.vlm import Batch
+from rlaifv_pl.records import Sample
+
+TREE_TOKENS, ROW_TOKENS, PROMPT = "tree", "rows", "prompt"
+"""Names of what a sidecar holds of a sample: tokens as a tree, tokens as rows with their padding, a hash of its
+prompt. One that cannot be used has none."""
+
+Layout = Literal["packed", "trees", "rows"]
+
+
+class LengthSurvey:
+    """Reads every sample once, as the objective will, and notes what it comes to.
+
+    Args:
+        samples: of one or more directories.
+        reading: all that decides what they come to: objective, tokenizer, processor.
+        collate: makes a batch of samples.
+        num_workers: processes that read.
+    """
+
+    def __init__(
+        self, samples: ShardSet, reading: Mapping[str, Any], collate: Collate, num_workers: int
+    ) -> None:
+        self.samples, self.collate, self.num_workers = samples, collate, num_workers
+        self.sidecars = Sidecars(samples, "sizes", reading)
+
+    def make(self, trainer: Trainer) -> None:
+        """Survey the shards that have not been; several processes share them out.
+
+        Raises:
+            BadSample: if bad samples are not to be left out.
+        """
+        task = PrecomputeTask("sizes of samples", _Measured(self.samples, self.collate), _good)
+        precompute_missing(self.sidecars, task, trainer, self.num_workers)
+
+    def sizes(self, layout: Layout) -> SampleSizes:
+        """As samples are laid out.
+
+        Args:
+            layout: `packed` without padding, `trees` padded to the longest, or padded `rows`.
+
+        Raises:
+            SidecarError: a file is damaged.
+        """
+        parts = [self._whole(shard) for shard, size in enumerate(self.samples.lengths) if size]
+        name = ROW_TOKENS if layout == "rows" else TREE_TOKENS
+        tokens, prompt = (torch.cat([part[of] for part in parts]).numpy() for of in (name, PROMPT))
+        return SampleSizes(tokens, prompt, is_padded=layout != "packed")
+
+    def _whole(self, shard: int) -> CachedTensors:
+        part, count = self.sidecars.whole(shard), len(self.samples.shards[shard])
+        for name in (TREE_TOKENS, ROW_TOKENS, PROMPT):
+            value = part.get(name, torch.zeros(0))
+            if value.shape != (count,) or value.dtype != torch.long:
+                raise SidecarError(
+                    f"{self.sidecars.path(shard)} has no {name} for each of {count} samples. Delete it, and it is made "
+                    "again."
+                )
+        return part
+
+
+def processor_hash(processor: Any) -> str:
+    """Return a hash of what decides a sample's tokens: image processing, tokenizer and chat template."""
+    words = json.loads(processor.tokenizer.backend_tokenizer.to_str())
+    # How the last call wanted its rows: of the call, and not of the tokenizer.
+    del words["padding"], words["truncation"]
+    return hash_json((processor.to_json_string(), words, processor.chat_template))
+
+
+class _Measured(Dataset):
+    def __init__(self, samples: ShardSet, collate: Collate) -> None:
+        self.samples, self.collate = samples, collate
+
+    def __getitem__(self, index: int) -> CachedTensors | BadSample:
+        try:
+            sample = self.samples[index]
+            return measure_sample(sample, self.collate([sample]))
+        except BadSample as error:
+            return error
+
+
+def _good(measured: CachedTensors | BadSample) -> CachedTensors:
+    if isinstance(measured, BadSample):
+        raise measured
+    return measured
+
+
+def measure_sample(sample: Sample, batch: Batch) -> CachedTensors:
+    """What a sidecar holds of a sample, out of the batch of it alone."""
+    ids = batch.rows.get("input_ids", torch.zeros(0))
+    own = sum(branch.stop - branch.start for branch in batch.branches or ())
+    values = {TREE_TOKENS: own or ids.numel(), ROW_TOKENS: ids.numel(), PROMPT: _prompt(sample)}
+    return {name: torch.tensor([value]) for name, value in values.items()}
+
+
+def _prompt(sample: Sample) -> int:
+    """A hash of prompt and images."""
+    digest = hashlib.sha256(json.dumps(sample.prompt, sort_keys=True).encode())
+    for image in sample.images:
+        digest.update(hashlib.sha256(image).digest())
+    return int.from_bytes(digest.digest()[:8], signed=True)

@@ -1,0 +1,100 @@
+"""How a word of the vocabulary stands in a text, by the variant of CHAIR.
+
+Variants differ in how they bring a word into the singular: A as `pattern` does, C as WordNet does for nouns. Both make
+mistakes, which are part of the variant, for every published figure has them. Of all words only those of a closed
+vocabulary matter, so that each variant is a table: regular forms, and here what is irregular or mistaken.
+"""
+
+from functools import cache
+from typing import Literal
+
+from rlaifv_pl import coco as words
+from rlaifv_pl.evaluation.tokenization import to_plural, words_of
+
+Variant = Literal["A", "C"]
+
+_MEN = ("man", "woman", "gentleman", "policeman", "serviceman", "doberman")
+_IRREGULAR = {
+    **{word[:-2] + "en": word for word in _MEN},
+    "children": "child",
+    "grandchildren": "grandchild",
+    "mice": "mouse",
+    "geese": "goose",
+    "oxen": "ox",
+    "calves": "calf",
+    "knives": "knife",
+    "pocketknives": "pocketknife",
+    "buffaloes": "buffalo",
+    "flamingoes": "flamingo",
+}
+_IRREGULAR_IN: dict[Variant, dict[str, str]] = {
+    "A": {
+        "people": "person",
+        "broncoes": "bronco",
+        "childrens": "child",
+        "cockatooes": "cockatoo",
+        "limoes": "limo",
+        "palominoes": "palomino",
+    },
+    "C": {"thieves": "thief", "busses": "bus", "taxies": "taxi"},
+}
+_ENDINGS: dict[Variant, dict[str, str]] = {
+    # Whatever ends so, an omnibus as well as a mistyped "dogs/collies".
+    "A": {"buses": "bus", "collies": "collie", "doggies": "doggie"},
+    "C": {},
+}
+_LOST: dict[Variant, frozenset[str]] = {
+    # Taken for plurals (a "bu"), or for those of other words (a "ty", a "cano").
+    "A": words_of("airbus airbuses bus canoes magpies minibus minibuses ties"),
+    # WordNet lacks the singular, knows the plural as a word, or has a shorter one ("vas").
+    "C": words_of(
+        "bikers bluejays brindles coworkers firetrucks hairdryers lenovos longboards macbooks men netbooks paddleboats "
+        "pitbulls riverboats sailboards shortboards skimboards smartphones soliders stovetops teddybears televisons "
+        "vases"
+    ),
+}
+
+
+def singular(token: str, variant: Variant) -> str:
+    """The word of the vocabulary that a token is a form of; empty if it is none.
+
+    >>> singular("knives", "A"), singular("canoes", "A"), singular("canoes", "C")
+    ('knife', '', 'canoe')
+    """
+    if token in (table := _singulars(variant)):
+        return table[token]
+    return next((word for ending, word in _ENDINGS[variant].items() if token.endswith(ending)), "")
+
+
+@cache
+def classes(variant: Variant) -> dict[str, str]:
+    """Word, or phrase, to its class."""
+    lost = words.LOST if variant == "A" else ()
+    return {word: name for word, name in _listed(variant).items() if word not in lost}
+
+
+@cache
+def phrases(variant: Variant) -> dict[tuple[str, ...], str]:
+    """Two words, in the singular, to the word that they count as; what is not in `classes` is no mention."""
+    table = {phrase: phrase for phrase in (*_listed(variant), *words.NO_OBJECTS) if " " in phrase}
+    table |= {f"{age} {animal}": animal for age in ("baby", "adult") for animal in words.ANIMALS}
+    table |= {f"passenger {carrier}": carrier for carrier in words.CARRIERS}
+    table |= {"bow tie": "tie", "toilet seat": "toilet"}
+    return {tuple(phrase.split()): word for phrase, word in table.items()}
+
+
+@cache
+def _singulars(variant: Variant) -> dict[str, str]:
+    """Form to word, for all words of the vocabulary and those that its phrases consist of."""
+    known = set(_listed(variant)) | {part for phrase in phrases(variant) for part in phrase}
+    table = {form: word for word in sorted(known) for form in (word + "s", to_plural(word))}
+    table |= {word: word for word in known} | _IRREGULAR | _IRREGULAR_IN[variant]
+    return {form: word for form, word in table.items() if form not in _LOST[variant]}
+
+
+def _listed(variant: Variant) -> dict[str, str]:
+    """Word, or phrase, to its class, the lost ones included."""
+    table = {name: name for name in words.PLAIN}
+    for more in (words.OTHERS, words.REFINED if variant == "C" else {}):
+        table |= {word: name for name, listed in more.items() for word in listed.split()}
+    return table | {phrase: name for name, listed in words.PHRASES.items() for phrase in listed}

@@ -1,0 +1,72 @@
+"""Which objects of COCO a description mentions, in its own order, each as often as it is mentioned."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rlaifv_pl.evaluation.chair.forms import Variant, classes, phrases, singular
+from rlaifv_pl.evaluation.tokenization import treebank_tokens
+
+
+class Mention(NamedTuple):
+    """A class where it is mentioned."""
+
+    name: str
+    start: int
+    """Of its first character in the text."""
+    end: int
+
+
+def mentions(text: str, variant: Variant) -> list[str]:
+    """Class of each mention.
+
+    >>> mentions("Two men feed a baby elephant near the traffic lights; a bus waits.", "A")
+    ['person', 'elephant', 'traffic light']
+    >>> mentions("Two men feed a baby elephant near the traffic lights; a bus waits.", "C")
+    ['elephant', 'traffic light', 'bus']
+    """
+    return [mention.name for mention in located(text, variant)]
+
+
+def located(text: str, variant: Variant) -> list[Mention]:
+    """Each mention with its place.
+
+    >>> text = "Two DOGS, a stop  light."
+    >>> [(one.name, text[one.start : one.end]) for one in located(text, "A")]
+    [('dog', 'DOGS'), ('traffic light', 'stop  light')]
+    """
+    lower = text.lower()
+    if len(lower) != len(text):  # A letter or two of all that there are become longer.
+        lower = "".join(letter if len(letter.lower()) > 1 else letter.lower() for letter in text)
+    found, table = treebank_tokens(lower), classes(variant)
+    named = list(_named(found, variant))
+    lost = {"seat"} if any(word == "toilet" for word, _, _ in named) else set()
+    places = _places(lower, found)
+    return [
+        Mention(table[word], places[first][0], places[last][1])
+        for word, first, last in named
+        if word in table and word not in lost
+    ]
+
+
+def _named(found: list[str], variant: Variant) -> Iterator[tuple[str, int, int]]:
+    """Words of the vocabulary in the singular, two of a phrase as the one that they count as (others empty), with the
+    numbers of their first and last token."""
+    joined = phrases(variant)
+    known = [singular(token, variant) for token in found]
+    at = 0
+    while at < len(known):
+        pair = tuple(known[at : at + 2])
+        last = at + (pair in joined)
+        yield joined.get(pair, known[at]), at, last
+        at = last + 1
+
+
+def _places(text: str, found: list[str]) -> list[tuple[int, int]]:
+    """Where each token stands; nothing of a text is in two tokens, and only blanks and marks in none."""
+    places, at = [], 0
+    for token in found:
+        start = text.find(token, at)
+        # A break stands for marks that may be any.
+        at = at if start < 0 else start + len(token)
+        places.append((max(start, 0), at))
+    return places

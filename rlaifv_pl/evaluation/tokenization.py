@@ -1,0 +1,40 @@
+"""Words of a text as the Penn Treebank cuts them, and plurals: what rule metrics need of English."""
+
+import re
+
+# What stands between letters without a space belongs to the word (o'clock, and/or, t-shirt) unless it is one of these.
+# A full stop ends a word only where it ends a sentence.
+_APART = re.compile(r"[;@#$%&*?!()\[\]{}<>\"`\u00ab\u00bb\u201c\u201d\u201e\u2018\u2019]|--+|\.{2,}|''")
+_COMMA = re.compile(r"[:,](?=\D|$)")
+_STOP = re.compile(r"(?<=[^.\s])\.(?=['\s\x01]*(?:\s|$))")
+_CLITIC = re.compile(r"(?<=[^'\s])(?='(?:s|m|d|ll|re|ve)?(?:\s|$))|(?<=\w)(?=n't(?:\s|$))", re.IGNORECASE)
+
+BREAK = "\x01"
+"""Stands for punctuation: no two words join across it."""
+
+
+def treebank_tokens(text: str) -> list[str]:
+    """Words, and a `BREAK` for each mark.
+
+    >>> treebank_tokens("The man's t-shirt, at 5 o'clock.")
+    ['The', 'man', "'s", 't-shirt', '\\x01', 'at', '5', "o'clock", '\\x01']
+    """
+    for pattern in (_APART, _COMMA, _STOP):
+        text = pattern.sub(f" {BREAK} ", text)
+    return _CLITIC.sub(" ", text).split()
+
+
+def words_of(text: str) -> frozenset[str]:
+    """The words of a list with blanks between them."""
+    return frozenset(text.split())
+
+
+def to_plural(word: str) -> str:
+    """The regular plural of a noun.
+
+    >>> to_plural("boy"), to_plural("baby"), to_plural("couch")
+    ('boys', 'babies', 'couches')
+    """
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return word[:-1] + "ies"
+    return word + ("es" if word.endswith(("s", "sh", "ch", "x")) else "s")

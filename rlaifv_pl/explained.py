@@ -1,5 +1,0 @@
-"""What an error must be for its message to be all that a user sees."""
-
-
-class Explained(Exception):
-    """Says what was expected, what came, and what to do about it; command lines show no traceback of it."""

@@ -1,0 +1,1 @@
+"""Answers sampled from a policy, and their JSON."""

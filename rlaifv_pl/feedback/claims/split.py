@@ -1,0 +1,79 @@
+"""Candidates to candidates with claims, and what is kept of one that the limit of tokens cut off."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rlaifv_pl.feedback.claims.english.sentences import sentences
+from rlaifv_pl.feedback.claims.splitter import PromptedAnswer, Splitter, Undivided
+from rlaifv_pl.feedback.reasons import TRUNCATED, UNDIVIDED
+from rlaifv_pl.models.special_tokens import markup_in
+from rlaifv_pl.records import Candidate, Claim
+
+_FINISHED = re.compile(r"[.!?][\"')\]*_\u201d\u2019]*$")
+_MAY_GO_ON = re.compile(r"(?:\d|\b(?:mr|mrs|ms|dr|st|vs|no|fig|approx|e\.g|i\.e|[A-Z]))\.$", re.IGNORECASE)
+"""A full stop behind which a number or an abbreviation goes on."""
+_FULL_STOP = re.compile(r"[\u3002\uff01\uff1f][\u300d\u300f\u201d\uff09]*")
+"""Chinese and Japanese ones, with which no blank goes."""
+
+
+def split_candidates(
+    splitter: Splitter, questions: Sequence[str], candidates: Sequence[Sequence[Candidate]]
+) -> list[list[Candidate]]:
+    """The candidates with their claims; one that cannot be divided has the reason as its fault.
+
+    Args:
+        questions: what each prompt asked.
+        candidates: of each prompt; those with a fault stay as they are.
+    """
+    answered = [
+        PromptedAnswer(question, candidate.text)
+        for question, drawn in zip(questions, candidates, strict=True)
+        for candidate in drawn
+        if candidate.fault is None and not markup_in(candidate.text)
+    ]
+    divided = iter(splitter.split(answered) if answered else [])
+    return [
+        [
+            one if one.fault is not None or markup_in(one.text) else _with_claims(one, next(divided))
+            for one in drawn
+        ]
+        for drawn in candidates
+    ]
+
+
+def usable_part(candidate: Candidate, *, keep: bool) -> Candidate:
+    """What can be judged of a candidate: all of it, if its model ended it.
+
+    One that was cut off keeps its finished sentences with `keep`; without, or where it has none, its fault is
+    `truncated`.
+    """
+    if candidate.ended or candidate.fault is not None:
+        return candidate
+    text = finished_sentences(candidate.text) if keep else ""
+    return replace(candidate, text=text) if text else replace(candidate, fault=TRUNCATED)
+
+
+def finished_sentences(text: str) -> str:
+    """A text that was cut off somewhere, up to the end of its last whole sentence or line.
+
+    >>> finished_sentences("A dog runs. It has 2.5 legs. A c"), finished_sentences("There are 3.")
+    ('A dog runs. It has 2.5 legs.', '')
+    """
+    for start, end in reversed(list(sentences(text))):
+        is_line = text[end:].lstrip(" \t").startswith(("\n", "\r"))
+        is_last = not text[end:].strip()
+        sentence = text[start:end]
+        if is_line or (_FINISHED.search(sentence) and not (is_last and _MAY_GO_ON.search(sentence))):
+            return text[:end].strip()
+        if stops := list(_FULL_STOP.finditer(text, start, end)):
+            return text[: stops[-1].end()].strip()
+    return ""
+
+
+def _with_claims(candidate: Candidate, divided: list[Claim] | Undivided | None) -> Candidate:
+    if divided is None:
+        return replace(candidate, fault=UNDIVIDED)
+    if isinstance(divided, Undivided):
+        return replace(candidate, fault=divided.reason)
+    return replace(candidate, claims=tuple(divided))

@@ -1,0 +1,1 @@
+"""Labelers that judge claims, the gate they must pass, and scores from their verdicts."""

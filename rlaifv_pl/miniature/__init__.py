@@ -1,0 +1,29 @@
+"""The miniature world: a VLM small enough to align on a laptop, about pictures whose truth is known.
+
+Reading order: scenes (what there is), language (what is said of it), claims (what was claimed, and the
+exact labeler), model (a LLaVA of a million weights), optimizer (what teaches it to see), shards (samples
+of all that), evaluate (how much a model makes up), before_after (what a run changed of it), verbs (the
+command line).
+"""
+
+from pathlib import Path
+
+
+def packaged_model(name: str) -> Path:
+    """Directory of a model that comes with the package: `base` hallucinates, `labeler` answers yes or no.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+    """
+    path = Path(__file__).parent / "weights" / name
+    if not path.is_dir():
+        names = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+        raise FileNotFoundError(f"no model {name!r} comes with the package, expected one of {names}")
+    return path
+
+
+def resolve_shipped() -> None:
+    """Let configs and options of every command name a model that comes with the package: `${shipped:base}`."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_resolver("shipped", lambda name: str(packaged_model(name)), replace=True)

@@ -1,0 +1,156 @@
+"""The cached reference: one pass over the shards before training, and no second model in it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+
+from rlaifv_pl.console import track
+from rlaifv_pl.data.batching import split_batches
+from rlaifv_pl.data.loader import BatchLoader
+from rlaifv_pl.data.reference_logps import READINGS, UNKNOWN, CachedTensors, split_by_sample
+from rlaifv_pl.data.shards import ShardSet
+from rlaifv_pl.data.sidecar import Sidecars
+from rlaifv_pl.models.fingerprint import weights_hash
+from rlaifv_pl.models.loading import load_policy
+from rlaifv_pl.models.policy import PolicyError, PolicySpec
+from rlaifv_pl.models.reference import frozen
+from rlaifv_pl.models.vlm import VLM, Batch
+from rlaifv_pl.objectives.cached_vision import seen_as
+from rlaifv_pl.objectives.checks import sharding_of
+from rlaifv_pl.objectives.empty_batch_guard import STAND_IN, EmptyBatchGuard
+
+
+class CachedReference:
+    """Which model the policy is compared with, and its log-ps beside the shards.
+
+    Args:
+        policy: as it was loaded, before any training; it is the reference, without its LoRA adapters.
+        spec: from which it was loaded.
+        processor: that prepares images. (Tokens are compared sample by sample.)
+    """
+
+    def __init__(self, policy: VLM, spec: PolicySpec, processor: Any) -> None:
+        self.policy, self.spec, self.processor = policy, spec, processor
+        self.weights, self.adapters = weights_hash(policy, adapters=False), False
+        self._is_policy = True
+
+    def invalidate(self) -> None:
+        """Compare with the policy as it is now, adapters included."""
+        self.weights, self.adapters, self._is_policy = weights_hash(self.policy), True, True
+
+    def mark_policy_changed(self) -> None:
+        """Note that the policy is being trained."""
+        self._is_policy = not self.adapters and self.spec.lora is not None
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"weights": self.weights, "adapters": self.adapters}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what a checkpoint holds; the policy has been trained since."""
+        self.weights, self.adapters = state["weights"], state["adapters"]
+        self.mark_policy_changed()
+
+    def sidecars(self, samples: ShardSet, trainer: Trainer, batch_size: int, how: dict[str, Any]) -> Sidecars:
+        """The log-ps of the samples, computed now where they are missing.
+
+        Args:
+            samples: of one or more directories.
+            trainer: with the policy on its device.
+            batch_size: samples a device in the pass.
+            how: options of the loader.
+
+        Raises:
+            SidecarError: a file beside a shard is of another shard.
+            PolicyError: something is missing, and the reference is no longer to be had.
+        """
+        identity = {"weights": self.weights, "adapters": self.adapters, "readings": READINGS}
+        identity |= seen_as(self.processor, self.spec, trainer)
+        sidecars = Sidecars(samples, "reference", identity)
+        missing = sidecars.missing()
+        # Before one process writes what another has yet to miss; and before one reads what another writes.
+        trainer.strategy.barrier()
+        if missing:
+            self._make(sidecars, _plan(samples, missing, trainer, batch_size), trainer, how)
+        trainer.strategy.barrier()
+        return sidecars
+
+    def _make(self, sidecars: Sidecars, work: list["_Work"], trainer: Trainer, how: dict[str, Any]) -> None:
+        model, samples = self._model(trainer), sidecars.samples
+        in_step = EmptyBatchGuard(lambda: how["collate"]([STAND_IN]))
+        loader = BatchLoader(samples, [part.numbers for part in work], **how)
+        shown = track(
+            zip(work, loader, strict=True), "reference log-ps", len(work), is_shown=trainer.is_global_zero
+        )  # fmt: skip
+        found: dict[int, CachedTensors] = {}
+        for part, batch in shown:
+            if (computed := in_step(batch, trainer)) is not None:
+                found |= self._score(model, trainer, part.numbers, computed)
+            if part.ends_shard:
+                found = _gather(found, trainer.world_size)
+                if trainer.is_global_zero:
+                    sidecars.write(part.shard, [found.get(n, UNKNOWN) for n in samples.numbers(part.shard)])
+                found = {}
+
+    @torch.no_grad()
+    def _score(
+        self, model: VLM, trainer: Trainer, numbers: Sequence[int], batch: Batch
+    ) -> dict[int, CachedTensors]:
+        strategy = trainer.strategy
+        with strategy.precision_plugin.forward_context(), frozen(model, adapters=self.adapters):
+            logps = model(strategy.batch_to_device(batch))
+        if batch.is_stand_in:
+            return {}
+        values = split_by_sample(batch, logps)
+        return {numbers[kept]: value for kept, value in zip(batch.kept, values, strict=True)}
+
+    def _model(self, trainer: Trainer) -> VLM:
+        """The reference itself: the policy, or one that is loaded once more."""
+        if self._is_policy:
+            return self.policy
+        if self.adapters:
+            raise PolicyError(
+                "Reference log-ps beside the shards are missing, and their model is gone: it was the policy as the "
+                "round began, which has been trained since. Restore the directories reference-*, or start anew."
+            )
+        model, _ = load_policy(self.spec, self.processor, slicing=sharding_of(trainer))
+        model.attention = self.policy.attention
+        model.tower_layout = self.policy.tower_layout
+        if weights_hash(model) != self.weights:
+            raise PolicyError(
+                f"Reference log-ps beside the shards are missing, and {self.spec.path} holds other weights than "
+                "this run started from. Put the model back, or start anew."
+            )
+        converted: Any = trainer.strategy.precision_plugin.convert_module(model)
+        return converted.to(trainer.strategy.root_device)
+
+
+class _Work(NamedTuple):
+    """A batch of the pass, of this process."""
+
+    shard: int
+    numbers: list[int]
+    ends_shard: bool
+
+
+def _plan(samples: ShardSet, shards: Sequence[int], trainer: Trainer, batch_size: int) -> list[_Work]:
+    """Shard by shard, and equally many batches for each process: sharded models compute in step."""
+    rank, size = trainer.global_rank, trainer.world_size
+    work = []
+    for shard in shards:
+        numbers = samples.numbers(shard)
+        mine = [deal[rank] for deal in split_batches(numbers, size, batch_size)]
+        work += [_Work(shard, part, place == len(mine) - 1) for place, part in enumerate(mine)]
+    return work
+
+
+def _gather(found: dict[int, CachedTensors], processes: int) -> dict[int, CachedTensors]:
+    """What all processes found."""
+    if processes == 1:
+        return found
+    parts: list[Any] = [None] * processes
+    dist.all_gather_object(parts, found)
+    return {number: value for part in parts for number, value in part.items()}

@@ -1,0 +1,44 @@
+"""Processes that compute in step: each has a batch when the others have one."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+
+from lightning.pytorch import Trainer
+
+from rlaifv_pl.models.vlm import Batch
+from rlaifv_pl.records import Correction, Sample
+
+STAND_IN = Sample(
+    key="stand-in",
+    prompt="Is it?",
+    chosen="Yes.",
+    rejected="No.",
+    corrections=(Correction(question="Is it?", answer="Yes."),),
+)
+"""What a process without a sample computes: what every objective can read, and short."""
+
+
+class EmptyBatchGuard:
+    """Puts a batch that counts for nothing in the place of one without samples.
+
+    Args:
+        make: makes a batch of `STAND_IN`.
+    """
+
+    def __init__(self, make: Callable[[], Batch]) -> None:
+        self._make = make
+
+    @cached_property
+    def _stand_in(self) -> Batch:
+        return replace(self._make(), is_stand_in=True)
+
+    def __call__(self, batch: Batch, trainer: Trainer) -> Batch | None:
+        """The batch, or one in its place; None for a lone process, which needs none."""
+        if batch.keys:
+            return batch
+        if trainer.world_size == 1:
+            return None
+        # Copied, since moving a batch writes into its dicts.
+        stand_in: Batch = trainer.strategy.batch_to_device(replace(self._stand_in))
+        return replace(stand_in, step_counts=batch.step_counts)

@@ -1,0 +1,264 @@
+"""Validation by benchmarks: while a run trains, its policy answers held-out items, and is measured as by `rlaifv
+evaluate`. What is measured at a step depends on the policy of then and on files alone, and changes nothing of the
+training, so that a run that is killed, or measured more often, ends with the same weights.
+"""
+
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from rlaifv_pl.console import stderr
+from rlaifv_pl.evaluation.benchmark import Benchmark
+from rlaifv_pl.evaluation.benchmark_files import BenchmarkError
+from rlaifv_pl.evaluation.benchmarks import BENCHMARKS, SUFFIXES, BenchmarkFiles, check_rules, compute_figures
+from rlaifv_pl.evaluation.chair.forms import Variant
+from rlaifv_pl.evaluation.responder import OWN, PARTS_SUFFIX, Responder, answer_benchmark, ask
+from rlaifv_pl.feedback.chunks import RankShare
+from rlaifv_pl.feedback.engines.in_memory import InMemoryEngine
+from rlaifv_pl.models.chat import Chat
+from rlaifv_pl.models.sharding import gather_parameters
+from rlaifv_pl.objectives.base import AlignmentModule
+from rlaifv_pl.training.held_out_figures import FOLDER, Figures, FiguresFile, figures_table
+
+MAIN = {
+    "chair": "CHAIRi",
+    "amber": "AMBER",
+    "pope": "f1",
+    "mmstar": "final",
+    "mme": "perception",
+    "hallusionbench": "aAcc",
+    "vqa": "accuracy",
+}
+"""The figure of each metric that a progress bar has room for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutBenchmark:
+    """A benchmark that a run is measured by.
+
+    Args:
+        metric: as of `rlaifv evaluate`.
+        ground_truth: official files, as of `rlaifv respond`, which hold the prompts.
+        variant: of chair: A or C.
+        similarity: of amber: file of two words and their cosine a line.
+        images: directory of its images, in place of the one of all benchmarks.
+        limit: the first so many items only.
+        max_new_tokens: of a completion, in place of that of all benchmarks.
+        wording: what is asked; {prompt} stands for the benchmark's own prompt.
+    """
+
+    metric: Literal["chair", "amber", "pope", "mmstar", "mme", "hallusionbench", "vqa"]
+    ground_truth: str
+    variant: Variant | None = None
+    similarity: str | None = None
+    images: str | None = None
+    limit: int | None = None
+    max_new_tokens: int | None = None
+    wording: str = OWN
+
+    def __post_init__(self) -> None:
+        if min(1 if one is None else one for one in (self.limit, self.max_new_tokens)) < 1:
+            raise ValueError(
+                f"limit and max_new_tokens must be at least 1, got {self.limit} and {self.max_new_tokens}; leave the "
+                "limit out for all items"
+            )
+
+    def open(self) -> Benchmark:
+        """The benchmark with its annotations read.
+
+        Raises:
+            BenchmarkError: a file is not as it must be, or a rule is missing or too many.
+        """
+        check_rules(self.metric, self.variant, self.similarity)
+        path, similarity = Path(self.ground_truth), self.similarity and Path(self.similarity)
+        given = BenchmarkFiles(
+            metric=self.metric,
+            responses=path,
+            ground_truth=path,
+            variant=self.variant,
+            similarity=similarity or None,
+        )
+        return BENCHMARKS[self.metric](given)
+
+
+class HeldOutEvaluation(Callback):
+    """Measures the policy on held-out items: before the first step, every n steps, and at the end.
+
+    Figures are logged as `held_out/<benchmark>/<figure>`, and kept with the responses in `<run>/held_out`.
+
+    Args:
+        benchmarks: by names of one's own, several at once: of hallucination, and of abilities that alignment may
+            cost. A config without them measures nothing.
+        images: directory of their images.
+        every_n_steps: optimiser updates between measurements; 0 for the start and the end only.
+        max_new_tokens: of a completion.
+        batch_size: items that are answered at a time.
+    """
+
+    def __init__(
+        self,
+        benchmarks: dict[str, HeldOutBenchmark] | None = None,
+        images: str | None = None,
+        every_n_steps: int = 0,
+        max_new_tokens: int = 512,
+        batch_size: int = 16,
+    ) -> None:
+        if images is not None and not benchmarks:
+            raise ValueError("held_out.images is set, but no held_out.benchmarks: name some, or leave it out")
+        if every_n_steps < 0 or min(max_new_tokens, batch_size) < 1:
+            raise ValueError(
+                "held_out: expected every_n_steps >= 0, max_new_tokens >= 1 and batch_size >= 1, got "
+                f"{every_n_steps}, {max_new_tokens} and {batch_size}"
+            )
+        self.benchmarks = {
+            name: _completed(name, one, images, max_new_tokens) for name, one in (benchmarks or {}).items()
+        }
+        self.every_n_steps, self.batch_size = every_n_steps, batch_size
+        self.step: int | None = None
+        """At which `values` were measured."""
+        self.values: dict[str, float] = {}
+        """What was measured last, by the names under which it is logged; nan where a figure is not defined."""
+        self._opened: dict[str, Benchmark] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names under which figures are logged."""
+        return [
+            *_logged({name: compute_figures(benchmark, {})[1] for name, benchmark in self._opened.items()})
+        ]
+
+    def setup(self, trainer: Trainer, pl_module: AlignmentModule, stage: str) -> None:
+        """Read the benchmarks and look for their images, before anything is trained.
+
+        Raises:
+            BenchmarkError: a file is not as it must be, or an image is missing.
+        """
+        if stage != "fit" or self._opened:
+            return
+        self.directory = Path(trainer.default_root_dir) / FOLDER
+        self.file = FiguresFile(self.directory, writes=trainer.is_global_zero)
+        for name, settings in self.benchmarks.items():
+            try:
+                benchmark = settings.open()
+                ask(benchmark.items[: settings.limit], settings.images, settings.wording)
+            except BenchmarkError as error:
+                raise BenchmarkError(f"held_out.benchmarks.{name}: {error}") from error
+            self._opened[name] = benchmark
+
+    def on_train_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
+        step = trainer.global_step
+        self.file.begin(step, {name: asdict(one) for name, one in self.benchmarks.items()})
+        entries = trainer.strategy.broadcast(self.file.read())
+        if step == 0 or not all(entries[name]["steps"] for name in self.benchmarks):
+            self._measure(trainer, pl_module)
+        else:
+            latest = {name: entries[name]["steps"][-1] for name in self.benchmarks}
+            self.values = _logged({name: one["figures"] for name, one in latest.items()})
+            self._show(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        # The table has been made to go on where the checkpoint was, and takes rows from now on.
+        if self._is_untold:
+            self._tell(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: AlignmentModule, *_: Any) -> None:
+        loop, step = trainer.fit_loop.epoch_loop, trainer.global_step
+        if loop._should_accumulate() or step == self.step:
+            return
+        is_last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
+        is_over = (is_last_epoch and loop.batch_progress.is_last_batch) or 0 <= trainer.max_steps <= step
+        if is_over or (self.every_n_steps and step % self.every_n_steps == 0):
+            self._measure(trainer, pl_module)
+            self._tell(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
+        # A run may end before its last step: of its clock, or of a round that made too few pairs.
+        if self.step != trainer.global_step:
+            self._measure(trainer, pl_module)
+            self._tell(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
+        """Say how the figures went, and remove what only a run that goes on has need of."""
+        if trainer.is_global_zero:
+            for parts in self.directory.glob(f"*/*{PARTS_SUFFIX}"):
+                shutil.rmtree(parts)
+            stderr.print(figures_table(self.file.read()))
+
+    def _measure(self, trainer: Trainer, module: AlignmentModule) -> None:
+        """Figures of the policy as it is now; what it has answered already it is not asked again."""
+        share, found = RankShare(trainer.global_rank, trainer.world_size), {}
+        context = trainer.strategy.precision_plugin.forward_context
+        with isolate_rng(), gather_parameters(module.policy):
+            engine = InMemoryEngine(module.policy, Chat(module.processor), self.batch_size, context=context)
+            for name, settings in self.benchmarks.items():
+                benchmark = self._opened[name]
+                out = responses_path(self.directory, name, settings.metric, trainer.global_step)
+                if answer_benchmark(benchmark, self._responder(settings, engine), out, share):
+                    figures = compute_figures(benchmark, benchmark.read(out))[1]
+                    # Of those that were asked none is missing.
+                    found[name] = {key: value for key, value in figures.items() if key != "n_missing"}
+        found = trainer.strategy.broadcast(found)
+        self.file.note(trainer.global_step, found)
+        self.step, self.values, self._is_untold = trainer.global_step, _logged(found), True
+        self._show(trainer)
+
+    def _responder(self, settings: HeldOutBenchmark, engine: InMemoryEngine) -> Responder:
+        return Responder(
+            images=settings.images,
+            engine=engine,
+            batch_size=self.batch_size,
+            max_new_tokens=settings.max_new_tokens,
+            wording=settings.wording,
+            limit=settings.limit,
+        )
+
+    def _show(self, trainer: Trainer) -> None:
+        """Where other callbacks and the progress bar look for figures."""
+        trainer.callback_metrics.update(
+            {name: torch.tensor(value, dtype=torch.float64) for name, value in self.values.items()}
+        )
+        main = {f"{FOLDER}/{name}/{MAIN[one.metric]}" for name, one in self.benchmarks.items()}
+        trainer.progress_bar_metrics.update({name: self.values[name] for name in main if name in self.values})
+
+    def _tell(self, trainer: Trainer) -> None:
+        """Log the figures beside those of the update that made the policy, which are counted from 0."""
+        self._is_untold = False
+        for logger in trainer.loggers:
+            logger.log_metrics(self.values, step=max(0, self.step - 1))
+
+    _is_untold = False
+
+
+def responses_path(directory: Path, name: str, metric: str, step: int) -> Path:
+    """Where responses of a step are kept.
+
+    >>> str(responses_path(Path("runs/dpo/held_out"), "objects", "pope", 40))
+    'runs/dpo/held_out/objects/00000040.jsonl'
+    """
+    return directory / name / f"{step:08d}{SUFFIXES[metric]}"
+
+
+def _completed(name: str, one: HeldOutBenchmark, images: str | None, max_new_tokens: int) -> HeldOutBenchmark:
+    """With the settings of all benchmarks where it has none of its own."""
+    if not name or name != Path(name).name or name.startswith("."):
+        raise ValueError(f"held_out.benchmarks: expected names that can be of folders, got {name!r}")
+    if one.images is None and images is None:
+        raise ValueError(f"held_out.benchmarks.{name} has no images: set held_out.images, or its own")
+    return replace(one, images=one.images or images, max_new_tokens=one.max_new_tokens or max_new_tokens)
+
+
+def _logged(figures: Mapping[str, Figures]) -> dict[str, float]:
+    """Figures by the names under which they are logged; how many items there are is no figure of a policy."""
+    return {
+        f"{FOLDER}/{name}/{figure}": math.nan if value is None else float(value)
+        for name, found in figures.items()
+        for figure, value in found.items()
+        if figure not in ("n", "n_missing")
+    }

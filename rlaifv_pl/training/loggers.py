@@ -1,0 +1,153 @@
+"""Logs of a run that is interrupted and goes on: one table, no row lost, none twice."""
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from rlaifv_pl.data.atomic import atomic_file, writing
+
+
+class _Continuing(ExperimentWriter):
+    """Adds to the table that is there, where Lightning's own would delete it."""
+
+    def save(self) -> None:
+        with writing(self.metrics_file_path):
+            super().save()
+
+    def _check_log_dir_exists(self) -> None:
+        rows = self._rows()
+        self.metrics_keys = list(rows[0]) if rows else []
+
+    def go_on(self, step: int, last: dict[str, float]) -> None:
+        """Drop the rows of updates that will be made again, and add the one that a kill left out.
+
+        Args:
+            step: number of updates made.
+            last: row of the last of them; it was still unwritten when the checkpoint was saved.
+        """
+        rows = [row for row in self._rows() if int(row["step"]) < step]
+        self._write(rows, self.metrics_keys)
+        if not rows:  # What stood there is another run's, and so are its columns.
+            self.metrics_keys = []
+            Path(self.metrics_file_path).unlink(missing_ok=True)
+        # Held-out figures have rows of their own, which are written before a checkpoint is saved.
+        of_step = [row for row in rows if int(row["step"]) == step - 1]
+        if last and not any(row.get(name) for row in of_step for name in last if name != "epoch"):
+            self.log_metrics(last, step - 1)
+            self.save()
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        self._write(self._rows(), fieldnames)
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not os.path.isfile(self.metrics_file_path):
+            return []
+        with open(self.metrics_file_path, newline="") as file:
+            # A line without its end was being written when the run was killed.
+            return list(csv.DictReader(line for line in file if line.endswith("\n")))
+
+    def _write(self, rows: list[dict[str, str]], fieldnames: list[str]) -> None:
+        """Replace the table at once: a kill leaves the old one or the new one."""
+        if fieldnames:
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, fieldnames=fieldnames)
+            writer.writeheader()
+            writer.writerows(rows)
+            with atomic_file(Path(self.metrics_file_path)) as file:
+                file.write(text.getvalue().encode())
+
+
+class RunCSVLogger(CSVLogger):
+    """`metrics.csv` in the run's directory: a row for each step and validation, continued when the run is.
+
+    Args:
+        directory: of the run.
+    """
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory, name="", version="", flush_logs_every_n_steps=1)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> _Continuing:
+        if self._experiment is None:
+            with writing(self.log_dir):
+                os.makedirs(self.log_dir, exist_ok=True)
+            self._experiment = _Continuing(log_dir=self.log_dir)
+        return self._experiment  # type: ignore[return-value]  # Declared by the base class; set here alone.
+
+    @property
+    def log_dir(self) -> str:
+        return self.save_dir
+
+    def log_metrics(self, metrics: dict[str, Tensor | float], step: int | None = None) -> None:
+        super().log_metrics(_with_epochs_from_1(metrics), step)
+
+
+class RunTensorBoard(TensorBoardLogger):
+    """Event files in `tensorboard` in the run's directory; one that cannot be written is named.
+
+    Args:
+        directory: of the run.
+    """
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory, name="tensorboard", version="")
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        with writing(self.log_dir):
+            return super().experiment
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        with writing(self.log_dir):  # Lightning would say that the value is not supported.
+            super().log_metrics(_with_epochs_from_1(metrics), step)
+
+
+def _with_epochs_from_1(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures as they are written: Lightning counts epochs from 0."""
+    return {name: value + 1 if name == "epoch" else value for name, value in metrics.items()}
+
+
+class ResumeLogs(Callback):
+    """Makes the table go on where the checkpoint was saved."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # Lightning saves first and logs the same step afterwards; a kill may fall between.
+        logged = trainer._logger_connector.metrics["log"] if trainer.training else {}
+        row = {name: float(value) for name, value in logged.items()}
+        checkpoint["last_row"] = row and {"epoch": trainer.current_epoch + 1, **row}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._last = checkpoint.get("last_row", {})
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, RunCSVLogger):
+                logger.experiment.go_on(trainer.global_step, self._last)
+        self._last = {}
+
+
+def default_loggers(directory: str) -> list[CSVLogger | TensorBoardLogger]:
+    """`metrics.csv`, and event files for TensorBoard, both in the run's directory."""
+    return [RunCSVLogger(directory), RunTensorBoard(directory)]
