@@ -57,7 +57,11 @@ def test_a_resumed_run_begins_with_the_last_batch_of_the_epoch(module, shards, m
     found = data.resume(module, shards)
     samples = load_shards(shards)
     keys = list(samples.keys())
-    assert seen == [[keys[index] for index in epoch_order(samples.lengths, run_seed(), 0, 8)[-data.BATCH :]]]
+    # The longest samples are tried before, each by itself.
+    batches = [batch for batch in seen if len(batch) > 1]
+    assert batches == [
+        [keys[index] for index in epoch_order(samples.lengths, run_seed(), 0, 8)[-data.BATCH :]]
+    ]
     assert min(found.values()) > 0
 
 
