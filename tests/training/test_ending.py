@@ -53,7 +53,9 @@ def test_a_second_ctrl_c_stops_at_once(family_dir, shards, tmp_path):
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
-    assert process.returncode == 130 and "stopped at once by SIGINT" in said and "Traceback" not in said
+    # A signal may come before or after the time in which the run answers it.
+    assert process.returncode in (130, -2) and "Traceback" not in said
+    assert process.returncode == -2 or "stopped at once by SIGINT" in said
     assert not children(os.getpid()) or process.pid not in children(os.getpid())
 
 
