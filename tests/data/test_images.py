@@ -14,9 +14,9 @@ from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.contact_sheet import draw_contact_sheet
 from rlaifv_pl.data.images import SOURCE_FORMATS, inspect_image, open_image, portable_image, storable_image
 from rlaifv_pl.data.rgb import paint
-from rlaifv_pl.feedback.engines.chat_requests import ChatRequest, asking
 from rlaifv_pl.feedback.engines.engine import Request
 from rlaifv_pl.feedback.engines.in_memory import _open
+from rlaifv_pl.feedback.engines.requests import ChatRequest, asking
 from rlaifv_pl.report.thumbnails import Thumbnails
 from tests.data.samples import pair, picture
 

@@ -9,8 +9,8 @@ from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import ShardWriter, load_shards
 from rlaifv_pl.feedback.candidates.sampling import of_each
-from rlaifv_pl.feedback.engines.chat_requests import asking
 from rlaifv_pl.feedback.engines.engine import EngineError, Request, Sampling
+from rlaifv_pl.feedback.engines.requests import asking
 from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
 from rlaifv_pl.feedback.pairs.pairing import PairRule, pair
 from rlaifv_pl.records import Candidate, Sample

@@ -12,10 +12,10 @@ from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.candidates.sampling import sample_candidates
 from rlaifv_pl.feedback.claims.split import finished_sentences
 from rlaifv_pl.feedback.engines.best_of import BestOfN
-from rlaifv_pl.feedback.engines.chat_responses import ChatMessage, Choice
-from rlaifv_pl.feedback.engines.chat_responses import completion as read
 from rlaifv_pl.feedback.engines.engine import Completion, EngineError, Sampling
 from rlaifv_pl.feedback.engines.openai_engine import OpenAIEngine
+from rlaifv_pl.feedback.engines.responses import ChatMessage, Choice
+from rlaifv_pl.feedback.engines.responses import completion as read
 from rlaifv_pl.miniature import packaged_model
 from rlaifv_pl.miniature.shards import Scenes
 from rlaifv_pl.models.chat import Chat

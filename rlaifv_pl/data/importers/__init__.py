@@ -9,7 +9,7 @@
 - `samples`: what the readers of all formats share
 - `column_names`, `columns`, `cells`: shared names, renamed columns, JSON inside cells
 - `unread_columns`: columns that a format does not read, and misspelt ones
-- `trl`, `rlaifv`, `rlaifv_verdicts`, `llava`, `llamafactory`, `swift`, `plain`, `rankings`: a file per family of formats
+- `trl`, `rlaifv`, `rlaifv_verdicts`, `llava`, `llamafactory`, `swift`, `plain`, `rankings`: one file a family
 - `formats`: the table of formats, and detection
 - `importer`, `import_report`: `import_shards`, and the table at its end
 """

@@ -14,15 +14,10 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from rlaifv_pl.data.manifest import hash_json
-from rlaifv_pl.feedback.engines.chat_requests import (
-    ChatRequest,
-    asking,
-    in_turn,
-    placed,
-    response_format,
-    told,
-)
-from rlaifv_pl.feedback.engines.chat_responses import (
+from rlaifv_pl.feedback.engines.engine import Completion, Form, Request, Sampling
+from rlaifv_pl.feedback.engines.requests import ChatRequest, asking, in_turn, placed, response_format, told
+from rlaifv_pl.feedback.engines.response_cache import ResponseCache
+from rlaifv_pl.feedback.engines.responses import (
     Choice,
     Reading,
     begins,
@@ -34,8 +29,6 @@ from rlaifv_pl.feedback.engines.chat_responses import (
     text,
     top_tokens,
 )
-from rlaifv_pl.feedback.engines.engine import Completion, Form, Request, Sampling
-from rlaifv_pl.feedback.engines.response_cache import ResponseCache
 from rlaifv_pl.feedback.engines.server import Complete, Servers
 from rlaifv_pl.models.chat import prompt_messages
 from rlaifv_pl.records import Message, Sample

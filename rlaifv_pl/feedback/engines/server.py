@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from rlaifv_pl.feedback.engines.chat_responses import ChatCompletion, Choice
 from rlaifv_pl.feedback.engines.engine import EngineError
+from rlaifv_pl.feedback.engines.responses import ChatCompletion, Choice
 
 VENDOR = "api.openai.com"
 LONGEST_BACKOFF = 60.0

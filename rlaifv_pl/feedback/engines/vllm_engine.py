@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.manifest import hash_json
-from rlaifv_pl.feedback.engines.chat_requests import AGAIN_TEMPERATURE, told
 from rlaifv_pl.feedback.engines.engine import Completion, EngineError, Form, Request, Sampling
 from rlaifv_pl.feedback.engines.isolated_env import isolated_environment
 from rlaifv_pl.feedback.engines.rendering import prompt_text, request_text
+from rlaifv_pl.feedback.engines.requests import AGAIN_TEMPERATURE, told
 from rlaifv_pl.feedback.engines.word_tokens import word_tokens
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.fingerprint import directory_fingerprint

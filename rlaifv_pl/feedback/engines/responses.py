@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from rlaifv_pl.feedback.engines.chat_requests import ChatRequest
 from rlaifv_pl.feedback.engines.engine import Completion, EngineError
+from rlaifv_pl.feedback.engines.requests import ChatRequest
 from rlaifv_pl.models.special_tokens import without_end
 
 CUT = {"length", "max_tokens", "content_filter", "abort", "error"}
