@@ -2,21 +2,19 @@
 
     source rows -> importers/ -> Sample -> shard_writer -> shards/*.tar, manifest.json
                                                               |
-              batch <- datamodule <- collate <- order <- shards (read at random)
+              batch <- datamodule <- collate <- batching <- shards (random access)
 
-- `schema`: what a shard holds: keys, members, what a sample must fulfil (with `fields` and `strict_json`,
-  its JSON; `images`, opening files nobody vouches for, the one way for all; `rgb`, pixels of any mode on white;
-  `file_kinds`, what a file is that is no image; `faults`, what can be wrong and what to do about it)
-- `manifest`: what a directory of shards holds and how it came about, written last (with `atomic`)
+- `schema`: the members of a sample in a shard, and what a sample must fulfil (`sample_json`, `strict_json`: its JSON;
+  `sample_texts`: its texts; `images`, `rgb`, `file_kinds`: opening images nobody vouches for; `bad_samples`: faults)
+- `manifest`: the content and origin of a directory of shards, written last (`atomic`, `atomic_directory`)
 - `shard_writer`: samples to tars
-- `remote`: directories of shards behind URLs to copies on this machine (with `transfer`, one file; `urls`, what is
-  behind them)
-- `shards`: tars to samples, at random (with `tar_index`)
-- `importers`: rows in the formats of others, from TRL's to OpenAI's, to shards
-- `sidecar`: what was computed of samples once, beside their shards (with `fill`, computing it; `survey`, how large
-  they are and which belong together; `known`, log-ps under a cached reference; `features`, of a vision tower)
-- `order`: the global order of an epoch, dealt out to the ranks by count or by tokens, restartable anywhere
-- `collate`: samples to a batch (`loader`: in worker processes, with what is known of them, and step by step)
-- `datamodule`: which shards, how many workers, where an interrupted epoch goes on (`attached`: that of a trainer)
-- `verbs`: what `rlaifv shards import|verify|show` do (with `contact_sheet`)
+- `shard_cache`: local copies of shards behind URLs (`download`: one file; `remote_directory`: the other side)
+- `shards`: tars to samples, in any order (`tar_index`)
+- `importers`: rows in the formats of other projects to shards
+- `sidecar`: values computed once for the samples of a shard, in files beside it (`precompute`: the computation;
+  `sample_lengths`: tokens; `reference_logps`: log-ps of a cached reference; `vision_features`: a frozen tower's output)
+- `batching`: the global order of an epoch, cut into batches by count or by tokens; it can restart anywhere
+- `collate`: samples to a batch (`loader`: in worker processes, a step ahead; `longest_samples`: tried first)
+- `datamodule`: shards, workers, and the position in an interrupted epoch (`lightning_utils`: access from a trainer)
+- `contact_sheet`: samples as a picture
 """

@@ -1,7 +1,7 @@
-"""From a policy's own answers to preference pairs and corrections. Reading order: engine (what is asked of a model;
-`engines/` has who answers), the five verbs generate, divide, conquer, combine, pair, then balance and gate;
-settings (what a config says), check (what is refused before the first token), reasons (why candidates are left out),
-split (candidates to claims), run (the verbs in a row, part by part: parts, rows, finish, and left_out, examples of
-what was dropped), ray_actors (parts made on many machines), verbs (the command line). `correct/` writes dialogues
-for nSFT, self_reward is the ablation without divide and conquer, prompts has every text that is sent to a model,
-memory keeps answers that were paid for."""
+"""From a policy's answers to preference pairs and corrections. In the order of the data:
+
+    prompts -> candidates/ -> claims/ -> judges/ -> pairs/ -> shards -> corrections/
+
+`config` holds the settings of a pass, `preconditions` what is checked before the first token, and `pipeline` runs the
+stages chunk by chunk (`chunks`; `ray_executor`: on many machines). `engines/` runs models, `prompt_templates` holds
+every text that is sent to one, and `reasons` explains why candidates are left out."""

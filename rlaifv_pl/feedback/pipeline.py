@@ -16,7 +16,7 @@ from rlaifv_pl.console import stderr, track
 from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.manifest import Manifest, hash_json, read_manifest
 from rlaifv_pl.data.shards import ShardWriter
-from rlaifv_pl.feedback.candidates.json import decode_candidates, encode_candidates
+from rlaifv_pl.feedback.candidates.candidate_json import decode_candidates, encode_candidates
 from rlaifv_pl.feedback.candidates.sampling import VERSION, of_each, sample_candidates
 from rlaifv_pl.feedback.chunks import UNFINISHED, WAIT_SECONDS, Chunks, Executor, RankShare, wait_for
 from rlaifv_pl.feedback.claims.split import split_candidates, usable_part

@@ -1,9 +1,8 @@
-"""The miniature world: a VLM small enough to align on a laptop, about pictures whose truth is known.
+"""The miniature world: a VLM small enough to align on a laptop, and pictures whose truth is known.
 
-Reading order: scenes (what there is), language (what is said of it), claims (what was claimed, and the
-exact labeler), model (a LLaVA of a million weights), optimizer (what teaches it to see), shards (samples
-of all that), evaluate (how much a model makes up), before_after (what a run changed of it), verbs (the
-command line).
+Reading order: scenes (pictures), language (captions and questions), claims (the splitter and the exact labeler), model
+(a LLaVA of a million weights), optimizer, shards (samples of all that), figures (how much a model makes up), evaluator
+(figures between rounds).
 """
 
 from pathlib import Path

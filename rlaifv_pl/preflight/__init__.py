@@ -1,5 +1,4 @@
-"""What a run will need, before it is started: samples, steps, memory, time and disk, and what to change where
-something does not fit. Reading order: planned (the run as its config says, and the machine), tokens (samples and
-batches), spread (who holds what), shapes (tensors without values) and memory (the run's own step on them), advice
-(what to change), disk, trial (seconds of a few steps, told by clock), found (all of it), tables (on the screen),
-verb (`rlaifv preflight`)."""
+"""The needs of a run before it starts: samples, steps, memory, time and disk, and what to change if something does not
+fit. Reading order: machine (devices and steps), dataset_stats (samples and batches), parallelism (what each device
+holds), shapes (tensors without values) and memory (a step on them), advice (what to change), disk, trial (seconds of a
+few steps; step_timer), findings (all of it), tables (on the screen)."""

@@ -1,5 +1,4 @@
-"""A run as one web page that needs no network. Reading order: run_files (what a run left behind), curves (steps to
-series), pairs (samples to rows of the page), dropped (what an import left out), held_out (what a run was measured
-by), thumbnails (each distinct image once), distributions (gaps and lengths), content (what a page says), page (all
-of it in one file, where nothing of it can run), verbs (`rlaifv report`, `rlaifv shards show --html`). `page.html`,
-`page.css` and the scripts are what the file is made of."""
+"""A run as one web page that needs no network. Reading order: run_files (the files of a run), curves (steps to series),
+pairs (samples to rows of the page), dropped and left_out (what an import and feedback left out), held_out, thumbnails,
+histograms (gaps and lengths), content (the page as JSON), page (all of it in one file, where nothing of it can run).
+`page.html`, `page.css` and the scripts are its source."""

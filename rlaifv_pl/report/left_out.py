@@ -11,7 +11,7 @@ from rlaifv_pl.data.contact_sheet import prompt_text
 from rlaifv_pl.data.manifest import MANIFEST_NAME, ManifestError, read_manifest
 from rlaifv_pl.data.remote_directory import is_url
 from rlaifv_pl.data.shards import ShardSet, load_shards
-from rlaifv_pl.feedback.candidates.json import evidence
+from rlaifv_pl.feedback.candidates.candidate_json import evidence
 from rlaifv_pl.feedback.pairs.left_out import LeftOutRow, read_left_out
 from rlaifv_pl.report.pairs import answer_row
 from rlaifv_pl.report.thumbnails import Thumbnails

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rlaifv_pl.data.contact_sheet import prompt_text
-from rlaifv_pl.feedback.candidates.json import spans_of
+from rlaifv_pl.feedback.candidates.candidate_json import spans_of
 from rlaifv_pl.feedback.judges.labeler import LOW_MASS
 from rlaifv_pl.records import Correction, Sample, Verdict
 from rlaifv_pl.report.thumbnails import Thumbnails

@@ -1,7 +1,6 @@
-"""Rounds of alignment inside one run. Reading order: reference_file (what a round is compared with), ledger
-(what is written down of each), prompts (which a round answers), check (which settings go together), probe
-(what may be measured), answers (what was said then), callback (the loop), summary (the end), status
-(`rlaifv rounds status`)."""
+"""Rounds of alignment inside one run. Reading order: reference_file (the reference of a round), ledger (the record of
+each round), prompts (which ones a round answers), compatibility (settings that go together), evaluator (figures between
+rounds), answers (kept for the report), callback (the loop), summary (the end of a run)."""
 
 from rlaifv_pl.rounds.callback import Rounds
 

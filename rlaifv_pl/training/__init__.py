@@ -1,5 +1,5 @@
-"""What a training run leaves behind, and what keeps it going. Reading order: checkpoint (to go on from, and best,
-which one to keep), checkpoint_file (one in a file) and slices (one in a directory, of many processes), fsdp (the
-strategy of models in slices), signals (told to stop), numbers (gone bad), logs (one table, continued), throughput,
-held_out (benchmarks inside a run, with held_out_figures), console, messages and quiet (words on the screen, or
-not), trust (which classes configs may name)."""
+"""Parts of a training run beside the objective. Reading order: run_directory (may a run begin here), checkpoint and
+best_checkpoint (checkpoint_io: one file; sharded_checkpoint: a directory written by many processes), fsdp (the FSDP2
+strategy), signals and exit_codes (a run that is told to stop), shown_command (the command to go on), non_finite (a loss
+or gradient that is no finite number), loggers, throughput, held_out and held_out_figures (benchmarks inside a run),
+console (what is printed)."""

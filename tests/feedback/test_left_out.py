@@ -7,7 +7,7 @@ import pytest
 
 from rlaifv_pl.data.manifest import MANIFEST_NAME, ManifestError, read_manifest
 from rlaifv_pl.data.shards import load_shards
-from rlaifv_pl.feedback.candidates.json import decode_candidates, encode_candidates
+from rlaifv_pl.feedback.candidates.candidate_json import decode_candidates, encode_candidates
 from rlaifv_pl.feedback.pairs.left_out import EXAMPLES, LEFT_OUT_NAME, Examples, read_left_out
 from rlaifv_pl.feedback.pairs.pairing import LeftOut, PairRule
 from rlaifv_pl.miniature.shards import Scenes

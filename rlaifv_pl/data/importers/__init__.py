@@ -1,18 +1,15 @@
-"""From other people's files to shards. The files in the order of the data:
+"""From the files of other projects to shards. The files in the order of the data:
 
-- `sources`: what can be imported (files, saved `datasets`, the hub)
-- `finding`: patterns, folders and downloaded data sets, to sources
-- `readers`, `text_files`, `delimited`, `json_rows`: each kind of file, to rows of cells
-- `rows`: one row of a source, which knows its whereabouts
-- `pictures`, `web`: however a row carries its images, to encoded files (with `encoded`, base64 and data URIs)
-- `picture_columns`: which columns hold images, and which look like it and are not read
-- `turns`: however a row writes its turns, to a prompt and completions
-- `samples`: what the readers of all formats have in common
-- `names`: columns that several formats share
-- `columns`, `cells`: columns under other names, prompts for rows without one, and JSON inside of cells
-- `unread`: what a format leaves of a row, and near misses of its columns
-- `trl`, `rlaifv`, `verdicts`, `llava`, `llamafactory`, `swift`, `plain`, `rankings`: one file per family of formats,
-  a row to its samples
-- `formats`: the table of them, and which one a source has
-- `run`: all of it in a row: `import_shards`
+- `sources`, `find_sources`: files, saved `datasets` and hub data sets; patterns, folders and downloaded repositories
+- `readers`, `text_files`, `delimited`, `json_rows`: each kind of file to rows of cells
+- `rows`: one row with its place in the source
+- `images`, `encoded_images`, `fetch_image`: the images of a row to encoded files
+- `image_columns`: columns that hold images, and columns that look like it
+- `messages`: the turns of a row to a prompt and completions
+- `samples`: what the readers of all formats share
+- `column_names`, `columns`, `cells`: shared names, renamed columns, JSON inside cells
+- `unread_columns`: columns that a format does not read, and misspelt ones
+- `trl`, `rlaifv`, `rlaifv_verdicts`, `llava`, `llamafactory`, `swift`, `plain`, `rankings`: one file a family
+- `formats`: the table of formats, and detection
+- `importer`, `import_report`: `import_shards`, and the table at its end
 """

@@ -1,3 +1,3 @@
-"""Correct: a rejected answer becomes a dialogue that gets right what it got wrong (nSFT). Reading order:
-codebook (kinds of error), diagnose (what is wrong, by the verdicts), turns (which dialogues are fit), rules and
-model (who writes them), run (shards in, shards out), verb."""
+"""From a rejected answer to a dialogue that corrects it (nSFT). Reading order: codebook (kinds of error), synonyms,
+diagnosis (errors from the verdicts), dialogue_rules (which dialogues are fit), rule_corrector and llm_corrector (the
+writers), pipeline (shards in, shards out)."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.manifest import ManifestError
-from rlaifv_pl.feedback.candidates.json import decode_candidates, encode_candidates
+from rlaifv_pl.feedback.candidates.candidate_json import decode_candidates, encode_candidates
 from rlaifv_pl.feedback.config import PromptSet
 from rlaifv_pl.feedback.pairs.pairing import LeftOut
 from rlaifv_pl.records import Candidate, Sample

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlaifv_pl.data.manifest import MANIFEST_NAME, ManifestError, hash_json, read_manifest
-from rlaifv_pl.feedback.candidates.json import evidence
+from rlaifv_pl.feedback.candidates.candidate_json import evidence
 from rlaifv_pl.feedback.config import FeedbackConfig
 from rlaifv_pl.feedback.judges.labeler import low_mass
 from rlaifv_pl.feedback.pairs.balance import balance_lengths

@@ -1,5 +1,4 @@
-"""Rules of English, enough to take descriptions apart. Reading order: lexicon (word lists), sentences (where they
-begin and end, and their tokens), clauses (what a sentence is made of), phrases (things and their descriptions),
-references (whom pronouns stand for), statements (what is stated of each thing), wording (frames, hedges and opinions
-off), questions (a statement as a sentence, and as the question that confirms it), places (where in the text it
-stands)."""
+"""Rules of English, enough to split descriptions into claims. Reading order: lexicon (word lists), sentences (their
+bounds and tokens), clauses, phrases (noun phrases), references (pronouns), statements (what is stated of each thing),
+wording (frames, hedges and opinions removed), questions (a statement as a sentence and as a yes/no question), spans
+(its place in the text)."""
