@@ -40,8 +40,11 @@ def weights_hash(model: nn.Module, *, adapters: bool = True) -> str:
 def _kept(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters, and the buffers that are saved with them."""
     yield from model.named_parameters()
-    saved = model.state_dict(keep_vars=True).keys()
-    yield from ((name, buffer) for name, buffer in model.named_buffers() if name in saved)
+    # Not by `state_dict`, which has a model in slices give up what it has gathered.
+    for prefix, module in model.named_modules():
+        for name, buffer in module.named_buffers(prefix, recurse=False):
+            if name.rpartition(".")[2] not in module._non_persistent_buffers_set:
+                yield name, buffer
 
 
 def directory_fingerprint(path: str | Path) -> str:
