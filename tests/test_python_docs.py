@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import rlaifv_pl
+from rlaifv_pl.cli.fit import main
+from rlaifv_pl.miniature.shards import draw_scenes, picture
 from rlaifv_pl.objectives.losses import PairLogps, sigmoid_loss
 
 ROOT = Path(__file__).parents[1]
@@ -54,10 +56,35 @@ def test_parts_of_ones_own_hold_to_their_protocols():
     assert [claim.text for claim in claims] == ["A dog", "A cat."]
     verdicts = names["WordList"](["dog"]).verdicts([], [claim.question for claim in claims], None)
     assert [verdict.rejected for verdict in verdicts] == [False, True]
-    benchmark = names["YesBenchmark"]()
-    metric = benchmark.metric()
-    metric.update(["Yes, there is."], [0])
-    assert metric.compute()["yes"] == 100.0
+
+
+def test_a_config_names_a_loss_of_ones_own(tmp_path, monkeypatch):
+    """The command of the guide, with the term beside DPO's own: at step 0 the two cost ln 2 and half of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (block,) = (one for one in BLOCK.findall((ROOT / "docs" / "extending.md").read_text()) if "Focal" in one)
+    (tmp_path / "focal_terms.py").write_text(block)
+    with rlaifv_pl.ShardWriter("pairs", recipe={"pairs": 1}) as writer:
+        ((scene, _),) = draw_scenes("test", 0, 1)
+        writer.write(
+            rlaifv_pl.Sample(
+                key="a", prompt="Look.", images=(picture(scene),), chosen="a cup", rejected="a dog"
+            )
+        )
+    configs = [f"--config={ROOT / 'configs' / name}" for name in ("dpo.yaml", "miniature/tiny.yaml")]
+    own = ["--trust-config", "focal_terms", "--model.losses+", "focal_terms.Focal"]
+    run = main(
+        [
+            "fit",
+            *configs,
+            *own,
+            "--data.train=pairs",
+            "--trainer.max_steps=1",
+            "--trainer.default_root_dir=run",
+        ]
+    )
+    loss = run.trainer.callback_metrics["train/loss"]
+    assert loss == pytest.approx(1.5 * 0.693147, abs=1e-4)
 
 
 def test_the_api_is_imported_when_it_is_used():
