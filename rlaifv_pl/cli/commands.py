@@ -45,7 +45,7 @@ VERBS: Mapping[str, Any] = {
     },
     "pope": "rlaifv_pl.cli.evaluate:pope",
     "report": "rlaifv_pl.cli.report:report",
-    "preflight": "rlaifv_pl.cli.preflight:told",
+    "preflight": "rlaifv_pl.cli.preflight:preflight_command",
     "export": "rlaifv_pl.cli.export:export",
     "answer": "rlaifv_pl.cli.answer:answer",
     "miniature": {

@@ -53,7 +53,7 @@ def preflight(arguments: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def told(config: str) -> None:
+def preflight_command(config: str) -> None:
     """Say what a run needs, before it is started: samples, steps, memory, time and disk.
 
     Takes the options of `train.py fit`, and those of its own that `rlaifv preflight --help` lists.

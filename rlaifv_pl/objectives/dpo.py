@@ -45,6 +45,7 @@ class DPOModule(AlignmentModule):
         self.losses = nn.ModuleList(terms)  # Of the tree, so that what they keep moves and is saved.
 
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
+        """Return the prompt with `chosen` (part 0) and with `rejected` (part 1)."""
         if sample.chosen is None or sample.rejected is None:
             raise BadSample(
                 Reason.MISSING_ANSWER, f"sample {sample.key}", "DPO needs `chosen` and `rejected`"

@@ -83,6 +83,7 @@ class NSFTModule(AlignmentModule):
         return [Dialogue(answered, (*context, CHOSEN), truncated=truncated), corrected]
 
     def objective(self, batch: Batch) -> LossOutput:
+        """Return the cross-entropy of answers and corrections, with the KL to a reference where there is one."""
         policy, reference = self.score(batch)
         chosen, corrections = (
             PartialMean(-sums.sum(), targets_of(part))

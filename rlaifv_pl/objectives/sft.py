@@ -20,6 +20,7 @@ class SFTModule(AlignmentModule):
     parts = 1
 
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
+        """Return one dialogue that ends in `completion`, or in `chosen`; every target is part 0."""
         answer = sample.chosen if sample.completion is None else sample.completion
         if answer is None:
             raise BadSample(

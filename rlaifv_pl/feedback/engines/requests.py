@@ -94,7 +94,7 @@ def asking(request: Request) -> list[Message]:
 
 
 def told(request: Request, form: type[BaseModel]) -> Request:
-    """The request with the form's schema in its text."""
+    """Return the request with the form's JSON schema in its text."""
     schema = json.dumps(form.model_json_schema())
     return replace(request, text=FILL.format(text=request.text, schema=schema))
 

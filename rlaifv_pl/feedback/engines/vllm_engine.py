@@ -132,7 +132,10 @@ class VLLMEngine:
         for draft in range(self.fill_tries):
             missing = [number for number in range(len(requests)) if number not in accepted]
             asked = [
-                (self._question(told(requests[number], form)), self._drafted(requests[number], form, draft))
+                (
+                    self._question(told(requests[number], form)),
+                    self._drafted(requests[number], form, draft),
+                )
                 for number in missing
             ]
             for number, drawn in zip(missing, self._written(asked), strict=True):
