@@ -43,7 +43,7 @@ def is_local(path: str) -> bool:
 
 
 def validate_files(path: str) -> None:
-    """Check that a local directory holds a complete model with its processor.
+    """Check that a local directory holds a model's config and processor, and that weights in it are complete.
 
     Args:
         path: directory.
@@ -71,6 +71,16 @@ def validate_files(path: str) -> None:
                 "Copy the processor's files from the model that it was made from, or save them there: "
                 f"AutoProcessor.from_pretrained(BASE).save_pretrained({path!r}).",
             )
+
+
+def require_weights(path: str) -> None:
+    """Check that a local directory holds weights, in files that transformers would read.
+
+    Raises:
+        PolicyError: it holds none.
+    """
+    if not dict(_listed(Path(path))):
+        raise cannot_load(path, f"it holds no weights ({WEIGHTS} is missing)", f"{COPY_AGAIN}.")
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -162,10 +172,7 @@ def _lfs(path: str, file: Path) -> Exception:
 
 
 def _check_weights(path: str) -> None:
-    directory = Path(path)
-    files = dict(_listed(directory))
-    if not files:
-        raise cannot_load(path, f"it holds no weights ({WEIGHTS} is missing)", f"{COPY_AGAIN}.")
+    files = dict(_listed(Path(path)))
     for file, expected in files.items():
         if not file.is_file():
             raise cannot_load(

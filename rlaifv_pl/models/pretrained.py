@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rlaifv_pl.models.checkpoint_files import is_local, validate_files
+from rlaifv_pl.models.checkpoint_files import is_local, require_weights, validate_files
 from rlaifv_pl.models.errors import PolicyError, cannot_load
 from rlaifv_pl.models.hub_access import hub_options
 from rlaifv_pl.models.model_checks import check_config, check_processor, check_weights, complete_processor
@@ -70,13 +70,26 @@ def read_model(spec: PolicySpec, *, empty: bool = False) -> PreTrainedModel:
     """
     config = load_config(spec)
     options = {"dtype": getattr(torch, spec.dtype), "attn_implementation": _attention(config, spec.attention)}
-    if empty:
-        model = from_pretrained(_skeleton, spec, **options)
-    else:
-        load = AutoModelForImageTextToText.from_pretrained
-        model, info = from_pretrained(load, spec, **REPORTED, **options)
-        check_weights(spec.path, info)
+    model = from_pretrained(_skeleton, spec, **options) if empty else load_weights(spec, **options)
     _complete_generation(model, spec)
+    return model
+
+
+def load_weights(spec: PolicySpec, **options: Any) -> PreTrainedModel:
+    """Return the model with its weights, all of which are there.
+
+    Args:
+        spec: what to load.
+        options: of transformers' `from_pretrained`.
+
+    Raises:
+        PolicyError: the model cannot be found or read, or a part of its weights is missing.
+    """
+    if is_local(spec.path):
+        require_weights(spec.path)
+    load = AutoModelForImageTextToText.from_pretrained
+    model, info = from_pretrained(load, spec, **REPORTED, **options)
+    check_weights(spec.path, info)
     return model
 
 

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from transformers import AutoModelForImageTextToText
-
-from rlaifv_pl.models.model_checks import check_image_tokens, check_trainable, check_weights
-from rlaifv_pl.models.pretrained import REPORTED, from_pretrained, load_config, load_processor
+from rlaifv_pl.models.model_checks import check_image_tokens, check_trainable
+from rlaifv_pl.models.pretrained import load_config, load_processor, load_weights
 from rlaifv_pl.models.spec import PolicySpec
 
 
@@ -26,8 +24,5 @@ def validate_checkpoint(spec: PolicySpec, processor: Any = None, *, trains: bool
     processor = processor or load_processor(spec)
     if trains:
         check_trainable(spec.path, load_config(spec))
-    model, info = from_pretrained(
-        AutoModelForImageTextToText.from_pretrained, spec, device_map="meta", **REPORTED
-    )
-    check_weights(spec.path, info)
+    model = load_weights(spec, device_map="meta")
     return check_image_tokens(spec.path, model, processor)

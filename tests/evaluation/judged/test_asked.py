@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from rlaifv_pl.cli.commands import main
 
@@ -19,7 +20,8 @@ SAYS = {"objhal": "answer", "llava_bench": "text", "refomb": "answer", "mmhal": 
 def test_a_model_answers_what_a_judge_reviews(tmp_path, monkeypatch, metric):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / ("000000000042.jpg" if metric == "objhal" else "042.jpg")).write_bytes(b"image")
+    name = "000000000042.jpg" if metric == "objhal" else "042.jpg"
+    Image.new("RGB", (2, 2)).save(tmp_path / "images" / name)
     (tmp_path / "Q.jsonl").write_text(OFFICIAL[metric])
     model = "--model.images images --model.engine tests.evaluation.judged.test_objhal.Lister"
     main(f"respond --metric {metric} --ground_truth Q.jsonl --out N.json {model}".split())
