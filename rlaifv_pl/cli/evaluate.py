@@ -25,7 +25,7 @@ from rlaifv_pl.evaluation.benchmarks import (
 from rlaifv_pl.evaluation.chair.forms import Variant
 from rlaifv_pl.evaluation.pope import PopeBenchmark
 from rlaifv_pl.evaluation.pope_builder import Strategy, build_pope
-from rlaifv_pl.evaluation.responder import OWN, Responder, answer_benchmark
+from rlaifv_pl.evaluation.responder import PROMPT, Responder, answer_benchmark
 from rlaifv_pl.evaluation.table_metric import is_count
 
 _OF_REVIEWS = ("mmhal", "llava_bench", "refomb")
@@ -103,8 +103,8 @@ def evaluate(
     if out is not None:
         _save(Path(out), json.dumps(report, indent=2, allow_nan=False))
     if path := rules.get("records"):
-        wording = model.wording if model else OWN
-        _save(Path(path), *map(json.dumps, records(benchmark, completions, wording)))
+        prompt_template = model.prompt_template if model else PROMPT
+        _save(Path(path), *map(json.dumps, records(benchmark, completions, prompt_template)))
     return report
 
 

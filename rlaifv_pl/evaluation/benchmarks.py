@@ -21,7 +21,7 @@ from rlaifv_pl.evaluation.judged.refomb import RefombBenchmark
 from rlaifv_pl.evaluation.mme import MmeBenchmark
 from rlaifv_pl.evaluation.mmstar import MMStarBenchmark
 from rlaifv_pl.evaluation.pope import PopeBenchmark
-from rlaifv_pl.evaluation.responder import OWN
+from rlaifv_pl.evaluation.responder import PROMPT
 from rlaifv_pl.evaluation.table_metric import is_count
 from rlaifv_pl.evaluation.vqa import VqaBenchmark
 
@@ -87,18 +87,18 @@ def compute_figures(
 
 
 def records(
-    benchmark: Benchmark, completions: Mapping[int, str], wording: str = OWN
+    benchmark: Benchmark, completions: Mapping[int, str], prompt_template: str = PROMPT
 ) -> Iterator[dict[str, Any]]:
     """Each completion with its item's key, prompt and image, and what the metric makes of it, as JSON.
 
     Args:
         completions: by the number of their item.
-        wording: in which it was asked, where that is known.
+        prompt_template: the one that was asked, where it is known.
     """
     metric = benchmark.metric()
     for number, completion in sorted(completions.items()):
         item = benchmark.items[number]
-        asked = {"prompt": wording.replace(OWN, item.prompt), "image": item.image}
+        asked = {"prompt": prompt_template.replace(PROMPT, item.prompt), "image": item.image}
         known = {name: value for name, value in asked.items() if value}
         yield {"key": item.key, **known, "completion": completion, **metric.record(number, completion)}
 

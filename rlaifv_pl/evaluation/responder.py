@@ -26,8 +26,8 @@ from rlaifv_pl.feedback.engines.engine import Engine, EngineError, Sampling
 from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
 from rlaifv_pl.records import Sample
 
-OWN = "{prompt}"
-"""Stands in a wording for the prompt of the item."""
+PROMPT = "{prompt}"
+"""Placeholder of the item's own prompt in a prompt template."""
 _BETWEEN = "images"
 """Folder that some benchmarks put between a name's folder and its file."""
 
@@ -44,7 +44,7 @@ class Responder:
             `--model.engine.model NAME`.
         batch_size: items asked at once, and kept as one part.
         max_new_tokens: of a completion.
-        wording: what is asked; {prompt} stands for the benchmark's own prompt.
+        prompt_template: text that is asked; {prompt} stands for the benchmark's own prompt.
         limit: the first so many items only; all of them unless given.
 
     Raises:
@@ -57,7 +57,7 @@ class Responder:
     engine: Engine | None = None
     batch_size: int = 16
     max_new_tokens: int = 512
-    wording: str = OWN
+    prompt_template: str = PROMPT
     limit: int | None = None
 
     def __post_init__(self) -> None:
@@ -129,7 +129,7 @@ def answer_benchmark(
     """
     share, engine = share or RankShare.of_launcher(), responder.open()
     sampling = Sampling(n=1, temperature=0.0, max_new_tokens=responder.max_new_tokens)
-    asked = ask(benchmark.items[: responder.limit], responder.images, responder.wording)
+    asked = ask(benchmark.items[: responder.limit], responder.images, responder.prompt_template)
     recipe = {"model": engine.identity, "sampling": asdict(sampling), "asked": _recipe(asked)}
     parts = Chunks(_beside(out), "respond", recipe, len(asked), responder.batch_size)
 
@@ -183,19 +183,19 @@ def _tell_faults(faults: Sequence[str], items: int) -> None:
         )
 
 
-def ask(items: Sequence[Item], images: str, wording: str = OWN) -> list[BenchmarkPrompt]:
+def ask(items: Sequence[Item], images: str, prompt_template: str = PROMPT) -> list[BenchmarkPrompt]:
     """What a model is asked, item by item.
 
     Args:
         images: directory of the images, as a responder's.
-        wording: as a responder's.
+        prompt_template: as a responder's.
 
     Raises:
         BenchmarkError: an image is missing, or an item has no prompt.
     """
     paths = find_images([item.image for item in items], Path(images))
     return [
-        BenchmarkPrompt(item.key, _prompt(item, wording), path)
+        BenchmarkPrompt(item.key, _prompt(item, prompt_template), path)
         for item, path in zip(items, paths, strict=True)
     ]
 
@@ -241,12 +241,12 @@ def _by_key(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _prompt(item: Item, wording: str) -> str:
-    if not item.prompt and OWN in wording:
+def _prompt(item: Item, prompt_template: str) -> str:
+    if not item.prompt and PROMPT in prompt_template:
         raise BenchmarkError(
-            f"item {item.key!r} has no prompt. Give the benchmark's file of questions as well, or a wording."
+            f"item {item.key!r} has no prompt. Give the benchmark's file of questions as well, or a prompt_template."
         )
-    return wording.replace(OWN, item.prompt)
+    return prompt_template.replace(PROMPT, item.prompt)
 
 
 def _recipe(asked: Sequence[BenchmarkPrompt]) -> list[list[str | None]]:

@@ -1,7 +1,6 @@
 """What a run was measured by: figures over steps, and first and last answers to the same items side by side."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +46,11 @@ def answer_rows(
     Raises:
         ReportError: files of the benchmark are no longer there, or no longer what they were.
     """
-    settings = HeldOutBenchmark(
-        **{field.name: entry[field.name] for field in fields(HeldOutBenchmark) if field.name in entry}
-    )
+    settings = HeldOutBenchmark.from_json(entry)
     steps = sorted({entry["steps"][0]["step"], entry["steps"][-1]["step"]})
     try:
         benchmark = settings.open()
-        asked = ask(benchmark.items[: settings.limit], settings.images, settings.wording)
+        asked = ask(benchmark.items[: settings.limit], settings.images, settings.prompt_template)
         paths = [responses_path(directory, name, settings.metric, step) for step in steps]
         answers = [_answers(benchmark, path, step) for path, step in zip(paths, steps, strict=True)]
     except BenchmarkError as error:

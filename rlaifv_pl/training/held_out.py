@@ -6,7 +6,7 @@ training, so that a run that is killed, or measured more often, ends with the sa
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from rlaifv_pl.evaluation.benchmark import Benchmark
 from rlaifv_pl.evaluation.benchmark_files import BenchmarkError
 from rlaifv_pl.evaluation.benchmarks import BENCHMARKS, SUFFIXES, BenchmarkFiles, check_rules, compute_figures
 from rlaifv_pl.evaluation.chair.forms import Variant
-from rlaifv_pl.evaluation.responder import OWN, PARTS_SUFFIX, Responder, answer_benchmark, ask
+from rlaifv_pl.evaluation.responder import PARTS_SUFFIX, PROMPT, Responder, answer_benchmark, ask
 from rlaifv_pl.feedback.chunks import RankShare
 from rlaifv_pl.feedback.engines.in_memory import InMemoryEngine
 from rlaifv_pl.models.chat import Chat
@@ -51,7 +51,7 @@ class HeldOutBenchmark:
         images: directory of its images, in place of the one of all benchmarks.
         limit: the first so many items only.
         max_new_tokens: of a completion, in place of that of all benchmarks.
-        wording: what is asked; {prompt} stands for the benchmark's own prompt.
+        prompt_template: text that is asked; {prompt} stands for the benchmark's own prompt.
     """
 
     metric: Literal["chair", "amber", "pope", "mmstar", "mme", "hallusionbench", "vqa"]
@@ -61,7 +61,7 @@ class HeldOutBenchmark:
     images: str | None = None
     limit: int | None = None
     max_new_tokens: int | None = None
-    wording: str = OWN
+    prompt_template: str = PROMPT
 
     def __post_init__(self) -> None:
         if min(1 if one is None else one for one in (self.limit, self.max_new_tokens)) < 1:
@@ -69,6 +69,18 @@ class HeldOutBenchmark:
                 f"limit and max_new_tokens must be at least 1, got {self.limit} and {self.max_new_tokens}; leave the "
                 "limit out for all items"
             )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as the file of figures keeps them, where prompt_template is named `wording`."""
+        return {
+            "wording" if name == "prompt_template" else name: value for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "HeldOutBenchmark":
+        """Return the settings of an entry of the file of figures."""
+        known = {"prompt_template" if name == "wording" else name: value for name, value in entry.items()}
+        return cls(**{field.name: known[field.name] for field in fields(cls) if field.name in known})
 
     def open(self) -> Benchmark:
         """The benchmark with its annotations read.
@@ -147,14 +159,14 @@ class HeldOutEvaluation(Callback):
         for name, settings in self.benchmarks.items():
             try:
                 benchmark = settings.open()
-                ask(benchmark.items[: settings.limit], settings.images, settings.wording)
+                ask(benchmark.items[: settings.limit], settings.images, settings.prompt_template)
             except BenchmarkError as error:
                 raise BenchmarkError(f"held_out.benchmarks.{name}: {error}") from error
             self._opened[name] = benchmark
 
     def on_train_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         step = trainer.global_step
-        self.file.begin(step, {name: asdict(one) for name, one in self.benchmarks.items()})
+        self.file.begin(step, {name: one.to_json() for name, one in self.benchmarks.items()})
         entries = trainer.strategy.broadcast(self.file.read())
         if step == 0 or not all(entries[name]["steps"] for name in self.benchmarks):
             self._measure(trainer, pl_module)
@@ -215,7 +227,7 @@ class HeldOutEvaluation(Callback):
             engine=engine,
             batch_size=self.batch_size,
             max_new_tokens=settings.max_new_tokens,
-            wording=settings.wording,
+            prompt_template=settings.prompt_template,
             limit=settings.limit,
         )
 

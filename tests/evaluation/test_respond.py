@@ -105,7 +105,9 @@ def test_pope_is_made_answered_and_measured_in_one_command(home, photos, family_
 
 def test_photos_are_described_for_chair(home, photos, family_dir):
     options = "--metric chair --ground_truth objects.json --responses R.jsonl --variant A --out chair.json"
-    answer(home, f"evaluate {options} --model.wording Look:", "--model.path", str(family_dir("llava")))
+    answer(
+        home, f"evaluate {options} --model.prompt_template Look:", "--model.path", str(family_dir("llava"))
+    )
     rows = [json.loads(line) for line in (home / "R.jsonl").read_text().splitlines()]
     assert [row["image_id"] for row in rows] == [int(photo.name) for photo in photos]
     assert json.loads((home / "chair.json").read_text())["n"] == PHOTOS
@@ -150,7 +152,9 @@ def test_a_server_answers_as_well(drawn, home, monkeypatch):
 
 def test_each_item_is_asked_with_its_prompt_and_its_image(drawn, home):
     engine = Echo()
-    rows = map(json.loads, said_by(engine, drawn, home / "R.jsonl", wording="{prompt} {yes|no}").splitlines())
+    rows = map(
+        json.loads, said_by(engine, drawn, home / "R.jsonl", prompt_template="{prompt} {yes|no}").splitlines()
+    )
     assert [row["answer"] for row in rows] == [f"Is it {n}? {{yes|no}} image {n % 3}" for n in range(7)]
     assert engine.asked == [["0", "1"], ["2", "3"], ["4", "5"], ["6"]]
 
@@ -177,7 +181,7 @@ def test_another_model_prompt_or_image_is_asked_anew(drawn, home):
         (changed / f"{number}.jpg").write_bytes(JPEG + b"other %d" % number)
     for engine, images, how in (
         (other, drawn, {}),
-        (Echo(), drawn, {"wording": "Well?"}),
+        (Echo(), drawn, {"prompt_template": "Well?"}),
         (Echo(), drawn, {"max_new_tokens": 9}),
         (Echo(), changed, {}),
     ):

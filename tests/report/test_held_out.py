@@ -11,6 +11,7 @@ from rlaifv_pl.report.content import Limits, run_content
 from rlaifv_pl.report.run_files import ReportError, read_run
 from rlaifv_pl.rounds.answers import keep_answers
 from rlaifv_pl.rounds.ledger import Ledger
+from rlaifv_pl.training.held_out import HeldOutBenchmark
 from tests.report.browser import Browser, find_browser
 from tests.report.made import HOSTILE, image, metrics, write_metrics
 
@@ -219,3 +220,12 @@ def test_answers_are_searched_filtered_and_marked(made, tmp_path):
         assert browser.errors == [] and browser.run("typeof window.ran") == "undefined"
     finally:
         browser.close()
+
+
+def test_the_file_of_figures_keeps_its_names():
+    settings = HeldOutBenchmark(
+        metric="pope", ground_truth="Q", prompt_template="{prompt} Yes or no?", limit=3
+    )
+    entry = settings.to_json()
+    assert entry["wording"] == "{prompt} Yes or no?" and "prompt_template" not in entry
+    assert HeldOutBenchmark.from_json(entry | {"steps": []}) == settings

@@ -166,10 +166,10 @@ def test_a_fresh_start_in_an_old_directory_has_no_best_one_of_the_old_run(fit, t
     ]
     fit(tmp_path / "run", *more, "--checkpoint.monitor=held_out/chair/words", "--checkpoint.mode=max")
     assert "best.ckpt" in names(tmp_path / "run")
-    again = ["--overwrite=true", "--trainer.max_steps=3", "--held_out.benchmarks.chair.wording=Well?"]
+    again = ["--overwrite=true", "--trainer.max_steps=3", "--held_out.benchmarks.chair.prompt_template=Well?"]
     fit(tmp_path / "run", *more, *again)
     found = figures(tmp_path / "run")["chair"]
-    assert list(found) == [0, 3], "what was measured of the other wording is gone"
+    assert list(found) == [0, 3], "what was measured of the other prompt template is gone"
     link = tmp_path / "run/checkpoints/best.ckpt"
     assert link.resolve().name == "epoch0-step3.ckpt"
 
