@@ -1,4 +1,4 @@
-"""Option names of other trainers (TRL, LLaMA-Factory, ms-swift, RLAIF-V, LLaVA), and what stands for them here."""
+"""Option names of other trainers (TRL, LLaMA-Factory, ms-swift, RLAIF-V, LLaVA) and of earlier versions, with ours."""
 
 from collections.abc import Mapping
 
@@ -100,3 +100,10 @@ OPTION_ALIASES: Mapping[str, str] = {
     "seed": "seed_everything",
 }
 """Answers that name an option name it from the root of the config."""
+
+RENAMED_KEYS: Mapping[str, str] = {
+    "data.cache_tower": "data.cache_vision",
+    "data.sort_within": "data.length_bucket",
+    "data.window": "data.shuffle_window",
+}
+"""New dotted names of config keys by their old ones. An unknown option or key whose dotted name ends in an old one gets the new."""

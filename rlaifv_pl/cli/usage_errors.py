@@ -11,7 +11,7 @@ from typing import Any
 
 from rlaifv_pl.cli import trust
 from rlaifv_pl.cli.moved_classes import moved_classes
-from rlaifv_pl.cli.option_aliases import OPTION_ALIASES
+from rlaifv_pl.cli.option_aliases import OPTION_ALIASES, RENAMED_KEYS
 from rlaifv_pl.cli.own_classes import told_lacking
 
 LONGEST_LINE = 200
@@ -39,6 +39,7 @@ _OPTION = re.compile(r"(?:[Oo]ption|arguments?:?|resolved to) ['\"]?-*(?:(?:fit|
 _SECRET = re.compile(
     r"(?:[Oo]ption|arguments?:?|resolved to) ['\"]?-*[\w.]*(?:api_?key|token|secret|password)\b"
 )
+_PARENT = re.compile(r'Parser key "([\w.]+)"')
 _UNRECOGNISED = re.compile(r"^unrecognized arguments: (.*)$", re.MULTILINE)
 _GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")
 _PROTOCOL = re.compile(r"Import path ([\w.]+) does not implement protocol (\w+)")
@@ -64,6 +65,8 @@ def explain_usage_error(message: str, names: Iterable[str]) -> str:
     "Option 'trainer.max_epoch' is not accepted\\n  did you mean trainer.max_epochs?"
     >>> explain_usage_error("unrecognized arguments: --learning_rate=1e-6", ["trainer.max_epochs", "data.train"])
     'unrecognized arguments: --learning_rate=1e-6\\n  learning_rate is, here, model.optimizer.lr'
+    >>> explain_usage_error("Subcommand 'fit' does not accept option 'data.window'", [])
+    "Subcommand 'fit' does not accept option 'data.window'\\n  data.window is now data.shuffle_window"
     >>> explain_usage_error("module 'difflib' has no attribute 'Difer'", [])
     "module 'difflib' has no attribute 'Difer'\\n  did you mean Differ?"
     >>> print(explain_usage_error("Option 'api_key' is not accepted", ["policy.api_key_env"]))
@@ -81,8 +84,10 @@ def explain_usage_error(message: str, names: Iterable[str]) -> str:
         return f"{refused[0]}\n  it lacks {'; '.join(lacks)}"
     if _SECRET.search(text):
         return f"{text}\n  {NO_KEY}"
-    if "did you mean" in text or " is, here, " in text:
+    if "did you mean" in text or " is, here, " in text or " is now " in text:
         return text
+    if renamed := _renamed_keys(text):
+        return "\n".join([text, *(f"  {old} is now {RENAMED_KEYS[old]}" for old in renamed)])
     # The options of a verb are not those of training, which the names from elsewhere are about.
     if "data.train" in (names := list(names)) and (known := _known_aliases(text)):
         return "\n".join(
@@ -98,13 +103,26 @@ def _clip(line: str) -> str:
     return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."
 
 
+def _unknown_options(text: str) -> list[str]:
+    """Dotted names of the options that the parser does not know, without repetition."""
+    names = [name for line in _UNRECOGNISED.findall(text) for name in re.findall(r"(?:^|\s)--([\w.]+)", line)]
+    return list(dict.fromkeys(names + [option for _, option in _GROUP.findall(text)] + _OPTION.findall(text)))
+
+
 def _known_aliases(text: str) -> list[str]:
     """The unknown options that have a name here, as their authors write them."""
-    told = [name for line in _UNRECOGNISED.findall(text) for name in re.findall(r"(?:^|\s)--([\w.]+)", line)]
-    told += [option for _, option in _GROUP.findall(text)] + _OPTION.findall(text)
-    return [
-        name for name in dict.fromkeys(option.split(".")[-1] for option in told) if name in OPTION_ALIASES
+    last = (option.split(".")[-1] for option in _unknown_options(text))
+    return [name for name in dict.fromkeys(last) if name in OPTION_ALIASES]
+
+
+def _renamed_keys(text: str) -> list[str]:
+    """Old names, as in `RENAMED_KEYS`, of the unknown options."""
+    # The parser of a nested class names its options without the keys that lead to it.
+    parents = ["", *(f"{parent}." for parent in _PARENT.findall(text))]
+    unknown = [
+        f".{parent}{name}".replace(".init_args.", ".") for name in _unknown_options(text) for parent in parents
     ]
+    return [old for old in RENAMED_KEYS if any(name.endswith(f".{old}") for name in unknown)]
 
 
 def _nearest_options(text: str, names: list[str]) -> list[str]:

@@ -46,7 +46,7 @@ Shards = str | list[str]
 class AlignmentDataModule(L.LightningDataModule):
     """Streams shards in an order fixed by seed and epoch, and knows where it is.
 
-    With `max_tokens`, `group_by` or `sort_within`, each sample is read once before the first epoch, and its size
+    With `max_tokens`, `group_by` or `length_bucket`, each sample is read once before the first epoch, and its size
     is kept beside the shards.
 
     Args:
@@ -60,11 +60,11 @@ class AlignmentDataModule(L.LightningDataModule):
         max_tokens: tokens a device and batch, at most, as they are laid out: what answers share counts once, image
             tokens and padding count too.
         group_by: with `prompt`, pairs of one prompt stand in one batch, and share the prompt and its images there.
-        sort_within: samples of like length are neighbours, inside stretches of so many; for batches with padding.
+        length_bucket: samples of like length are neighbours, inside stretches of so many; for batches with padding.
         num_workers: processes that read, decode and tokenise.
-        window: shards that are shuffled into one another.
+        shuffle_window: shards that are shuffled into one another.
         on_bad_sample: stop at a sample that cannot be trained on, or leave it out and count it.
-        cache_tower: run a frozen vision tower once for each sample, before training, and keep what the model reads of
+        cache_vision: run a frozen vision tower once for each sample, before training, and keep what the model reads of
             its output beside the shards. How much that is, is said before it begins.
         cache_dir: where shards behind URLs are copied to, and where what is computed of samples is kept (log-ps of a
             cached reference, features of a tower, sizes). Unless given, copies are in RLAIFV_PL_CACHE of the
@@ -80,15 +80,15 @@ class AlignmentDataModule(L.LightningDataModule):
         val_batch_size: int | None = None,
         max_tokens: int | None = None,
         group_by: Literal["prompt"] | None = None,
-        sort_within: int | None = None,
+        length_bucket: int | None = None,
         num_workers: int = 1,
-        window: int = 8,
+        shuffle_window: int = 8,
         on_bad_sample: OnBadSample = "raise",
-        cache_tower: bool = False,
+        cache_vision: bool = False,
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
-        sizes = {"batch_size": batch_size, "max_tokens": max_tokens, "sort_within": sort_within}
+        sizes = {"batch_size": batch_size, "max_tokens": max_tokens, "length_bucket": length_bucket}
         for name, value in sizes.items():
             if value is not None and value < 1:
                 raise ValueError(f"data.{name} is {value}, expected at least 1")
@@ -97,10 +97,10 @@ class AlignmentDataModule(L.LightningDataModule):
         self.train, self.val, self.sources = train, val, sources or []
         self.room = BatchBudget(batch_size, max_tokens)
         self.val_batch_size = val_batch_size or batch_size or 8
-        self.group_by, self.sort_within = group_by, sort_within
-        self.num_workers, self.window, self.on_bad_sample = num_workers, window, on_bad_sample
-        self.cache_tower, self.cache_dir = cache_tower, cache_dir
-        self._how_sized = max_tokens or group_by or sort_within
+        self.group_by, self.length_bucket = group_by, length_bucket
+        self.num_workers, self.shuffle_window, self.on_bad_sample = num_workers, shuffle_window, on_bad_sample
+        self.cache_vision, self.cache_dir = cache_vision, cache_dir
+        self._how_sized = max_tokens or group_by or length_bucket
         self._begin()
         self.shards_of_epoch: Callable[[int], list[str]] | None = None
         """Gives the shards of an epoch in place of `train`, where they are made in the run."""
@@ -193,7 +193,7 @@ class AlignmentDataModule(L.LightningDataModule):
         """Kinds of what is computed of samples before they are trained on."""
         needed = {
             "reference": self.trainer.lightning_module.reference_mode == "cached",
-            "tower": self.cache_tower,
+            "tower": self.cache_vision,
             "sizes": self._how_sized,
         }
         return [kind for kind, is_needed in needed.items() if is_needed]
@@ -218,12 +218,12 @@ class AlignmentDataModule(L.LightningDataModule):
         return self._opened[1]
 
     def _deal(self, samples: ShardSet, epoch: int, start: int) -> list[GlobalBatch]:
-        order = epoch_order(samples.lengths, run_seed(), epoch, self.window)
+        order = epoch_order(samples.lengths, run_seed(), epoch, self.shuffle_window)
         sizes = self._survey(samples)
         if self.group_by:
             order = group_by_prompt(order, sizes.prompt)
-        if self.sort_within:
-            order = sort_by_length(order, sizes, self.sort_within, derive(run_seed(), "lengths", epoch))
+        if self.length_bucket:
+            order = sort_by_length(order, sizes, self.length_bucket, derive(run_seed(), "lengths", epoch))
         return deal_every(order[start:], self.trainer.world_size, self.room, sizes)
 
     def _survey(self, samples: ShardSet) -> SampleSizes | None:
@@ -243,7 +243,7 @@ class AlignmentDataModule(L.LightningDataModule):
             "num_workers": self.num_workers,
             "pin_memory": self.trainer.strategy.root_device.type == "cuda",
         }
-        if self.cache_tower:
+        if self.cache_vision:
             how["tower"] = module.features(samples, self.num_workers)
         return how | {"reference": module.known(samples, self.val_batch_size, how)}
 

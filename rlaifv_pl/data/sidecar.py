@@ -31,8 +31,8 @@ VERSION = 1
 OPTION_ALIASES = "Name another place: --data.cache_dir DIR."
 NAMES = {
     "reference": "Log-ps of a cached reference (model.reference: cached)",
-    "tower": "Features of the vision tower (data.cache_tower)",
-    "sizes": "Sizes of samples (data.max_tokens, group_by, sort_within)",
+    "tower": "Features of the vision tower (data.cache_vision)",
+    "sizes": "Sizes of samples (data.max_tokens, group_by, length_bucket)",
 }
 """What messages call each kind of results."""
 ENDS = ".ends"

@@ -172,5 +172,5 @@ def _distance(one: Tensor, other: Tensor) -> float:
 def _refusal(detail: str) -> PolicyError:
     return PolicyError(
         "What this policy's vision tower computes of a batch cannot be put together from what was kept of its samples: "
-        f"{detail}. Set data.cache_tower: false."
+        f"{detail}. Set data.cache_vision: false."
     )

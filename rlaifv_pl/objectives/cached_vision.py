@@ -65,8 +65,8 @@ class CachedVisionFeatures:
         tower = vision_tower(policy.model)
         if any(parameter.requires_grad for parameter in tower.parameters()):
             raise PolicyError(
-                "data.cache_tower keeps what a frozen vision tower computes, but policy.freeze_vision is false and "
-                "the tower trains. Set data.cache_tower: false, or policy.freeze_vision: true."
+                "data.cache_vision keeps what a frozen vision tower computes, but policy.freeze_vision is false and "
+                "the tower trains. Set data.cache_vision: false, or policy.freeze_vision: true."
             )
         self._weights = weights_hash(tower)
 
@@ -84,8 +84,8 @@ class CachedVisionFeatures:
         """
         if isinstance(trainer.strategy, SLICED):
             raise PolicyError(
-                "data.cache_tower needs the whole vision tower on each device, and trainer.strategy cuts it into "
-                "slices. Set data.cache_tower: false, or trainer.strategy: ddp."
+                "data.cache_vision needs the whole vision tower on each device, and trainer.strategy cuts it into "
+                "slices. Set data.cache_vision: false, or trainer.strategy: ddp."
             )
         work = _Work(self.policy, Chat(self.processor), samples, trainer)
         with frozen(self.policy):
@@ -199,8 +199,8 @@ def _check_room(sidecars: Sidecars, missing: list[int], size: int) -> None:
         _say(f"features of the vision tower: {told}")
         if needed > free:
             raise PolicyError(
-                f"data.cache_tower: the features of the vision tower do not fit: {told}. Make room, name a place "
-                "on a larger disk (--data.cache_dir DIR), or set data.cache_tower: false."
+                f"data.cache_vision: the features of the vision tower do not fit: {told}. Make room, name a place "
+                "on a larger disk (--data.cache_dir DIR), or set data.cache_vision: false."
             )
 
 

@@ -137,7 +137,7 @@ def batches(
     """
     tokens = found.column("rows" if layout == "rows" else "tree")
     sizes = SampleSizes(tokens, found.column("prompt"), is_padded=layout != "packed")
-    order = epoch_order(found.samples.lengths, run_seed(), 0, data.window)
+    order = epoch_order(found.samples.lengths, run_seed(), 0, data.shuffle_window)
     if not found.is_whole:
         places = {number: place for place, number in enumerate(found.numbers)}
         order = np.array([places[number] for number in order.tolist() if number in places])
@@ -145,9 +145,9 @@ def batches(
         order = group_by_prompt(order, sizes.prompt)
     else:
         sizes = sizes._replace(prompt=np.arange(len(tokens)))
-    if data.sort_within:
-        order = sort_by_length(order, sizes, data.sort_within, derive(run_seed(), "lengths", 0))
-    is_sized = data.room.tokens or data.group_by or data.sort_within
+    if data.length_bucket:
+        order = sort_by_length(order, sizes, data.length_bucket, derive(run_seed(), "lengths", 0))
+    is_sized = data.room.tokens or data.group_by or data.length_bucket
     shares = deal_every(order, world, data.room, sizes if is_sized else None)
     dealt = [mine for share in shares for mine in share if mine]
     laid = np.array([_laid_out(tokens[mine], sizes.is_padded) for mine in dealt], dtype=np.int64)

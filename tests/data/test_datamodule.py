@@ -154,7 +154,7 @@ def test_resuming_from_every_checkpoint_sees_exactly_what_is_left(
     directories = [rounds[n] for n in LENGTHS[lengths]]
 
     def data():
-        return Rounds(directories, batch_size=2, num_workers=0, window=2)
+        return Rounds(directories, batch_size=2, num_workers=0, shuffle_window=2)
 
     whole, checkpoints = sweep(tmp_path, data, accumulate_grad_batches=accumulate, max_steps=limit)
     updates = [ceil(ceil(n / 2) / accumulate) for n in LENGTHS[lengths]]
@@ -170,7 +170,7 @@ def test_resuming_is_exact_with_a_validation_loop_too(tmp_path, rounds, accumula
     directories = [rounds[n] for n in LENGTHS["mixed"]]
 
     def data():
-        return Rounds(directories, val=rounds[4], batch_size=2, num_workers=0, window=2)
+        return Rounds(directories, val=rounds[4], batch_size=2, num_workers=0, shuffle_window=2)
 
     whole, _ = sweep(tmp_path, data, accumulate_grad_batches=accumulate, max_steps=limit)
     assert whole.validated == 3 * 4
@@ -408,7 +408,7 @@ def test_every_sample_of_a_step_counts_equally(tmp_path, rounds, accumulate):
         ({"batch_size": None}, "data.max_tokens must say"),
         ({"batch_size": 0}, "data.batch_size is 0"),
         ({"max_tokens": 0}, "data.max_tokens is 0"),
-        ({"sort_within": -1}, "data.sort_within is -1"),
+        ({"length_bucket": -1}, "data.length_bucket is -1"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(options, words):

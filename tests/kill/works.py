@@ -48,10 +48,10 @@ FIT = {
         "policy": {"freeze": [], "lora": {"rank": 2, "alpha": 8.0, "dropout": 0.5}},
     },
     "dpo, budget": {
-        "data": {"batch_size": None, "max_tokens": 150, "group_by": "prompt", "sort_within": 9},
+        "data": {"batch_size": None, "max_tokens": 150, "group_by": "prompt", "length_bucket": 9},
         "trainer": {"accumulate_grad_batches": 2},
     },
-    "dpo, tower": {"init": {"reference": "cached"}, "data": {"cache_tower": True}},
+    "dpo, tower": {"init": {"reference": "cached"}, "data": {"cache_vision": True}},
     "nsft": {"class": "NSFTModule", "trainer": {"accumulate_grad_batches": 2}},
     "sft": {"class": "SFTModule", "trainer": {"max_steps": 17}},
     "dpo, two processes": {"init": {"reference": "cached"}, "trainer": {"devices": 2, "strategy": "ddp"}},

@@ -141,7 +141,7 @@ def test_features_of_other_images_are_refused_at_the_first_batch(kept: Kept, sev
     batch = kept.case.batch(same_size if several else same_size[:1])
     others = same_size[::-1] if several else same_size[1:]
     batch.tower = assemble_features(batch, others, lambda place: kept.of(others[place]))
-    with torch.no_grad(), pytest.raises(PolicyError, match=r"differ by [\d.]+ of .* data.cache_tower: false"):
+    with torch.no_grad(), pytest.raises(PolicyError, match=r"differ by [\d.]+ of .* data.cache_vision: false"):
         policy(batch)
 
 
@@ -163,11 +163,11 @@ def test_a_tower_that_pads_to_the_largest_image_is_refused(family_dir):
 
     with patched_forward(tower, lambda *a, **o: padded(type(tower).forward, tower, *a, **o)):
         output = vision_output(policy.model, other)
-    with pytest.raises(PolicyError, match=r"shapes \[\(1, 6, 32\)\].* data.cache_tower: false"):
+    with pytest.raises(PolicyError, match=r"shapes \[\(1, 6, 32\)\].* data.cache_vision: false"):
         layout.take(output)
     # One that stands in a row of its own with all images, as towers of packed patches do.
     together = image_inputs(chat, [[open_image(photo(seed), "here")] for seed in (0, 1)])
-    with pytest.raises(PolicyError, match=r"data.cache_tower: false"):
+    with pytest.raises(PolicyError, match=r"data.cache_vision: false"):
         layout.check(policy.model, together, [torch.cat([leaf, leaf], 1) for leaf in alone])
 
 

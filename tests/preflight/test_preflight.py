@@ -63,7 +63,7 @@ class Met(Exception):
 
 
 @pytest.mark.parametrize("data", [
-    {"batch_size": 3}, {"batch_size": None, "max_tokens": 160}, {"batch_size": 2, "sort_within": 8},
+    {"batch_size": 3}, {"batch_size": None, "max_tokens": 160}, {"batch_size": 2, "length_bucket": 8},
 ], ids=str)  # fmt: skip
 def test_batches_and_steps_are_those_of_the_run(settings, tmp_path, monkeypatch, data):
     settings["data"] |= data

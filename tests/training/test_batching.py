@@ -68,7 +68,7 @@ def test_a_budget_fills_batches_and_never_overflows(family_dir, shards, tmp_path
 
 
 def test_rows_are_counted_with_their_padding(family_dir, shards, tmp_path, seen):
-    options = config(family_dir, shards, tmp_path / "run", batch_size=None, max_tokens=300, sort_within=18)
+    options = config(family_dir, shards, tmp_path / "run", batch_size=None, max_tokens=300, length_bucket=18)
     main(["fit", *options, "--model.policy.attention", "rows"])
     cells = [batch.rows["input_ids"].numel() for batch in seen]
     assert max(cells) <= 300 and min(cells[:-1]) > 100
@@ -128,7 +128,7 @@ def test_one_batch_of_a_budget_steps_like_the_same_pairs_one_by_one(family_dir, 
 
 
 def test_a_killed_run_with_a_budget_goes_on_with_the_same_batches(family_dir, shards, tmp_path, seen):
-    data = {"batch_size": None, "max_tokens": 150, "group_by": "prompt", "sort_within": 9}
+    data = {"batch_size": None, "max_tokens": 150, "group_by": "prompt", "length_bucket": 9}
     main(["fit", *config(family_dir, shards, tmp_path / "whole", **data)])
     whole = [batch.keys for batch in seen]
     killed_at(3, *config(family_dir, shards, tmp_path / "killed", **data))

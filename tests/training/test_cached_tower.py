@@ -41,7 +41,7 @@ def shards(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def config(family_dir, shards, directory: Path, cache: bool = True, reference: str = "live", **data) -> str:
-    data |= {"val": str(shards[1]), "cache_tower": cache}
+    data |= {"val": str(shards[1]), "cache_vision": cache}
     settings = dpo_config(family_dir("llava"), shards[0], data=data)
     settings["model"]["init_args"] |= {"reference": reference, "policy": {"path": str(family_dir("llava"))}}
     settings["trainer"] |= {"default_root_dir": str(directory)}
@@ -180,7 +180,7 @@ def test_pairs_of_a_prompt_in_a_shard_keep_their_images_once(family_dir, tmp_pat
             prompt = prompts[number // per_prompt]
             writer.write(replace(answer, prompt=prompt.prompt, images=prompt.images))
     both = shards, write_pairs(tmp_path / "val", VAL, seed=1)
-    data = {"batch_size": 3, "sort_within": 12}
+    data = {"batch_size": 3, "length_bucket": 12}
     for name, cache in (("without", False), ("with", True)):
         main(["fit", "--config", config(family_dir, both, tmp_path / name, cache, **data)])
     assert float(table(tmp_path / "with", "train/loss")[7]) == pytest.approx(
@@ -214,7 +214,7 @@ def test_every_family_trains_alike(family_dir, tmp_path, family):
         )
         for made in shards.glob("reference-*"):
             shutil.rmtree(made)
-        data = AlignmentDataModule(str(shards), batch_size=2, num_workers=0, cache_tower=cache)
+        data = AlignmentDataModule(str(shards), batch_size=2, num_workers=0, cache_vision=cache)
         trainer = L.Trainer(
             default_root_dir=tmp_path, accelerator="cpu", precision="64-true", logger=False, max_epochs=2,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
@@ -243,7 +243,7 @@ def test_a_file_of_another_shard_is_refused(family_dir, shards, tmp_path):
 
 def test_a_tower_that_trains_is_refused(family_dir, shards, tmp_path):
     said = stops(config(family_dir, shards, tmp_path / "run"), "--model.policy.freeze_vision", "false")
-    assert "policy.freeze_vision is false" in said and "Set data.cache_tower: false" in said
+    assert "policy.freeze_vision is false" in said and "Set data.cache_vision: false" in said
     assert not directories(shards[0]) and not directories(shards[1])
 
 
@@ -268,7 +268,7 @@ def test_features_that_were_changed_are_refused_at_the_first_batch(family_dir, s
     )  # fmt: skip
     with pytest.raises(PolicyError) as stopped:
         main(["fit", "--config", config(family_dir, shards, tmp_path / "run")])
-    assert "of their norm" in str(stopped.value) and "data.cache_tower: false" in str(stopped.value)
+    assert "of their norm" in str(stopped.value) and "data.cache_vision: false" in str(stopped.value)
     assert not directories(shards[0]), "before anything is computed"
 
 

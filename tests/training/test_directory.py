@@ -199,8 +199,8 @@ def test_read_only_shards_are_named_before_a_model_is_loaded(start, tmp_path, sh
     monkeypatch.setattr("rlaifv_pl.objectives.base.load_policy", lambda *_: pytest.fail("loaded"))
     option = {
         "reference": ["--model.reference", "cached"],
-        "tower": ["--data.cache_tower", "true"],
-        "sizes": ["--data.sort_within", "4"],
+        "tower": ["--data.cache_vision", "true"],
+        "sizes": ["--data.length_bucket", "4"],
     }[kind]
     with pytest.raises(ValueError, match=r"shards is read-only.*--data\.cache_dir DIR"):
         start(tmp_path / "run", "--data.train", copy, *option)
@@ -208,12 +208,12 @@ def test_read_only_shards_are_named_before_a_model_is_loaded(start, tmp_path, sh
 
 def test_read_only_shards_with_a_cache_elsewhere_train_as_beside(start, tmp_path, shards, monkeypatch):
     copy = Path(shutil.copytree(shards, tmp_path / "shards"))
-    options = ["--data.train", copy, "--model.reference", "cached", "--data.cache_tower", "true"]
+    options = ["--data.train", copy, "--model.reference", "cached", "--data.cache_vision", "true"]
     beside = Path(shutil.copytree(shards, tmp_path / "beside"))
-    start(tmp_path / "one", *options, "--data.train", beside, "--data.sort_within", "4")
+    start(tmp_path / "one", *options, "--data.train", beside, "--data.length_bucket", "4")
     before = content(copy)
     read_only(monkeypatch, copy)
-    cache = ["--data.cache_dir", tmp_path / "cache", "--data.sort_within", "4"]
+    cache = ["--data.cache_dir", tmp_path / "cache", "--data.length_bucket", "4"]
     start(tmp_path / "two", *options, *cache)
     assert content(copy) == before
     made = {path.parent.name.split("-")[0] for path in (tmp_path / "cache").rglob("*.safetensors")}

@@ -71,7 +71,7 @@ def with_a_broken_image(data: bytes) -> bytes:
 
 def test_a_sample_without_tower_features_is_left_out_as_before(shards, tmp_path):
     rewrite(shards, with_a_broken_image)
-    options = ("--data.on_bad_sample", "skip", "--data.cache_tower", "true")
+    options = ("--data.on_bad_sample", "skip", "--data.cache_vision", "true")
     cli = main(fit(shards, tmp_path / "run", *options))
     assert sum(cli.model.dropped.values()) == 1
     (kept,) = shards.glob("tower-*/*")

@@ -43,7 +43,7 @@ def test_adapters_a_cached_reference_and_a_cached_tower(family_dir, tmp_path: Pa
         "policy": {"path": str(family_dir("llava")), "lora": {"rank": 2}, "gradient_checkpointing": True},
         "reference": "cached",
     }
-    config["data"]["cache_tower"] = True
+    config["data"]["cache_vision"] = True
     path = str(write_config(tmp_path / "config.yaml", config))
     train(["fit", "--config", path])
     main(["export", str(tmp_path / "run"), str(tmp_path / "adapter"), "--adapter", "true"])
