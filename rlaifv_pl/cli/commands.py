@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, auto_cli
@@ -168,9 +169,15 @@ def _run(given: Sequence[str]) -> None:
     # Feedback is made of parts that configs name, and a figure of files that are not alike, so that all they take is
     # an option.
     positional = not {*named[:1]} & {"feedback", "evaluate", "respond", "judge"}
+    commands, program = VERBS, Path(sys.argv[0]).name
+    if isinstance(group := VERBS.get(next(iter(named), "")), Mapping) and named[1:2] and named[1] in group:
+        # jsonargparse stumbles over an unknown key in the config of a command two levels down.
+        commands = {name: command for name, command in group.items() if name != HELP}
+        program = f"{program} {named.pop(0)}"
     auto_cli(
-        opened(VERBS, named),
+        opened(commands, named),
         args=named,
+        prog=program,
         parser_class=CommandParser,
         allow_abbrev=False,
         as_positional=positional,

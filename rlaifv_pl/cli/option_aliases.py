@@ -106,4 +106,7 @@ RENAMED_KEYS: Mapping[str, str] = {
     "data.sort_within": "data.length_bucket",
     "data.window": "data.shuffle_window",
 }
-"""New dotted names of config keys by their old ones. An unknown option or key whose dotted name ends in an old one gets the new."""
+"""New dotted names of config keys by their old ones.
+
+An unknown option, or key of a config, whose dotted name ends in an old name is answered with the new one.
+"""

@@ -120,7 +120,9 @@ def _renamed_keys(text: str) -> list[str]:
     # The parser of a nested class names its options without the keys that lead to it.
     parents = ["", *(f"{parent}." for parent in _PARENT.findall(text))]
     unknown = [
-        f".{parent}{name}".replace(".init_args.", ".") for name in _unknown_options(text) for parent in parents
+        f".{parent}{name}".replace(".init_args.", ".")
+        for name in _unknown_options(text)
+        for parent in parents
     ]
     return [old for old in RENAMED_KEYS if any(name.endswith(f".{old}") for name in unknown)]
 

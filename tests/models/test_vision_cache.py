@@ -141,7 +141,10 @@ def test_features_of_other_images_are_refused_at_the_first_batch(kept: Kept, sev
     batch = kept.case.batch(same_size if several else same_size[:1])
     others = same_size[::-1] if several else same_size[1:]
     batch.tower = assemble_features(batch, others, lambda place: kept.of(others[place]))
-    with torch.no_grad(), pytest.raises(PolicyError, match=r"differ by [\d.]+ of .* data.cache_vision: false"):
+    with (
+        torch.no_grad(),
+        pytest.raises(PolicyError, match=r"differ by [\d.]+ of .* data.cache_vision: false"),
+    ):
         policy(batch)
 
 

@@ -11,9 +11,9 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
-from rlaifv_pl.cli import usage_errors
+from rlaifv_pl.cli import commands, usage_errors
 from rlaifv_pl.cli.fit import main
-from rlaifv_pl.cli.option_aliases import OPTION_ALIASES
+from rlaifv_pl.cli.option_aliases import OPTION_ALIASES, RENAMED_KEYS
 from rlaifv_pl.objectives import terms
 from tests.training.tiny import dpo_config, run, table, write_config, write_pairs
 
@@ -100,6 +100,26 @@ def test_a_name_of_another_trainer_is_answered_with_ours(capsys, config, argumen
     (answer,) = [line for line in said.splitlines() if line.strip().startswith(f"{foreign} is, here, ")]
     assert ours in answer
     assert "did you mean" not in said
+
+
+@pytest.mark.parametrize("old", RENAMED_KEYS)
+def test_an_old_name_of_a_key_is_answered_with_the_new_one(capsys, config, tmp_path, old):
+    root, *path = old.split(".")
+    assert f"{old} is now {RENAMED_KEYS[old]}" in refused(capsys, "--config", config(), f"--{old}", "3")
+    settings: dict | int = 3
+    for key in reversed(["init_args", *path] if root == "model" else path):
+        settings = {key: settings}
+    stacked = write_config(tmp_path / "old.yaml", {root: settings})
+    said = refused(capsys, "--config", config(), "--config", stacked)
+    assert f"{old} is now {RENAMED_KEYS[old]}" in said
+
+
+def test_an_unknown_key_in_the_config_of_another_command_is_named(capsys, tmp_path):
+    """Of a command of two words, whose parser is nested in that of its group."""
+    path = write_config(tmp_path / "config.yaml", {"prompts": "a", "feedback": {"bogus": {"n": 3}}})
+    with pytest.raises(SystemExit) as stopped:
+        commands.main(["feedback", "--config", str(path)])
+    assert "'feedback.bogus.n'" in str(stopped.value)
 
 
 def options_of(settings, place=""):
