@@ -2,10 +2,13 @@
 
 import hashlib
 import logging
+import os
+import re
+import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import KW_ONLY, InitVar, dataclass
+from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from pathlib import Path
 from tarfile import LNKTYPE, TarInfo
 from types import TracebackType
@@ -13,7 +16,7 @@ from typing import Any, Self
 
 from webdataset import TarWriter
 
-from rlaifv_pl.data.atomic import TEMPORARY_SUFFIX, atomic_file, writing
+from rlaifv_pl.data.atomic import TEMPORARY_SUFFIX, atomic_file, sync, writing
 from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.manifest import (
     LINKED_VERSION,
@@ -37,8 +40,11 @@ log = logging.getLogger(__name__)
 _HEADER: dict[str, Any] = {"mtime": 0, "user": "rlaifv", "group": "rlaifv", "mode": 0o644}
 UNFINISHED_NAME = "UNFINISHED"
 _UNFINISHED_TEXT = """Shards are being written here, or their writing was interrupted.
-Run the same command again: it starts over.
+Run the same command again: it starts over. A manifest beside this file names the shards from before, which are whole.
 """
+_STAGED = ".new"
+"""Ends the stem of a shard that replaces another one, until no manifest names the other one."""
+_OWN_NAME = re.compile(rf"shard-\d{{6}}({re.escape(_STAGED)})?\.tar({re.escape(TEMPORARY_SUFFIX)})?")
 
 
 @dataclass(eq=False)
@@ -56,7 +62,8 @@ class ShardWriter:
             tar). That saves its bytes; but `webdataset` skips links, and yields such a sample without its image.
         round: round of the loop that the samples belong to.
         parents: hashes of the manifests that the samples were made from.
-        overwrite: replace whatever shards are there.
+        overwrite: replace whatever shards are there. Finished ones stay whole until the new ones are: there must be
+            room for both.
 
     Raises:
         FileExistsError: the directory holds other shards.
@@ -95,7 +102,9 @@ class ShardWriter:
             )
         if not self.overwrite:
             self._refuse_foreign_shards()
-        self._claim()
+        replaced = _readable_manifest(self.directory)
+        self._suffix = _STAGED if replaced else ""
+        self._claim(replaced)
         return self
 
     def write(self, sample: Sample) -> None:
@@ -111,7 +120,7 @@ class ShardWriter:
             detail = f"{self.directory} already holds a sample of this key"
             raise BadSample(Reason.DUPLICATE_KEY, where, detail)
         if self._growing is None:
-            path = self.directory / _shard_name(f"{len(self._shards):06d}")
+            path = self.directory / f"shard-{len(self._shards):06d}{self._suffix}.tar"
             self._growing = _GrowingShard(path, self.link_duplicate_images)
         self._growing.write(sample.key, members)
         self._keys.add(sample.key)
@@ -149,7 +158,7 @@ class ShardWriter:
             return
         if self._growing is not None:
             self._finish_shard()
-        self.manifest = Manifest(
+        manifest = Manifest(
             shards=tuple(self._shards),
             kinds=dict(sorted(self._kinds.items())),
             drops=self.drops,
@@ -161,27 +170,31 @@ class ShardWriter:
             notes=self._notes,
             schema_version=LINKED_VERSION if self._shared else SCHEMA_VERSION,
         )
-        write_manifest(self.directory, self.manifest)
+        write_manifest(self.directory, manifest)
+        self.manifest = _unstage(self.directory, manifest)
+        _remove_shards(self.directory, self.manifest)
         (self.directory / UNFINISHED_NAME).unlink()
 
     def _refuse_foreign_shards(self) -> None:
         remedy = "Write to another directory, delete this one, or give `--overwrite true` where the command has it."
         if (self.directory / MANIFEST_NAME).exists():
-            if _finished_recipe(self.directory) != self.recipe_hash:
+            finished = _readable_manifest(self.directory)
+            if finished is None or finished.recipe_hash != self.recipe_hash:
                 raise FileExistsError(f"{self.directory} holds finished shards of another recipe. {remedy}")
             log.warning("%s holds finished shards of the same recipe; writing them again.", self.directory)
         elif not (self.directory / UNFINISHED_NAME).exists() and any(self.directory.glob("*.tar")):
             raise FileExistsError(f"{self.directory} holds tars without a manifest. {remedy}")
 
-    def _claim(self) -> None:
-        """Mark the directory unfinished, then clear what an earlier attempt left."""
+    def _claim(self, replaced: Manifest | None) -> None:
+        """Mark the directory unfinished, then clear what an earlier attempt left, but for finished shards."""
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             (self.directory / UNFINISHED_NAME).write_text(_UNFINISHED_TEXT)
-        (self.directory / MANIFEST_NAME).unlink(missing_ok=True)
-        for suffix in ("", TEMPORARY_SUFFIX):
-            for path in self.directory.glob(_shard_name("[0-9]" * 6) + suffix):
-                path.unlink()
+        if replaced is None:
+            (self.directory / MANIFEST_NAME).unlink(missing_ok=True)
+        else:
+            replaced = _unstage(self.directory, replaced)
+        _remove_shards(self.directory, replaced)
 
     def _finish_shard(self) -> None:
         self._shards.append(self._growing.finish())
@@ -238,13 +251,45 @@ def _link(name: str, earlier: str) -> TarInfo:
     return info
 
 
-def _shard_name(number: str) -> str:
-    return f"shard-{number}.tar"
+def finished_manifest(directory: Path) -> Manifest | None:
+    """Read the manifest of finished shards; None if there are none, or others are just being written in their place."""
+    return None if (directory / UNFINISHED_NAME).exists() else _readable_manifest(directory)
 
 
-def _finished_recipe(directory: Path) -> str | None:
-    """Hash of the recipe of the shards in a directory; None if they are damaged."""
+def _readable_manifest(directory: Path) -> Manifest | None:
+    """Read the manifest of a directory; None if there is none, or its shards are damaged."""
     try:
-        return read_manifest(directory).recipe_hash
+        return read_manifest(directory)
     except ManifestError:
         return None
+
+
+def _unstage(directory: Path, manifest: Manifest) -> Manifest:
+    """Give the shards of a manifest their final names.
+
+    At any moment the manifest on disk names shards that are there: they get a second name before it tells it.
+    """
+    shards = [replace(info, name=info.name.replace(f"{_STAGED}.tar", ".tar")) for info in manifest.shards]
+    named = replace(manifest, shards=tuple(shards))
+    if named == manifest:
+        return manifest
+    for staged, final in zip(manifest.shards, shards, strict=True):
+        source, target = directory / staged.name, directory / final.name
+        if source != target:
+            target.unlink(missing_ok=True)
+            try:
+                os.link(source, target)
+            except OSError:  # A file system without hard links.
+                shutil.copyfile(source, target)
+                sync(target)
+    sync(directory)
+    write_manifest(directory, named)
+    return named
+
+
+def _remove_shards(directory: Path, kept: Manifest | None) -> None:
+    """Remove the shards that a manifest does not name, as far as a `ShardWriter` named them."""
+    names: Collection[str] = {info.name for info in kept.shards} if kept else ()
+    for path in directory.iterdir():
+        if _OWN_NAME.fullmatch(path.name) and path.name not in names:
+            path.unlink()

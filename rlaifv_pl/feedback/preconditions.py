@@ -108,8 +108,9 @@ def check_out(out: Path, sources: Collection[Path], mark: str) -> None:
     """
     if out.resolve() in [source.resolve() for source in sources]:
         raise FileExistsError(f"{out} holds what is read, and would be overwritten: give another --out.")
-    begun = (out / UNFINISHED_NAME).is_file() or (out / STAGES).is_dir()
-    is_own = begun or ((out / MANIFEST_NAME).is_file() and mark in _recipe(out))
+    is_finished = (out / MANIFEST_NAME).is_file()
+    begun = (out / UNFINISHED_NAME).is_file() and not is_finished
+    is_own = begun or (out / STAGES).is_dir() or (is_finished and mark in _recipe(out))
     if not is_own and any(out.glob("*.tar")):
         raise FileExistsError(
             f"{out} holds shards that something else made: give another --out, or delete them."

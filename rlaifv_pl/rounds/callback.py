@@ -15,7 +15,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from rlaifv_pl.console import stderr
 from rlaifv_pl.data.datamodule import Shards
 from rlaifv_pl.data.lightning_utils import get_datamodule
-from rlaifv_pl.data.manifest import MANIFEST_NAME, Manifest, ManifestError, hash_json, read_manifest
+from rlaifv_pl.data.manifest import MANIFEST_NAME, Manifest, hash_json, read_manifest
+from rlaifv_pl.data.shard_writer import finished_manifest
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.chunks import RankShare, wait_for
 from rlaifv_pl.feedback.config import FeedbackConfig, PromptSet
@@ -294,7 +295,5 @@ class Rounds(Checkpoint):
 
 def _parents(shards: Path) -> tuple[str, ...]:
     """What finished shards were made from; nothing where there are none."""
-    try:
-        return read_manifest(shards).parents
-    except ManifestError:
-        return ()
+    manifest = finished_manifest(shards)
+    return manifest.parents if manifest else ()

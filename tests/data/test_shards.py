@@ -16,7 +16,8 @@ import webdataset
 from torch.utils.data import DataLoader
 
 from rlaifv_pl.data.bad_samples import BadSample, Reason
-from rlaifv_pl.data.manifest import ManifestError, hash_json, read_manifest
+from rlaifv_pl.data.manifest import ManifestError, hash_file, hash_json, read_manifest
+from rlaifv_pl.data.shard_writer import finished_manifest
 from rlaifv_pl.data.shards import Shard, ShardWriter, load_shards
 from tests.data.samples import pair, picture, write_tar
 
@@ -349,3 +350,63 @@ def test_a_killed_writer_run_again_ends_with_the_same_bytes(tmp_path):
         load_shards(tmp_path / "killed")
     assert write(tmp_path / "killed", samples, samples_per_shard=2) == undisturbed
     assert sorted(os.listdir(tmp_path / "killed")) == sorted(os.listdir(tmp_path / "whole"))
+
+
+KILLED = 9
+
+
+def is_killed_before_change(number, directory):
+    """Replace the shards of a directory in a process that ends before one of its changes; whether it came to that."""
+    child = os.fork()
+    if child:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, KILLED)
+        return status == KILLED
+    left = number
+
+    def end(event, args):
+        nonlocal left
+        is_change = event in ("os.rename", "os.remove", "os.link") or (
+            event == "open" and "w" in str(args[1])
+        )
+        if is_change and str(args[0]).startswith(str(directory)):
+            left -= 1
+            if left < 0:
+                os._exit(KILLED)
+
+    try:
+        sys.addaudithook(end)
+        write(directory, pairs(5)[::-1], recipe="new", samples_per_shard=2, overwrite=True)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def no_link(source, target):
+    raise OSError("this file system has no hard links")
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_shards_that_are_replaced_are_the_old_or_the_new_ones_at_every_moment(
+    tmp_path, monkeypatch, has_links
+):
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_link)
+    old, new = pairs(3), pairs(5)[::-1]
+    undisturbed = write(tmp_path / "whole", new, recipe="new", samples_per_shard=2)
+    names = sorted(os.listdir(tmp_path / "whole"))
+    seen, number, is_killed = [], 0, True
+    while is_killed:
+        directory = tmp_path / str(number)
+        write(directory, old, recipe="old", samples_per_shard=1)
+        is_killed = is_killed_before_change(number, directory)
+        samples = list(load_shards(directory))
+        assert samples in (old, new)
+        shards = read_manifest(directory).shards
+        assert [hash_file(directory / shard.name) for shard in shards] == [shard.sha256 for shard in shards]
+        assert (finished_manifest(directory) is None) == (directory / "UNFINISHED").exists()
+        seen.append(samples == new)
+        assert write(directory, new, recipe="new", samples_per_shard=2, overwrite=True) == undisturbed
+        assert sorted(os.listdir(directory)) == names and list(load_shards(directory)) == new
+        number += 1
+    assert seen == sorted(seen) and {False, True} == {*seen} and number > 15

@@ -36,6 +36,14 @@ def refused(out: Path, prompts, error, match: str, **how) -> None:
     assert policy.calls == 0
 
 
+def test_shards_that_something_else_was_replacing_when_it_was_killed_are_not_touched(tmp_path):
+    out = store(tmp_path / "out", prompt("cat"))
+    (out / "UNFINISHED").touch()
+    prompts = store(tmp_path / "prompts", prompt("dog"))
+    refused(out, prompts, FileExistsError, "something else made")
+    assert list(load_shards(out).keys()) == ["cat"]
+
+
 def test_equal_keys_of_two_directories_are_told_with_both_places(tmp_path):
     one, two = (store(tmp_path / name, prompt("cat"), prompt(f"dog-{name}")) for name in ("one", "two"))
     refused(tmp_path / "out", [one, two], BadSample, r"one/.*cat.* and .*two/.*cat.*--out.*duplicate_key")

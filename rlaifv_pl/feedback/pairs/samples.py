@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlaifv_pl.data.manifest import MANIFEST_NAME, ManifestError, hash_json, read_manifest
+from rlaifv_pl.data.manifest import hash_json
+from rlaifv_pl.data.shard_writer import finished_manifest
 from rlaifv_pl.feedback.candidates.candidate_json import evidence
 from rlaifv_pl.feedback.config import FeedbackConfig
 from rlaifv_pl.feedback.judges.labeler import low_mass
@@ -135,7 +136,5 @@ def pair_samples(
 
 def is_finished(out: Path, recipe: Mapping[str, Any]) -> bool:
     """Whether the shards of a recipe are there, finished."""
-    try:
-        return (out / MANIFEST_NAME).is_file() and read_manifest(out).recipe_hash == hash_json(recipe)
-    except ManifestError:
-        return False
+    manifest = finished_manifest(out)
+    return manifest is not None and manifest.recipe_hash == hash_json(recipe)
