@@ -44,7 +44,7 @@ def test_photos_are_described_and_asked_about_before_and_after(home, family_dir)
             "--trainer.accumulate_grad_batches=1", "--trainer.precision=32-true", "--trainer.accelerator=cpu",
             "--trainer.default_root_dir=run", f"--trainer.max_steps={STEPS}", "--model.schedule=constant",
             "--trainer.enable_progress_bar=false",
-            "--checkpoint.monitor=held_out/chair/Recall", "--export.at_end=false",
+            "--checkpoint.monitor=held_out/chair/Recall", "--export.enabled=false",
         ]
     )  # fmt: skip
     found = figures(Path("run"))

@@ -143,7 +143,7 @@ class AlignmentCLI(LightningCLI):
         )  # fmt: skip
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Throughput, "throughput")
-        parser.add_lightning_class_args(NonFiniteGuard, "numbers")
+        parser.add_lightning_class_args(NonFiniteGuard, "non_finite")
         parser.add_lightning_class_args(HeldOutEvaluation, "held_out")
         # After the checkpoint: that of a round's last epoch is there before the next round's work begins.
         parser.add_lightning_class_args(Rounds, "rounds")

@@ -94,7 +94,7 @@ OPTION_ALIASES: Mapping[str, str] = {
     "logging_steps": "trainer.log_every_n_steps",
     "eval_steps": "trainer.val_check_interval",
     "save_steps": "checkpoint.every_n_train_steps",
-    "save_total_limit": "checkpoint.keep",
+    "save_total_limit": "checkpoint.save_top_k",
     "resume_from_checkpoint": "ckpt_path (last, or a path)",
     "report_to": "trainer.logger",
     "seed": "seed_everything",

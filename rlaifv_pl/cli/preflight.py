@@ -210,7 +210,7 @@ class _Look:
 
     def _disk(self, samples: ShardSet) -> None:
         found, seen = self.found, self.found.surveyed
-        keep = self.planned.config.fit.checkpoint.keep
+        keep = self.planned.config.fit.checkpoint.save_top_k
         found.disks.append(disk.run_disk(self.directory, found.memory, found.spread, keep, self.rounds_bytes))
         if self.module.reference_mode == "cached":
             targets = float(seen.column("targets").mean()) * len(samples)

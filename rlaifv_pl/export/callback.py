@@ -19,11 +19,11 @@ class ExportPolicy(Checkpoint):  # Lightning calls these last: its card tells of
     """Writes the trained policy to `<run>/export` when the run ends, with a card.
 
     Args:
-        at_end: switch it off for a run whose weights are not wanted.
+        enabled: whether to; switch off for a run whose weights are not wanted.
     """
 
-    def __init__(self, at_end: bool = True) -> None:
-        self.at_end = at_end
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
 
     def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         """Write it; of a model in slices all processes give theirs, and the first one writes.
@@ -31,7 +31,7 @@ class ExportPolicy(Checkpoint):  # Lightning calls these last: its card tells of
         Raises:
             ExportError, WriteError: as `export_policy`.
         """
-        if not self.at_end or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not self.enabled or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         model = pl_module.policy.model
         if sharding_of(trainer) is not None:

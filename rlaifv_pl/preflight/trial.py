@@ -80,7 +80,11 @@ def feedback(arguments: Sequence[str], place: Path, epochs: int, steps: int) -> 
     Raises:
         TrialFailed: it could not be done, or no pair came of it.
     """
-    few = [f"--rounds.prompts_per_round={PROMPTS}", "--rounds.probe=null", f"--trainer.max_epochs={epochs}"]
+    few = [
+        f"--rounds.prompts_per_round={PROMPTS}",
+        "--rounds.evaluator=null",
+        f"--trainer.max_epochs={epochs}",
+    ]
     timed = _fit([*arguments, *few], place, steps)
     spent = Ledger(place / "run" / "rounds").read().get(1, {}).get("seconds", {})
     return Timed(

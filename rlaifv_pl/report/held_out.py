@@ -16,7 +16,7 @@ from rlaifv_pl.training.held_out import HeldOutBenchmark, responses_path
 
 CURVES = 5
 """Figures of a benchmark that are drawn; a table has them all."""
-PROBE = "probe of the rounds"
+EVALUATOR = "evaluator of the rounds"
 """Stands where those of benchmarks have their names."""
 
 
@@ -62,7 +62,7 @@ def answer_rows(
 
 
 def round_rows(rounds: Path, numbers: Sequence[int], thumbnails: Thumbnails) -> Iterator[dict[str, Any]]:
-    """Held-out prompts of a run's probe with what was answered at the first measurement and at the last.
+    """Held-out prompts of a run's evaluator with what was answered at the first measurement and at the last.
 
     Args:
         rounds: directory of the run's rounds.
@@ -84,7 +84,7 @@ def round_rows(rounds: Path, numbers: Sequence[int], thumbnails: Thumbnails) -> 
         except (ValueError, OSError) as error:
             raise ReportError(f"{answers_path(rounds, number)}: {error}") from error
     for key, (prompt, pictures) in asked.items():
-        yield _row(PROBE, key, prompt, [thumbnails.add(data, key) for data in pictures], said[key])
+        yield _row(EVALUATOR, key, prompt, [thumbnails.add(data, key) for data in pictures], said[key])
 
 
 def _answer(when: str, text: str, marks: Sequence[Sequence[Any]]) -> dict[str, Any]:

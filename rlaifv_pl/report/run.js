@@ -32,7 +32,7 @@ function overview() {
 
 function figures() {
   const entries = PAGE.rounds.filter((entry) => entry.figures);
-  if (!entries.length) return PAGE.rounds.length ? section("rounds", "Rounds", el("p", { class: "note" }, "No figures: the run has no probe, or nothing has been measured yet."), seconds()) : null;
+  if (!entries.length) return PAGE.rounds.length ? section("rounds", "Rounds", el("p", { class: "note" }, "No figures: the run has no rounds.evaluator, or nothing has been measured yet."), seconds()) : null;
   const names = [...new Set(entries.flatMap((entry) => Object.keys(entry.figures)))];
   const over = (title, wanted) => {
     const held = names.filter((name) => wanted.includes(plain(name)));
@@ -55,7 +55,7 @@ function figures() {
 }
 
 const RECALL = ["recall"];
-const answersKept = () => PAGE.held_out && PAGE.held_out.rows.some((row) => row.benchmark === "probe of the rounds");
+const answersKept = () => PAGE.held_out && PAGE.held_out.rows.some((row) => row.benchmark === "evaluator of the rounds");
 
 function seconds() {
   const stages = (PAGE.stages || []).filter((stage) => PAGE.rounds.some((entry) => (entry.seconds || {})[stage] !== undefined));

@@ -85,7 +85,7 @@ class RunFiles:
 
     @property
     def measured(self) -> list[int]:
-        """Rounds after which the probe has measured; 0 is before the first."""
+        """Rounds after which the evaluator has measured; 0 is before the first."""
         return [number for number, entry in self.ledger.items() if "figures" in entry]
 
     def prompts(self) -> list[str]:

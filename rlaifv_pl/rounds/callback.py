@@ -52,13 +52,13 @@ class Rounds(Checkpoint):
         repeat_prompts: answer prompts of earlier rounds again when there are no others, as of a run that is prolonged.
         refresh: what the policy is compared with in a round: as it was when the round began (`previous`), when the
             run began (`initial`), or a mean of the references so far (`ema`).
-        ema_keep: of `ema`, the share of the last round's reference that stays.
-        restart: begin every round with a fresh optimiser and schedule; else both span the whole run.
+        ema_decay: of `ema`, the share of the last round's reference that stays.
+        reset_optimizer: begin every round with a fresh optimiser and schedule; else both span the whole run.
         replay: earlier rounds whose shards are trained on again.
-        min_pairs: a later round with fewer of them (that have corrections, with `correct`) is not trained on, and
+        min_pairs: a later round with fewer of them (that have corrections, with `corrector`) is not trained on, and
             ends the run.
-        correct: makes corrective dialogues of the pairs, for nSFT.
-        probe: measures policy and labeler between the rounds.
+        corrector: makes corrective dialogues of the pairs, for nSFT.
+        evaluator: measures policy and labeler between the rounds.
         batch_size: candidates that are drawn at a time.
     """
 
@@ -69,26 +69,26 @@ class Rounds(Checkpoint):
         epochs: int = 1,
         prompts_per_round: int | None = None,
         refresh: Refresh = "previous",
-        ema_keep: float = 0.5,
-        restart: bool = True,
+        ema_decay: float = 0.5,
+        reset_optimizer: bool = True,
         replay: int = 0,
         min_pairs: int = 1,
-        correct: Corrector | None = None,
-        probe: RoundEvaluator | None = None,
+        corrector: Corrector | None = None,
+        evaluator: RoundEvaluator | None = None,
         batch_size: int = 64,
         repeat_prompts: bool = False,
     ) -> None:
         if (prompts is None) != (feedback is None):
             raise ValueError("rounds: prompts and feedback go together; set both, or neither for no rounds")
-        if epochs < 1 or min_pairs < 1 or replay < 0 or not 0 <= ema_keep < 1:
+        if epochs < 1 or min_pairs < 1 or replay < 0 or not 0 <= ema_decay < 1:
             raise ValueError(
-                f"rounds: expected epochs >= 1, min_pairs >= 1, replay >= 0 and ema_keep in [0, 1), got {epochs}, "
-                f"{min_pairs}, {replay} and {ema_keep}"
+                f"rounds: expected epochs >= 1, min_pairs >= 1, replay >= 0 and ema_decay in [0, 1), got {epochs}, "
+                f"{min_pairs}, {replay} and {ema_decay}"
             )
         self.prompts, self.feedback, self.epochs = prompts, feedback, epochs
-        self.prompts_per_round, self.refresh, self.ema_keep = prompts_per_round, refresh, ema_keep
-        self.restart, self.replay, self.min_pairs = restart, replay, min_pairs
-        self.correct, self.probe, self.batch_size = correct, probe, batch_size
+        self.prompts_per_round, self.refresh, self.ema_decay = prompts_per_round, refresh, ema_decay
+        self.reset_optimizer, self.replay, self.min_pairs = reset_optimizer, replay, min_pairs
+        self.corrector, self.evaluator, self.batch_size = corrector, evaluator, batch_size
         self.repeat_prompts, self._schedule_start = repeat_prompts, 0
         self._is_cut = False
         """Whether the run ended within an epoch."""
@@ -107,10 +107,10 @@ class Rounds(Checkpoint):
         self.directory = Path(trainer.default_root_dir) / "rounds"
         writes = trainer.global_rank == 0
         self.ledger = Ledger(self.directory, writes=writes)
-        self._references = ReferenceFiles(self.directory, self.refresh, self.ema_keep, writes=writes)
+        self._references = ReferenceFiles(self.directory, self.refresh, self.ema_decay, writes=writes)
         self._prompts = get_datamodule(trainer).fetch(self.prompts)
         get_datamodule(trainer).shards_of_epoch = self.shards_of_epoch
-        pl_module.schedule_epochs = self.epochs if self.restart else None
+        pl_module.schedule_epochs = self.epochs if self.reset_optimizer else None
 
     def shards_of_epoch(self, epoch: int) -> list[str]:
         """Directories of the shards that an epoch trains on, made now unless they are there."""
@@ -129,7 +129,7 @@ class Rounds(Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
         self._epoch_started = time.monotonic()
         # Not called for an epoch that a resumed run finds half done.
-        if self.restart and trainer.current_epoch % self.epochs == 0:
+        if self.reset_optimizer and trainer.current_epoch % self.epochs == 0:
             self._schedule_start = pl_module.schedule_start = trainer.global_step
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()
@@ -181,7 +181,7 @@ class Rounds(Checkpoint):
         run.make()
         self._trainer.strategy.barrier()  # Others may have found shards that the first process makes anew.
         manifest = read_manifest(self._pairs(number))
-        if self.correct is not None:
+        if self.corrector is not None:
             self._make_corrections(number)
         self._note(number, manifest, run)
         return run, manifest
@@ -200,8 +200,8 @@ class Rounds(Checkpoint):
 
     def _is_as_configured(self, number: int) -> bool:
         wanted = {self._pairs(number): ("settings", self._feedback(number, begun=True).settings())}
-        if self.correct is not None:
-            wanted[self._shards(number)] = ("correct", self.correct.recipe())
+        if self.corrector is not None:
+            wanted[self._shards(number)] = ("correct", self.corrector.recipe())
         return all(
             (out / MANIFEST_NAME).is_file()
             and hash_json(read_manifest(out).recipe.get(name)) == hash_json(value)
@@ -246,16 +246,16 @@ class Rounds(Checkpoint):
             seed = derive(run_seed(), "correct", number)
             linked = self.feedback.link_duplicate_images
             pairs, how = str(self._pairs(number)), Writing(overwrite=True, link_duplicate_images=linked)
-            correct_shards(pairs, out, self.correct, seed, **how)
+            correct_shards(pairs, out, self.corrector, seed, **how)
             self.ledger.spend(number, "correct", time.monotonic() - started)
         parents = (read_manifest(self._pairs(number)).hash,)
         wait_for(lambda: _parents(out) == parents, f"the corrections in {out}")
 
     def _measure(self, number: int) -> None:
         """Figures of the policy after that many rounds."""
-        if self.probe and self.ledger.writes and "figures" not in self.ledger.read().get(number, {}):
+        if self.evaluator and self.ledger.writes and "figures" not in self.ledger.read().get(number, {}):
             started = time.monotonic()
-            figures, answers = self.probe.measure(self._engine())
+            figures, answers = self.evaluator.measure(self._engine())
             keep_answers(self.directory, number, answers)
             self.ledger.note(number, figures=figures)
             self.ledger.spend(number, "measure", time.monotonic() - started)
@@ -263,8 +263,8 @@ class Rounds(Checkpoint):
     def _note(self, number: int, manifest: Manifest, run: FeedbackPipeline) -> None:
         entry = {"pairs": manifest.samples, "manifest": manifest.hash, "drops": manifest.drops}
         entry["notes"] = manifest.notes
-        if self.probe and self.ledger.writes:
-            entry["agreement"] = self.probe.agreement(with_samples(run))
+        if self.evaluator and self.ledger.writes:
+            entry["agreement"] = self.evaluator.agreement(with_samples(run))
         self.ledger.note(number, **entry)
 
     def _stop_without_pairs(self, trainer: Trainer, epoch: int) -> None:
@@ -283,14 +283,14 @@ class Rounds(Checkpoint):
 
     @property
     def _kind(self) -> str:
-        return "pairs with corrections" if self.correct else "pairs"
+        return "pairs with corrections" if self.corrector else "pairs"
 
     def _pairs(self, number: int) -> Path:
         return self.directory / str(number)
 
     def _shards(self, number: int) -> Path:
         """What the policy trains on in a round."""
-        return self._pairs(number) / "corrections" if self.correct else self._pairs(number)
+        return self._pairs(number) / "corrections" if self.corrector else self._pairs(number)
 
 
 def _parents(shards: Path) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class RunCheckpoint(ModelCheckpoint):
     Args:
         every_n_train_steps: optimiser updates between checkpoints; 0 for the ends of epochs only.
         train_time_interval: wall time between checkpoints, instead of steps.
-        keep: how many of the newest stay on disk, at least 2: while one is written, the other is whole.
+        save_top_k: number of the newest that stay on disk, at least 2: one is whole while another is written.
         monitor: a held-out figure, such as held_out/chair/CHAIRi: a step at which it is better than ever after a step
             is saved, too, stays on disk beside the newest, and is linked as `best.ckpt`.
         mode: whether less of it is better, or more; as the figure's name says unless given.
@@ -49,20 +49,20 @@ class RunCheckpoint(ModelCheckpoint):
         self,
         every_n_train_steps: int = 0,
         train_time_interval: timedelta | None = None,
-        keep: int = 2,
+        save_top_k: int = 2,
         monitor: str | None = None,
         mode: Literal["min", "max"] | None = None,
     ) -> None:
-        if keep < 2:
+        if save_top_k < 2:
             raise ValueError(
-                f"checkpoint.keep is {keep}, expected at least 2: one whole one beside the one in writing"
+                f"checkpoint.save_top_k is {save_top_k}, expected at least 2: one whole one beside the one in writing"
             )
         super().__init__(
             filename="epoch{epoch}-step{step}",
             auto_insert_metric_name=False,
             monitor="step",
             mode="max",
-            save_top_k=keep,
+            save_top_k=save_top_k,
             save_last="link",
             # Else a run that is started afresh in an old directory leaves `last` to the old one.
             enable_version_counter=False,

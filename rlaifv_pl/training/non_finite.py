@@ -27,26 +27,26 @@ class NonFiniteGuard(Callback):
     Args:
         on_bad: `stop` ends the run at a loss or gradient that is infinite or no number; `skip` leaves the step out,
             says so, and goes on. Either names the samples.
-        spike: a step's loss so many times the median of the last ones is reported with its samples; it is trained on
-            all the same. 0 reports none.
-        window: losses that the median is of.
-        max_skips: steps in a row that may be left out before the run stops anyway.
+        spike_factor: a step's loss above this multiple of the median of recent losses is reported with its samples,
+            and trained on all the same. 0 reports none.
+        spike_window: number of recent losses that the median is taken over.
+        max_skips: number of consecutive steps that may be skipped before the run stops anyway.
     """
 
     def __init__(
         self,
         on_bad: Literal["stop", "skip"] = "stop",
-        spike: float = 5.0,
-        window: int = 50,
+        spike_factor: float = 5.0,
+        spike_window: int = 50,
         max_skips: int = 10,
     ) -> None:
-        if not (spike == 0 or spike > 1) or window < 1 or max_skips < 1:
+        if not (spike_factor == 0 or spike_factor > 1) or spike_window < 1 or max_skips < 1:
             raise ValueError(
-                f"numbers: expected spike above 1 (or 0 for none), window >= 1 and max_skips >= 1, got {spike}, "
-                f"{window} and {max_skips}"
+                "non_finite: expected spike_factor above 1 (or 0 for none), spike_window >= 1 and max_skips >= 1, got "
+                f"{spike_factor}, {spike_window} and {max_skips}"
             )
-        self.on_bad, self.spike, self.max_skips = on_bad, spike, max_skips
-        self._losses: deque[float] = deque(maxlen=window)
+        self.on_bad, self.spike_factor, self.max_skips = on_bad, spike_factor, max_skips
+        self._losses: deque[float] = deque(maxlen=spike_window)
         self._step: list[tuple[list[str], Tensor]] = []
         """Keys and loss of each batch since the last step."""
         self._skipped = 0
@@ -92,7 +92,7 @@ class NonFiniteGuard(Callback):
         if self.on_bad == "stop" or self._skipped > self.max_skips:
             raise RunError(
                 f"{message}. No weight was changed by it. Look at these samples (`rlaifv shards show`), lower the "
-                "learning rate, or set numbers.on_bad: skip."
+                "learning rate, or set non_finite.on_bad: skip."
             )
         _say(trainer, f"left out: {message}")
         for group in optimizer.param_groups:
@@ -101,7 +101,7 @@ class NonFiniteGuard(Callback):
 
     def _report_spike(self, trainer: Trainer, keys: list[str], loss: float) -> None:
         usual = statistics.median(self._losses) if len(self._losses) == self._losses.maxlen else math.inf
-        if self.spike and abs(loss) > self.spike * abs(usual) > 0:
+        if self.spike_factor and abs(loss) > self.spike_factor * abs(usual) > 0:
             _say(
                 trainer, f"step {trainer.global_step}: loss {loss:.3g}, {usual:.3g} is usual; {_named(keys)}"
             )

@@ -109,7 +109,7 @@ def rounds(tmp_path_factory):
 def fit(where, data, *callbacks, resume=None, epochs=3, every=1, interval=None, **options):
     """Trains a fresh Tracer; `where` gets the checkpoints."""
     module = Tracer()
-    keeper = RunCheckpoint(every_n_train_steps=every, train_time_interval=interval, keep=100)
+    keeper = RunCheckpoint(every_n_train_steps=every, train_time_interval=interval, save_top_k=100)
     trainer = L.Trainer(
         accelerator="cpu",
         logger=False,

@@ -113,7 +113,7 @@ def test_a_run_of_rounds_keeps_the_key_to_itself(server, tmp_path, monkeypatch, 
     caplog.set_level(logging.DEBUG)
     settings = world_run.config(tmp_path / "run", trainer={"max_epochs": 1})
     how = feedback(server, tmp_path) | {"generate": {"n": 3, "temperature": 1.0, "max_new_tokens": 60}}
-    settings["rounds"] |= {"epochs": 1, "prompts_per_round": PROMPTS, "feedback": how, "probe": None}
+    settings["rounds"] |= {"epochs": 1, "prompts_per_round": PROMPTS, "feedback": how, "evaluator": None}
     settings["data"]["sources"] = settings["data"]["sources"][:1]
     config = world_run.write(tmp_path / "run.yaml", settings)
     monkeypatch.setattr(sys, "argv", ["train.py", "fit", "--config", str(config), "--ckpt_path", "last"])

@@ -151,9 +151,9 @@ def rounds(directory: Path) -> dict[str, Work]:
     variants = {
         "rounds": world_run.config(run),
         "rounds, nsft": nsft(run),
-        "rounds, cached": settings(run, epochs=2, replay=1, restart=False),
-        "rounds, two processes": settings(run, epochs=2, probe=True, prompts_per_round=8),
-        "rounds, slices": settings(run, epochs=2, probe=True, prompts_per_round=8),
+        "rounds, cached": settings(run, epochs=2, replay=1, reset_optimizer=False),
+        "rounds, two processes": settings(run, epochs=2, evaluator=True, prompts_per_round=8),
+        "rounds, slices": settings(run, epochs=2, evaluator=True, prompts_per_round=8),
     }
     variants["rounds, cached"]["model"]["init_args"]["reference"] = "cached"
     variants["rounds, cached"]["trainer"]["accumulate_grad_batches"] = 2

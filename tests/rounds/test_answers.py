@@ -41,7 +41,7 @@ def test_measured_again_they_are_the_same_bytes_and_other_answers_replace_them(t
     assert [row["completion"] for row, _ in read_answers(tmp_path, 1)] == ["a dog. 0", "a dog. 1"]
 
 
-def test_a_probe_need_not_answer_and_earlier_runs_have_none(tmp_path):
+def test_an_evaluator_need_not_answer_and_earlier_runs_have_none(tmp_path):
     assert list(read_answers(tmp_path, 0)) == []
     keep_answers(tmp_path, 0, [])
     assert list(read_answers(tmp_path, 0)) == []

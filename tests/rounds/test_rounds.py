@@ -39,14 +39,14 @@ NSFT = {
 }
 
 
-def settings(directory: Path, *, epochs: int = 1, number: int = 2, probe: bool = False, **rounds) -> dict:
+def settings(directory: Path, *, epochs: int = 1, number: int = 2, evaluator: bool = False, **rounds) -> dict:
     """A run with the labeler that cannot be wrong and no gate; `rounds` replaces settings of the rounds."""
     made = config(directory)
     made["trainer"]["max_epochs"] = epochs * number
-    made["checkpoint"] = {"every_n_train_steps": 1, "keep": 50}
+    made["checkpoint"] = {"every_n_train_steps": 1, "save_top_k": 50}
     made["model"]["init_args"]["warmup"] = 0.5
-    if not probe:
-        del made["rounds"]["probe"]
+    if not evaluator:
+        del made["rounds"]["evaluator"]
     del made["rounds"]["feedback"]["gate"]
     made["rounds"]["feedback"] |= {"conquer": EXACT, "balance": False, **rounds.pop("feedback", {})}
     made["rounds"] |= {"epochs": epochs, "prompts_per_round": 6, **rounds}
@@ -121,14 +121,16 @@ class Run:
 
 @pytest.fixture(scope="module")
 def previous(tmp_path_factory) -> Run:
-    """Two rounds of two epochs, all as by default, with a probe."""
-    return Run(settings(tmp_path_factory.mktemp("previous") / "run", epochs=2, probe=True))
+    """Two rounds of two epochs, all as by default, with an evaluator."""
+    return Run(settings(tmp_path_factory.mktemp("previous") / "run", epochs=2, evaluator=True))
 
 
 @pytest.fixture(scope="module")
 def initial(tmp_path_factory) -> Run:
     """One schedule over two rounds, the first one's shards trained on again, one reference."""
-    made = settings(tmp_path_factory.mktemp("initial") / "run", refresh="initial", restart=False, replay=1)
+    made = settings(
+        tmp_path_factory.mktemp("initial") / "run", refresh="initial", reset_optimizer=False, replay=1
+    )
     return Run(made)
 
 
@@ -199,8 +201,8 @@ def test_the_initial_reference_stays(initial):
 
 
 def test_the_ema_reference_keeps_a_share_of_the_last_one(tmp_path):
-    """keep = 0.25; each by hand from the last one and the policy's checkpoint of then."""
-    run = Run(settings(tmp_path / "run", number=3, refresh="ema", ema_keep=0.25, prompts_per_round=4))
+    """decay = 0.25; each by hand from the last one and the policy's checkpoint of then."""
+    run = Run(settings(tmp_path / "run", number=3, refresh="ema", ema_decay=0.25, prompts_per_round=4))
     states = [load_file(run.shards(number) / "reference.safetensors") for number in (2, 3)]
     base = base_weights()
     policies = [trained(run.directory, epochs) for epochs in (1, 2)]
@@ -276,7 +278,7 @@ def test_a_mean_of_references_cannot_be_cached(tmp_path):
 # Optimiser and schedule.
 
 
-def test_a_restart_warms_up_again_and_forgets_the_optimisers_state(previous):
+def test_a_reset_optimizer_warms_up_again_and_forgets_the_optimisers_state(previous):
     rates, expected = at(previous.directory, "train/lr"), []
     for number in (0, 1):
         total = sum(previous.batches[2 * number : 2 * number + 2])
@@ -286,7 +288,7 @@ def test_a_restart_warms_up_again_and_forgets_the_optimisers_state(previous):
     assert optimizer_steps(previous.directory, 4) == {sum(previous.batches[2:])}
 
 
-def test_without_a_restart_one_schedule_and_one_optimiser_go_through(initial):
+def test_without_a_reset_one_schedule_and_one_optimiser_go_through(initial):
     """The schedule spans two epochs of the shards of now, and the second epoch's are more."""
     first, second = initial.batches
     assert second > first
@@ -436,7 +438,7 @@ def test_what_cannot_work_ends_in_a_message(change, message, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"feedback": None}, {"epochs": 0}, {"min_pairs": 0}, {"replay": -1}, {"ema_keep": 1.0}]
+    "options", [{"feedback": None}, {"epochs": 0}, {"min_pairs": 0}, {"replay": -1}, {"ema_decay": 1.0}]
 )
 def test_settings_that_make_no_sense_are_refused_by_the_command_line(options, tmp_path, capsys):
     made = settings(tmp_path / "run")
@@ -460,7 +462,7 @@ class FirstPolicysLabeler(ExactLabeler):
 
 def test_a_later_round_with_too_few_pairs_ends_the_run_in_order(tmp_path, capsys):
     labeler = f"{__name__}.FirstPolicysLabeler"
-    run = Run(settings(tmp_path / "run", number=3, probe=True, feedback={"conquer": labeler}))
+    run = Run(settings(tmp_path / "run", number=3, evaluator=True, feedback={"conquer": labeler}))
     assert "Round 2 made 0 pairs, fewer than min_pairs (1): the run ends here." in flat(capsys)
     summary = json.loads((run.directory / "summary.json").read_text())
     assert [row["round"] for row in summary["rounds"]] == [0, 1] and list(run.seen) == [0]
@@ -493,7 +495,7 @@ def corrected(tmp_path_factory) -> Run:
 
 
 def nsft(directory: Path, seed: int = 3) -> dict:
-    made = settings(directory, probe=True, correct=NSFT)
+    made = settings(directory, evaluator=True, corrector=NSFT)
     made["seed_everything"] = seed
     made["model"]["class_path"] = "rlaifv_pl.objectives.NSFTModule"
     made["trainer"]["max_epochs"] = 2
@@ -590,7 +592,7 @@ def test_other_feedback_in_the_middle_of_a_round_is_refused(previous, tmp_path, 
 
 def test_other_corrections_in_the_middle_of_a_round_are_refused(corrected, tmp_path):
     made = middle(corrected, tmp_path / "run", 2)
-    made["rounds"]["correct"]["init_args"]["wording"]["no"] = "not"
+    made["rounds"]["corrector"]["init_args"]["wording"]["no"] = "not"
     with pytest.raises(RunError, match="made with other settings of feedback, prompts, corrections"):
         start(made, "--ckpt_path", "last")
 
@@ -601,7 +603,7 @@ def test_a_gate_that_is_not_passed_stops_the_run_before_it_trains(tmp_path):
     made["rounds"]["feedback"]["conquer"]["init_args"]["engine"]["init_args"]["path"] = str(
         packaged_model("base")
     )
-    del made["rounds"]["probe"]
+    del made["rounds"]["evaluator"]
     with pytest.raises(EngineError, match=r"asks for 100\.0%"):
         start(made)
     assert not list((tmp_path / "run" / "rounds" / "1" / "stages").glob("generate*"))

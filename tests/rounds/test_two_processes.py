@@ -20,7 +20,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     for way, strategy in WAYS.items():
         processes = 1 if way == "one" else 2
         directories[way] = root / way
-        made = settings(directories[way], probe=True, prompts_per_round=8)
+        made = settings(directories[way], evaluator=True, prompts_per_round=8)
         # A batch that cannot be halved weighs its samples unequally over two processes: leave it out.
         made["data"]["batch_size"] = 4 // processes
         made["trainer"] |= {"devices": processes, "limit_train_batches": 2}

@@ -82,7 +82,7 @@ def config(directory: Path, **changes) -> dict:
                 "gate": {"shards": str(scenes / "known"), "min_accuracy": 0.8},
                 "prompts_per_part": PART,
             },
-            "probe": {
+            "evaluator": {
                 "class_path": "rlaifv_pl.miniature.evaluator.MiniatureEvaluator",
                 "init_args": {"scenes": str(scenes / "held_out")},
             },

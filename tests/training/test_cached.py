@@ -69,7 +69,7 @@ def test_step_0_is_ln_2_in_narrow_types_too(family_dir, shards, tmp_path, refere
     """A cached log-p that was rounded with the pixels would be off by tenths of a nat; in other company bfloat16
     itself is off by hundredths."""
     path = config(family_dir, shards, tmp_path / "run", reference, precision=precision, max_epochs=1)
-    main(["fit", "--config", path, "--model.policy.dtype", dtype, "--export.at_end", "false"])
+    main(["fit", "--config", path, "--model.policy.dtype", dtype, "--export.enabled", "false"])
     allowed = 1e-5 if reference == "live" else 2e-3
     assert float(table(tmp_path / "run", "train/loss")[0]) == pytest.approx(math.log(2), abs=allowed)
 

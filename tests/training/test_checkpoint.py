@@ -29,7 +29,7 @@ def start(family_dir, shards):
     """`start(directory, *options)` trains there and returns what `main` returns."""
 
     def run(directory: Path, *options: object):
-        settings = dpo_config(family_dir("llava"), shards, export={"at_end": False})
+        settings = dpo_config(family_dir("llava"), shards, export={"enabled": False})
         settings["trainer"]["default_root_dir"] = str(directory)
         return main(
             [
@@ -55,7 +55,7 @@ def names(directory: Path) -> list[str]:
         (["--checkpoint.every_n_train_steps=0"], ["epoch0-step5.ckpt", "epoch1-step10.ckpt"]),
         (["--checkpoint.train_time_interval=0:30:00"], ["epoch0-step5.ckpt", "epoch1-step10.ckpt"]),
         (
-            ["--checkpoint.every_n_train_steps=3", "--checkpoint.keep=3"],
+            ["--checkpoint.every_n_train_steps=3", "--checkpoint.save_top_k=3"],
             ["epoch1-step6.ckpt", "epoch1-step9.ckpt", "epoch1-step10.ckpt"],
         ),
     ],
@@ -97,10 +97,10 @@ def test_a_moved_run_goes_on_from_its_last_checkpoint(start, tmp_path):
     assert list(table(tmp_path / "new", "train/loss")) == list(range(10))
 
 
-@pytest.mark.parametrize("keep", [-1, 0, 1])
-def test_keeping_fewer_than_two_is_refused(keep):
-    with pytest.raises(ValueError, match=f"keep is {keep}.*at least 2"):
-        RunCheckpoint(keep=keep)
+@pytest.mark.parametrize("save_top_k", [-1, 0, 1])
+def test_keeping_fewer_than_two_is_refused(save_top_k):
+    with pytest.raises(ValueError, match=f"save_top_k is {save_top_k}.*at least 2"):
+        RunCheckpoint(save_top_k=save_top_k)
 
 
 def test_a_checkpoint_opens_without_running_code_and_holds_only_what_trains(start, tmp_path):
@@ -143,7 +143,7 @@ def test_the_clock_alone_decides_when_it_is_given():
 
 
 def test_a_torn_checkpoint_is_set_aside_and_the_one_before_it_taken(start, tmp_path, capsys):
-    options = ["--checkpoint.every_n_train_steps", "2", "--checkpoint.keep", "3"]
+    options = ["--checkpoint.every_n_train_steps", "2", "--checkpoint.save_top_k", "3"]
     start(tmp_path / "whole", *options)
     start(tmp_path / "run", *options, "--trainer.max_epochs", "1")
     # As the machine left it: 5 was linked, its last bytes never came to the disk.

@@ -61,7 +61,7 @@ OPTIONS = [
     (["--trainer.max_epoch", "3"], "--trainer.max_epoch", "trainer.max_epochs"),
     (["--trainer.max_epoch=3"], "--trainer.max_epoch", "trainer.max_epochs"),
     (["--data.batchsize", "3"], "--data.batchsize", "data.batch_size"),
-    (["--checkpont.keep", "3"], "--checkpont.keep", "checkpoint.keep"),
+    (["--checkpont.save_top_k", "3"], "--checkpont.save_top_k", "checkpoint.save_top_k"),
     (["--model.policy.pth", "x"], "policy.pth", "policy.path"),
     (["--model.init_args.policy.pth", "x"], "policy.pth", "policy.path"),
     (["--model.refrence", "live"], "refrence", "reference"),
@@ -180,7 +180,7 @@ MISTAKES = [
     (["model", "init_args", "policy"], {"drop": "path"}, [], ["policy.path", "required"]),
     (["model", "init_args"], {"drop": "optimizer"}, [], ["optimizer", "required"]),
     ([], {"drop": "model"}, [], ["model", "required"]),
-    ((), {}, ["--checkpoint.keep", "1"], ["checkpoint.keep is 1", "at least 2"]),
+    ((), {}, ["--checkpoint.save_top_k", "1"], ["checkpoint.save_top_k is 1", "at least 2"]),
     ((), {}, ["--model.reference", "none"], ["Sigmoid", "reference"]),
     ((), {}, ["--model.reference", "adapter_off"], ["adapter_off", "policy.lora"]),
     ((), {}, ["--config", "/nowhere.yaml"], ["/nowhere.yaml", "not exist"]),
@@ -243,7 +243,7 @@ def test_the_printed_config_is_complete_and_reads_back_as_itself(capsys, config,
     assert set(read["checkpoint"]) == {
         "every_n_train_steps",
         "train_time_interval",
-        "keep",
+        "save_top_k",
         "monitor",
         "mode",
     }
@@ -264,7 +264,7 @@ def test_the_process_says_a_mistake_in_one_message_too(config):
 def trained(family_dir, tmp_path_factory) -> list[str]:
     """Arguments of a run, some steps of which are done."""
     root = tmp_path_factory.mktemp("trained")
-    settings = dpo_config(family_dir("llava"), write_pairs(root / "pairs", 12), export={"at_end": False})
+    settings = dpo_config(family_dir("llava"), write_pairs(root / "pairs", 12), export={"enabled": False})
     settings["trainer"]["default_root_dir"] = str(root / "run")
     settings["model"]["init_args"] |= {"schedule": "constant", "warmup": 0.0}
     arguments = ["--config", str(write_config(root / "dpo.yaml", settings))]

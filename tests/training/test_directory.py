@@ -236,7 +236,7 @@ def test_a_relative_path_of_the_policy_is_found_from_another_folder(start, famil
     (tmp_path / "elsewhere").mkdir()
     shutil.copytree(family_dir("llava"), tmp_path / "project" / "models" / "base")
     monkeypatch.chdir(tmp_path / "project")
-    start(Path("run"), "--model.policy.path", "models/base", "--export.at_end", "false")
+    start(Path("run"), "--model.policy.path", "models/base", "--export.enabled", "false")
     monkeypatch.chdir(tmp_path / "elsewhere")
     export("../project/run", "out")
     assert (tmp_path / "elsewhere" / "out" / "config.json").is_file()

@@ -88,7 +88,7 @@ def test_a_run_where_nobody_may_write_says_so_at_its_start(start, disk):
 def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(start, tmp_path):
     """On any machine: no file may be as long as a checkpoint."""
     directory = tmp_path / "run"
-    assert not start(directory, "--trainer.max_epochs", "1", "--export.at_end", "false")
+    assert not start(directory, "--trainer.max_epochs", "1", "--export.enabled", "false")
     with longest_file(400_000):
         said = start(directory, "--ckpt_path", "last")
     assert "epoch1-step6.ckpt cannot be written: File too large" in said and "ulimit -f" in said

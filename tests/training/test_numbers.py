@@ -85,7 +85,7 @@ def test_a_bad_loss_stops_the_run_and_changes_nothing(start, tmp_path):
 def test_a_bad_step_is_left_out_on_demand(start, tmp_path, capsys):
     keys = keys_of(tmp_path, start, 2)
     capsys.readouterr()
-    main(start("run", *poisoned(key=keys[0]), "--numbers.on_bad", "skip"))
+    main(start("run", *poisoned(key=keys[0]), "--non_finite.on_bad", "skip"))
     said = capsys.readouterr().err
     assert f"left out: step 2 has a loss that is no finite number; its samples are {', '.join(keys)}" in said
     state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
@@ -99,7 +99,7 @@ def test_a_bad_step_is_left_out_on_demand(start, tmp_path, capsys):
 
 def test_too_many_of_them_stop_the_run_all_the_same(start):
     with pytest.raises(RunError, match="step 3 has a loss"):
-        main(start("run", *poisoned(start=1), "--numbers.on_bad", "skip", "--numbers.max_skips", "2"))
+        main(start("run", *poisoned(start=1), "--non_finite.on_bad", "skip", "--non_finite.max_skips", "2"))
 
 
 def test_bad_numbers_of_one_process_are_named_by_all(start):
@@ -136,7 +136,7 @@ def test_a_bad_gradient_under_a_good_loss_is_found(gradient):
 
 
 def test_a_spike_is_reported_and_trained_on(capsys):
-    numbers = NonFiniteGuard(spike=3.0, window=5)
+    numbers = NonFiniteGuard(spike_factor=3.0, spike_window=5)
     for loss in (1.0, 1.2, 0.8, 1.1, 0.9, 2.9):
         step(numbers, loss, 1.0)
     assert capsys.readouterr().err == ""
@@ -144,7 +144,7 @@ def test_a_spike_is_reported_and_trained_on(capsys):
     assert capsys.readouterr().err == "step 7: loss 4, 1.1 is usual; a, b\n"
 
 
-@pytest.mark.parametrize("options", [{"spike": 0.5}, {"window": 0}, {"max_skips": 0}])
+@pytest.mark.parametrize("options", [{"spike_factor": 0.5}, {"spike_window": 0}, {"max_skips": 0}])
 def test_options_that_make_no_sense_are_refused(options):
-    with pytest.raises(ValueError, match="numbers: expected"):
+    with pytest.raises(ValueError, match="non_finite: expected"):
         NonFiniteGuard(**options)

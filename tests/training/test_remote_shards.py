@@ -28,7 +28,7 @@ def server(tmp_path, monkeypatch):
 
 def config(family_dir, directory: Path, train: str, val: str) -> str:
     data = {"val": val, "cache_dir": str(directory.parent / "cache"), "max_tokens": 400}
-    settings = dpo_config(family_dir("llava"), train, data=data, export={"at_end": True})
+    settings = dpo_config(family_dir("llava"), train, data=data, export={"enabled": True})
     settings["model"]["init_args"]["reference"] = "cached"
     settings["trainer"] |= {"default_root_dir": str(directory)}
     return str(write_config(directory.parent / f"{directory.name}.yaml", settings))

@@ -57,7 +57,7 @@ def fit(
         DPOModule, llava, {"freeze": frozen}, losses=[Sigmoid(), BCO(weight=0.5)], schedule="linear"
     )
     module._make_optimizer = lambda named: torch.optim.AdamW(named, lr=LR, weight_decay=DECAY)
-    notes, numbers = Notes(), NonFiniteGuard(on_bad="skip", window=3)
+    notes, numbers = Notes(), NonFiniteGuard(on_bad="skip", spike_window=3)
     trainer = L.Trainer(
         default_root_dir=folder, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, max_epochs=1, num_sanity_val_steps=0,

@@ -40,7 +40,7 @@ def ran(tmp_path: Path) -> Path:
 @pytest.fixture
 def start(family_dir, tmp_path, monkeypatch) -> Callable[..., str]:
     """`start(verb, *options)` runs `train.py`; its last words, or nothing."""
-    settings = dpo_config(family_dir("llava"), write_pairs(tmp_path / "pairs", 4), export={"at_end": False})
+    settings = dpo_config(family_dir("llava"), write_pairs(tmp_path / "pairs", 4), export={"enabled": False})
     settings["trainer"] |= {"default_root_dir": str(tmp_path / "run"), "max_epochs": 1}
     settings["data"]["val"] = str(tmp_path / "pairs")
     config = str(write_config(tmp_path / "config.yaml", settings))
