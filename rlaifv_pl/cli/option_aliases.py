@@ -102,9 +102,19 @@ OPTION_ALIASES: Mapping[str, str] = {
 """Answers that name an option name it from the root of the config."""
 
 RENAMED_KEYS: Mapping[str, str] = {
+    "checkpoint.keep": "checkpoint.save_top_k",
     "data.cache_tower": "data.cache_vision",
     "data.sort_within": "data.length_bucket",
     "data.window": "data.shuffle_window",
+    "export.at_end": "export.enabled",
+    "numbers.max_skips": "non_finite.max_skips",
+    "numbers.on_bad": "non_finite.on_bad",
+    "numbers.spike": "non_finite.spike_factor",
+    "numbers.window": "non_finite.spike_window",
+    "rounds.correct": "rounds.corrector",
+    "rounds.ema_keep": "rounds.ema_decay",
+    "rounds.probe": "rounds.evaluator",
+    "rounds.restart": "rounds.reset_optimizer",
 }
 """New dotted names of config keys by their old ones.
 
