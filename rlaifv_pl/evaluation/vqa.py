@@ -13,7 +13,7 @@ from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.evaluation.benchmark import Item, check_keys, match
 from rlaifv_pl.evaluation.benchmark_files import BenchmarkError, FileRow, as_row, read_file_rows, read_json
 from rlaifv_pl.evaluation.table_metric import TableMetric, answered, percent
-from rlaifv_pl.evaluation.tokenization import words_of
+from rlaifv_pl.feedback.claims.english.lexicon import words_of
 
 ENOUGH = 3
 """So many others who gave the same answer make it right."""

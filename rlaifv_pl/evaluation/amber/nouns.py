@@ -9,16 +9,19 @@ figures that have to agree with the scorer's to the last digit want its tagger, 
 import re
 from collections.abc import Callable, Collection
 
-from rlaifv_pl.evaluation.tokenization import to_plural, treebank_tokens, words_of
+from rlaifv_pl.evaluation.tokenization import treebank_tokens
+from rlaifv_pl.feedback.claims.english.inflection import IRREGULAR_PLURALS, plural
+from rlaifv_pl.feedback.claims.english.lexicon import words_of
 
 Nouns = Callable[[str], list[str]]
 """From a text to its nouns in the singular, in order."""
 
-_IRREGULAR = {
-    "bookshelves": "bookshelf", "busses": "bus", "children": "child", "fishes": "fish", "geese": "goose",
-    "knives": "knife", "mice": "mouse", "potatoes": "potato", "scarves": "scarf", "shelves": "shelf",
-    "tomatoes": "tomato", "women": "woman",
-}  # fmt: skip
+_IRREGULAR = {"busses": "bus"} | {
+    form: IRREGULAR_PLURALS[form]
+    for form in words_of(
+        "bookshelves children fishes geese knives mice potatoes scarves shelves tomatoes women"
+    )
+}
 _LOST = words_of(
     "TVs air-conditionings baconics bedsheets canns catholes chopsticks closestools cooktops dogholes e-books earings "
     "earrings ebooks electrombiles hots kiwifruits leaves paragliders pissoirs rpoes sanitizers scoons seegulls "
@@ -49,7 +52,7 @@ class RuleNouns:
     """
 
     def __init__(self, vocabulary: Collection[str]) -> None:
-        forms = {to_plural(word): word for word in sorted(vocabulary)}
+        forms = {plural(word): word for word in sorted(vocabulary)}
         forms |= {form: word for form, word in _IRREGULAR.items() if word in vocabulary}
         forms |= {word: word for word in vocabulary}
         self.forms = {form: word for form, word in forms.items() if form not in _LOST}

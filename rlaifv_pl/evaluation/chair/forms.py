@@ -9,27 +9,13 @@ from functools import cache
 from typing import Literal
 
 from rlaifv_pl import coco as words
-from rlaifv_pl.evaluation.tokenization import to_plural, words_of
+from rlaifv_pl.feedback.claims.english.inflection import IRREGULAR_PLURALS, plural
+from rlaifv_pl.feedback.claims.english.lexicon import words_of
 
 Variant = Literal["A", "C"]
 
-_MEN = ("man", "woman", "gentleman", "policeman", "serviceman", "doberman")
-_IRREGULAR = {
-    **{word[:-2] + "en": word for word in _MEN},
-    "children": "child",
-    "grandchildren": "grandchild",
-    "mice": "mouse",
-    "geese": "goose",
-    "oxen": "ox",
-    "calves": "calf",
-    "knives": "knife",
-    "pocketknives": "pocketknife",
-    "buffaloes": "buffalo",
-    "flamingoes": "flamingo",
-}
-_IRREGULAR_IN: dict[Variant, dict[str, str]] = {
+_MISTAKEN: dict[Variant, dict[str, str]] = {
     "A": {
-        "people": "person",
         "broncoes": "bronco",
         "childrens": "child",
         "cockatooes": "cockatoo",
@@ -87,8 +73,9 @@ def phrases(variant: Variant) -> dict[tuple[str, ...], str]:
 def _singulars(variant: Variant) -> dict[str, str]:
     """Form to word, for all words of the vocabulary and those that its phrases consist of."""
     known = set(_listed(variant)) | {part for phrase in phrases(variant) for part in phrase}
-    table = {form: word for word in sorted(known) for form in (word + "s", to_plural(word))}
-    table |= {word: word for word in known} | _IRREGULAR | _IRREGULAR_IN[variant]
+    table = {form: word for word in sorted(known) for form in (word + "s", plural(word))}
+    table |= {form: word for form, word in IRREGULAR_PLURALS.items() if word in known}
+    table |= _MISTAKEN[variant] | {word: word for word in known}
     return {form: word for form, word in table.items() if form not in _LOST[variant]}
 
 

@@ -9,7 +9,8 @@ there; but a coffee mug is a cup, which the authors' rules lose.
 from collections.abc import Iterable, Sequence
 
 from rlaifv_pl.evaluation.chair.forms import classes, phrases, singular
-from rlaifv_pl.evaluation.tokenization import BREAK, treebank_tokens, words_of
+from rlaifv_pl.evaluation.tokenization import BREAK, treebank_tokens
+from rlaifv_pl.feedback.claims.english.lexicon import words_of
 
 _BETWEEN = words_of("and at behind beside by for from in inside near next of on or over to under with") | {
     BREAK,

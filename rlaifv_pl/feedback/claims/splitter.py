@@ -14,7 +14,7 @@ from rlaifv_pl.feedback.claims.english.statements import Reader
 from rlaifv_pl.feedback.claims.english.wording import judged, unwrapped
 from rlaifv_pl.records import Claim
 
-VERSION = 2
+VERSION = 3
 """Of the rules: another number, another division."""
 
 

@@ -4,7 +4,8 @@ from functools import cache
 
 from rlaifv_pl import coco
 from rlaifv_pl.feedback.claims.english import lexicon
-from rlaifv_pl.feedback.claims.english.questions import base_of
+from rlaifv_pl.feedback.claims.english.inflection import IRREGULAR_PLURALS
+from rlaifv_pl.feedback.claims.english.lexicon import base_of
 
 _SEXES = ("man boy male gentleman guy father brother", "woman girl female lady mother sister")
 """People that are not said in other words by one another, though CHAIR counts all of them as persons."""
@@ -26,7 +27,7 @@ def singular(word: str) -> str:
     """
     if word in _classes():
         return word
-    forms = (lexicon.IRREGULAR_PLURALS.get(word, ""), word.removesuffix("s"), word.removesuffix("es"))
+    forms = (IRREGULAR_PLURALS.get(word, ""), word.removesuffix("s"), word.removesuffix("es"))
     known = next((form for form in forms if form in _classes()), "")
     return known or forms[0] or (base_of(word) if len(word) > 3 else word)
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rlaifv_pl.feedback.claims.english import lexicon
-from rlaifv_pl.feedback.claims.english.sentences import Token, is_plural
+from rlaifv_pl.feedback.claims.english.inflection import is_plural
+from rlaifv_pl.feedback.claims.english.sentences import Token
 
 REMARKS = {"remark", "guess"}
 STRONG = REMARKS | {"while", "rel", "with", "list", ";"}

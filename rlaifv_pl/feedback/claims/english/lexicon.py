@@ -1,19 +1,22 @@
 """Words that the rules of `divide` know: closed classes of English, and what descriptions of images add."""
 
+from rlaifv_pl.feedback.claims.english.inflection import is_plural, plural, without_ending
 
-def _words(text: str) -> frozenset[str]:
+
+def words_of(text: str) -> frozenset[str]:
+    """The words of a list with blanks between them."""
     return frozenset(text.split())
 
 
-ARTICLES = _words("a an")
-POSSESSIVES = _words("my our your his her its their whose")
-DEFINITE = POSSESSIVES | _words("the this that these those each every both all")
-SINGULAR = ARTICLES | _words("one 1 another each every this that either neither")
-NUMBERS = _words("two three four five six seven eight nine ten eleven twelve dozen dozens")
-PLURAL = NUMBERS | _words(
+ARTICLES = words_of("a an")
+POSSESSIVES = words_of("my our your his her its their whose")
+DEFINITE = POSSESSIVES | words_of("the this that these those each every both all")
+SINGULAR = ARTICLES | words_of("one 1 another each every this that either neither")
+NUMBERS = words_of("two three four five six seven eight nine ten eleven twelve dozen dozens")
+PLURAL = NUMBERS | words_of(
     "several many various multiple few numerous these those both some most various more"
 )
-DETERMINERS = SINGULAR | PLURAL | DEFINITE | _words("other no any additional two-story half")
+DETERMINERS = SINGULAR | PLURAL | DEFINITE | words_of("other no any additional two-story half")
 QUANTITIES = {
     "a few", "a couple of", "a lot of", "lots of", "a number of", "a variety of", "at least", "plenty of",
     "a couple", "dozens of",
@@ -25,90 +28,84 @@ COMPOUND_PREPOSITIONS = {
     "rather than", "full of", "as well", "each other", "one another", "in between", "most likely",
 }  # fmt: skip
 
-PREPOSITIONS = _words(
+PREPOSITIONS = words_of(
     "in on at of with by near beside behind under over above below between among against from to into onto through "
     "around across along for inside outside within without during before after beneath underneath alongside atop "
     "towards toward off down up throughout beyond past via like amidst amid surrounding upon opposite despite as than"
 )
-ATTACHING = _words("of with for like than without from")
+ATTACHING = words_of("of with for like than without from")
 """Prepositions whose phrase belongs to the noun in front of it and to no other."""
 PRONOUNS = {"he": "person", "she": "person", "it": "thing", "they": "many"}
 OWNERS = {"his": "person", "her": "person", "its": "thing"}
 ADDING = {"as well as", "along with", "in addition to"}
-PLACES = _words("there here it")
-RELATIVES = _words("which who that where whom")
-SUBORDINATORS = _words("while whereas although though because since but when so whilst yet")
-CONNECTIVES = _words(
+PLACES = words_of("there here it")
+RELATIVES = words_of("which who that where whom")
+SUBORDINATORS = words_of("while whereas although though because since but when so whilst yet")
+CONNECTIVES = words_of(
     "additionally also moreover furthermore overall however meanwhile lastly finally secondly first firstly besides "
     "then therefore thus interestingly specifically notably altogether nonetheless nevertheless sure yes no well so "
     "certainly and but actually seemingly apparently clearly too likewise similarly unfortunately lastly"
 )
 """Openers that say nothing about the image."""
 
-AUXILIARIES = _words("is are was were has have had can could will would may might must should does do did")
-COPULAS = _words("is are was were")
-CONTRACTIONS = _words(
+AUXILIARIES = words_of("is are was were has have had can could will would may might must should does do did")
+COPULAS = words_of("is are was were")
+CONTRACTIONS = words_of(
     "isn't aren't wasn't weren't hasn't haven't doesn't don't didn't can't cannot couldn't won't"
 )
-NEGATIONS = _words("no not never none nobody nothing neither nor without cannot") | CONTRACTIONS
-
-
-def _third_person(base: str) -> str:
-    if base.endswith("y") and base[-2] not in "aeiou":
-        return base[:-1] + "ies"
-    return base + ("es" if base.endswith(("s", "sh", "ch", "x", "o")) else "s")
+NEGATIONS = words_of("no not never none nobody nothing neither nor without cannot") | CONTRACTIONS
 
 
 VERBS = {
-    base: _third_person(base)
-    for base in _words(
+    base: plural(base)
+    for base in words_of(
         "stand sit look walk ride hold wear play lie rest hang gather wait watch eat carry surround cover contain "
         "include feature show depict portray capture display appear seem run jump lean take use make give add "
         "create suggest convey provide occupy highlight reflect fill complement dominate demonstrate emphasize "
         "enhance span remain cast perform bring indicate attempt try lead catch engage pass navigate cross touch "
         "fly perch smile break point contribute continue embody evoke exude represent resemble offer prepare enjoy "
         "pose drive travel pull push serve read talk sleep graze hit throw kick face adorn decorate "
-        "extend stretch flow lay focus consist belong come go get keep work lend imply imitate stare gaze "
+        "extend stretch flow lay focus consist belong come get keep work lend imply imitate stare gaze "
         "spread swim float surf compete connect say tell reveal allow help ensure illustrate showcase separate "
         "suit overlook observe drink cook grow drape know think see boast divide receive hint "
         "vary sway chat laugh spend invite reach climb glide wind feed balance"
     )
-}
+} | {"go": "goes"}
 """Base to third person singular."""
 BASES = {form: base for base, form in VERBS.items()}
-CLEAR_BASES = _words("sit wear hold carry appear seem contain include surround occupy")
+CLEAR_BASES = words_of("sit wear hold carry appear seem contain include surround occupy")
 """Base forms that are hardly ever nouns."""
 
-PARTICIPLES = _words(
+PARTICIPLES = words_of(
     "seen worn held shown built made hung lit set spread taken parked driven drawn written stuck left caught bent "
     "sat stood being eaten ridden visible present ready cut hidden laid thrown broken torn woven frozen sewn blown "
     "bound dug fed flown grown mown shaken sliced slept spun strung struck sunk swept swung wound drunk"
 )
-NOT_PARTICIPLES = _words(
+NOT_PARTICIPLES = words_of(
     "red bed shed sled seed speed need feed reed weed hundred naked bunk-bed sacred breed tweed flatbed "
     "colored aged detailed well-maintained"
 )
-NOT_GERUNDS = _words(
+NOT_GERUNDS = words_of(
     "building clothing ceiling railing evening morning string king ring wing thing something nothing anything "
     "everything during awning crossing spring painting wedding swing icing frosting topping stuffing flooring "
     "sling dressing bedding wing earring dining living parking seating setting lighting outing string pudding "
     "roofing bowling siding sibling duckling scaffolding"
 )
 
-LINKING = _words("appear appears seem seems looks look")
-HEDGES = _words(
+LINKING = words_of("appear appears seem seems looks look")
+HEDGES = words_of(
     "possibly perhaps likely probably maybe presumably potentially might may could would presumedly unlikely "
     "unclear seemingly apparently either whether if"
 ) | {"most likely"}
 """What follows them is a guess."""
-COMMENTS = _words(
+COMMENTS = words_of(
     "adding creating making giving providing showcasing indicating suggesting emphasizing highlighting contributing "
     "portraying enhancing ensuring allowing conveying demonstrating capturing inviting implying hinting evoking "
     "offering reflecting lending signifying making symbolizing showing enabling captivating resulting helping "
     "blending bringing illustrating expressing requiring encouraging complementing maintaining indicative"
 )
 """Participles that open a remark on what was described."""
-OPINIONS = _words(
+OPINIONS = words_of(
     "atmosphere ambiance ambience mood feeling feelings sense vibe vibes evoke evokes evoking suggest suggests "
     "suggesting implies imply implying indicates indicate indicating convey conveys conveying experience experiences "
     "adventure excitement charm beauty elegance essence emphasis emphasize emphasizes emphasizing emphasized "
@@ -124,9 +121,9 @@ OPINIONS = _words(
     "likely possibly perhaps might may could"
 )
 """No claim has any of these: what remains is a judgement or a guess, not something to look for."""
-OPINION_NOUNS = _words("touch feel help")
+OPINION_NOUNS = words_of("touch feel help")
 """Opinions as nouns; as verbs they say what can be seen."""
-EVALUATIONS = _words(
+EVALUATIONS = words_of(
     "beautiful lovely stunning elegant charming delicious impressive gorgeous delightful wonderful amazing "
     "picturesque breathtaking magnificent interesting unique adorable cute appetizing mouth-watering nice attractive "
     "majestic thrilling vibrant cozy lively serene peaceful tranquil inviting welcoming exciting scenic eye-catching "
@@ -134,17 +131,17 @@ EVALUATIONS = _words(
     "relaxed relaxing engaging pleasant enjoyable memorable"
 )
 """Adjectives that a claim is better off without, and that make no claim by themselves."""
-MOODS = _words("calm quiet casual social fun formal happy friendly joyful festive romantic")
+MOODS = words_of("calm quiet casual social fun formal happy friendly joyful festive romantic")
 """What is an opinion of a whole scene, and can be seen of a thing in it."""
-SETTINGS = _words(
+SETTINGS = words_of(
     "scene setting environment surroundings place image picture photo photograph background day"
 )
-PRAISING = _words(
+PRAISING = words_of(
     "beautifully perfectly skillfully elegantly happily neatly nicely wonderfully carefully gracefully proudly "
     "confidently also too overall as-well"
 ) | {"as well"}
 """Adverbs that a claim is better off without."""
-ADJECTIVES = EVALUATIONS | _words(
+ADJECTIVES = EVALUATIONS | words_of(
     "big small large tall short long little young old new modern vintage dry wet hot cold warm cool clear cloudy sunny "
     "snowy sandy grassy rocky dirty clean empty full busy open closed wide narrow thick thin dark light bright "
     "shiny colorful fluffy black white red green blue yellow orange brown gray grey pink purple golden silver blond "
@@ -153,30 +150,22 @@ ADJECTIVES = EVALUATIONS | _words(
     "plush curly wavy straight double single arid barren hilly crowded spacious left right upper lower front quiet "
     "casual social fun healthy formal"
 )
-IRREGULAR_PLURALS = {
-    "people": "person", "men": "man", "women": "woman", "children": "child", "sheep": "sheep", "mice": "mouse",
-    "geese": "goose", "feet": "foot", "teeth": "tooth", "knives": "knife", "cattle": "cow", "shelves": "shelf",
-    "scissors": "pair of scissors", "buses": "bus", "benches": "bench", "dishes": "dish", "glasses": "glass",
-    "fishermen": "fisherman", "snowmen": "snowman", "policemen": "policeman", "loaves": "loaf",
-    "leaves": "leaf", "sandwiches": "sandwich", "watches": "watch", "couches": "couch", "boxes": "box",
-    "brushes": "brush", "toothbrushes": "toothbrush", "skis": "ski", "others": "other",
-}  # fmt: skip
-PERSONS = _words(
+PERSONS = words_of(
     "man woman boy girl person child player surfer skier snowboarder skateboarder rider batter pitcher catcher lady "
     "guy kid baby officer player toddler individual cyclist biker chef driver umpire policeman gentleman adult"
 )
-PEOPLE = _words("people men women children")
+PEOPLE = words_of("people men women children")
 """Plurals that stand before no other noun, but before its verb."""
-TOGETHER = _words("together both between other while different each")
+TOGETHER = words_of("together both between other while different each")
 """Words of a predicate that holds of several things only taken together."""
-VAGUE = _words(
+VAGUE = words_of(
     "element elements casual social fun formal day scene view time place setting display sight arrangement area way "
     "manner"
 )
 """Of these "there is one" says nothing."""
-WHOLE = _words("both each all")
+WHOLE = words_of("both each all")
 """Words that may stand in front of what all of the things just named do."""
-MASS = _words(
+MASS = words_of(
     "water grass snow sand ice rain traffic food fruit bread cheese rice meat broccoli lettuce chicken luggage "
     "furniture equipment clothing hair wood metal dirt mud smoke fire fog sunlight greenery vegetation foliage scenery "
     "wildlife coffee tea milk juice wine beer soup pasta spaghetti sauce butter sugar salt pepper toast beef pork ham "
@@ -184,5 +173,16 @@ MASS = _words(
     "produce corn squash music everyone someone something everything nothing nobody"
 )
 """Nouns that take no article when there is some of it."""
-SPREAD = _words("scattered spread arranged dispersed")
+SPREAD = words_of("scattered spread arranged dispersed")
 """What only several things can be."""
+
+
+def base_of(verb: str) -> str:
+    """Return the base form of a verb in the present.
+
+    >>> base_of("leaps"), base_of("catches"), base_of("flies"), base_of("stand")
+    ('leap', 'catch', 'fly', 'stand')
+    """
+    if verb in BASES or verb in VERBS or not is_plural(verb):
+        return BASES.get(verb, verb)
+    return without_ending(verb)

@@ -4,17 +4,11 @@ from collections.abc import Sequence
 
 from rlaifv_pl.feedback.claims.english import lexicon
 from rlaifv_pl.feedback.claims.english.clauses import last_phrase
-from rlaifv_pl.feedback.claims.english.sentences import Token, is_plural
+from rlaifv_pl.feedback.claims.english.inflection import is_plural
+from rlaifv_pl.feedback.claims.english.sentences import Token
 
 THE = Token("the", "det")
 AND = Token("and", "conj")
-
-
-def singular(noun: str) -> str:
-    """The noun for one of the things."""
-    if noun in lexicon.IRREGULAR_PLURALS:
-        return lexicon.IRREGULAR_PLURALS[noun]
-    return noun[:-3] + "y" if noun.endswith("ies") else noun[:-1]
 
 
 def core(words: Sequence[Token]) -> list[Token]:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rlaifv_pl.feedback.claims.english import lexicon
-from rlaifv_pl.feedback.claims.english.sentences import Token, is_plural
+from rlaifv_pl.feedback.claims.english.inflection import is_plural
+from rlaifv_pl.feedback.claims.english.sentences import Token
 
 _CLOSED = re.compile(r"[.!?][\"\u201d]?$")
 LONGEST_SUBJECT = 8
@@ -59,7 +60,7 @@ def question_of(statement: Statement) -> str:
     elif verb.kind == "aux" and _inverts(verb, rest):
         asked = (verb.low.capitalize(), spelled((*subject, *rest)))
     elif verb.kind == "verb" and verb.low not in ("has", "have"):
-        plain = verb._replace(text=base_of(verb.low))
+        plain = verb._replace(text=lexicon.base_of(verb.low))
         asked = ("Do" if plain.low == verb.low else "Does", spelled((*subject, plain, *rest)))
     elif verb.low in ("has", "have"):
         asked = (
@@ -69,19 +70,6 @@ def question_of(statement: Statement) -> str:
     else:
         asked = ("Is it true that", spelled((*subject, verb, *rest)))
     return " ".join(asked).rstrip(" .!") + "?"
-
-
-def base_of(verb: str) -> str:
-    """A verb of the present as the dictionary has it.
-
-    >>> base_of("leaps"), base_of("catches"), base_of("flies"), base_of("stand")
-    ('leap', 'catch', 'fly', 'stand')
-    """
-    if verb in lexicon.BASES or verb in lexicon.VERBS or not is_plural(verb):
-        return lexicon.BASES.get(verb, verb)
-    if verb.endswith("ies"):
-        return verb[:-3] + "y"
-    return verb[:-2] if verb.endswith(("sses", "shes", "ches", "xes", "zzes")) else verb[:-1]
 
 
 def _inverts(verb: Token, rest: Sequence[Token]) -> bool:

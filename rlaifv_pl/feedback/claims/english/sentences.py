@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rlaifv_pl.feedback.claims.english import lexicon
+from rlaifv_pl.feedback.claims.english.inflection import is_plural
 
 _MARK = re.compile(r"[ \t]*(?:(?:[-*+\u2022\u2023\u25aa]|#{1,6}|>|\(?\d{1,3}[.)]|[a-z]\))[ \t]+)*")
 """What opens a line of a list, a heading or a quote; a minus sign or number glued to a word is text."""
@@ -234,10 +235,3 @@ def _acts(word: str, before: Token | None, noun_follows: bool) -> bool:
     if word in lexicon.CLEAR_BASES or before.kind == "pron":
         return True
     return before.low in lexicon.PEOPLE or (is_plural(before.low) and not noun_follows)
-
-
-def is_plural(noun: str) -> bool:
-    """Whether a noun by itself looks like more than one thing."""
-    return noun in lexicon.IRREGULAR_PLURALS or (
-        noun.endswith("s") and not noun.endswith(("ss", "us", "is", "'s", "selves")) and len(noun) > 3
-    )

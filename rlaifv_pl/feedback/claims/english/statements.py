@@ -13,6 +13,7 @@ from rlaifv_pl.feedback.claims.english.clauses import (
     is_lead,
     is_partitive,
 )
+from rlaifv_pl.feedback.claims.english.inflection import is_plural, singular
 from rlaifv_pl.feedback.claims.english.phrases import (
     THE,
     core,
@@ -21,7 +22,6 @@ from rlaifv_pl.feedback.claims.english.phrases import (
     lowered,
     person_with,
     shared_tail,
-    singular,
     slot,
     with_article,
     without_adverbs,
@@ -34,7 +34,7 @@ from rlaifv_pl.feedback.claims.english.references import (
     owned,
     relatives_apart,
 )
-from rlaifv_pl.feedback.claims.english.sentences import Token, is_plural
+from rlaifv_pl.feedback.claims.english.sentences import Token
 
 THERE = Token("there", "pron")
 IS = Token("is", "aux")
