@@ -92,7 +92,9 @@ def pair_ways(side: OurSide, shape: str, count: int) -> dict[str, Way]:
     first, *others = draw_pairs(count, 0, SHAPES[shape].vocabulary)
     pairs = [first, *(replace(pair, prompt=first.prompt, images=first.images) for pair in others)]
     together = side.collate(pairs)
-    assert together.trees == 1, f"{count} pairs of one prompt stand in {together.trees} trees"
+    assert together.layout.num_trees == 1, (
+        f"{count} pairs of one prompt stand in {together.layout.num_trees} trees"
+    )
     each = [side.collate([pair]) for pair in pairs]
     return {
         "rows": lambda: _gradient(side, [together], "rows"),

@@ -24,7 +24,7 @@ from benchmarks.table import Table
 from benchmarks.trl_side import TRLSide
 from rlaifv_pl.models.policy import LoRA, PolicySpec
 from rlaifv_pl.models.reference import frozen
-from rlaifv_pl.models.vlm import Batch, KeepDtype
+from rlaifv_pl.models.vlm import Batch, Precomputed
 from rlaifv_pl.objectives import DPOModule
 from rlaifv_pl.records import Sample
 
@@ -115,7 +115,7 @@ class OurSide:
         for model in (module.policy, self.reference.copy):
             if model is not None:
                 model.attention = attention
-        module.__dict__["reference"] = self.reference if batch.reference is None else None
+        module.__dict__["reference"] = self.reference if batch.precomputed.reference_logps is None else None
         loss = module.objective(batch).loss
         loss.backward()
         return loss.item(), torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0).item()
@@ -126,7 +126,7 @@ class OurSide:
         model = self.reference.copy or self.module.policy
         model.attention = "split"
         with frozen(model, adapters=False):
-            return replace(batch, reference=KeepDtype(model(batch)))
+            return replace(batch, precomputed=Precomputed(model(batch)))
 
     def step(self, batch: Batch, attention: str) -> None:
         """Train on a batch."""
@@ -146,25 +146,27 @@ def two_of_each_prompt(pairs: Sequence[Sample]) -> list[Sample]:
 
 def token_ratios(batches: Sequence[Batch]) -> tuple[float, float]:
     """Tokens in the rows, without their padding and with it, to tokens in the trees."""
-    branches = [branch for batch in batches for branch in batch.branches]
+    branches = [branch for batch in batches for branch in batch.layout.branches]
     trees = sum(branch.stop - branch.start for branch in branches)
-    padded = sum(batch.rows["input_ids"].numel() for batch in batches)
+    padded = sum(batch.tokens.rows["input_ids"].numel() for batch in batches)
     return sum(branch.stop for branch in branches) / trees, padded / trees
 
 
 def check_inputs(mine: Batch, other: dict[str, Any]) -> None:
     """That both sides read the same tokens, learn from the same of them, and see the same pixels."""
-    width = mine.rows["input_ids"].shape[1]
-    for group in range(mine.num_groups):
-        row = int(mine.source[mine.group == group][0]) // width
-        ids = mine.rows["input_ids"][row][mine.rows["attention_mask"][row].bool()]
+    width = mine.tokens.rows["input_ids"].shape[1]
+    for group in range(mine.num_sequences):
+        row = int(mine.tokens.logit_index[mine.tokens.sequence_id == group][0]) // width
+        ids = mine.tokens.rows["input_ids"][row][mine.tokens.rows["attention_mask"][row].bool()]
         theirs, answer = other["input_ids"][group], other["completion_mask"][group].bool()
         assert torch.equal(ids, theirs[other["attention_mask"][group].bool()]), (
             f"tokens of row {group} differ"
         )
-        assert torch.equal(mine.target[mine.group == group], theirs[answer]), f"targets of row {group} differ"
+        assert torch.equal(mine.tokens.labels[mine.tokens.sequence_id == group], theirs[answer]), (
+            f"targets of row {group} differ"
+        )
         # TRL brings the pixels of a pair to each of its rows.
-        pixels = mine.images["pixel_values"][row % mine.trees]
+        pixels = mine.tokens.images["pixel_values"][row % mine.layout.num_trees]
         assert torch.equal(pixels, other["pixel_values"][group]), f"pixels of row {group} differ"
 
 

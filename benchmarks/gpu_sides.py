@@ -16,7 +16,7 @@ from benchmarks.flops import Lengths
 from benchmarks.shapes import SHAPES, make_config, make_processor
 from rlaifv_pl.models import loading, policy
 from rlaifv_pl.models.policy import LoRA, PolicySpec
-from rlaifv_pl.models.vlm import Batch, KeepDtype
+from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives import DPOModule
 from rlaifv_pl.records import Sample
 
@@ -88,7 +88,7 @@ class OurSide:
         if setting.reference == "cached":
             for batch in self.batches:
                 with torch.no_grad():
-                    batch.reference = KeepDtype(self._with("rows").policy(batch))
+                    batch.precomputed.reference_logps = self._with("rows").policy(batch)
         leave(module.policy.model)
 
     def way(self, attention: str) -> Way:
@@ -157,7 +157,8 @@ def leave(model: torch.nn.Module) -> None:
 
 
 def _lengths(batch: Batch) -> list[Lengths]:
-    answered = zip(batch.branches[: batch.trees], batch.branches[batch.trees :], strict=True)
+    branches, trees = batch.layout.branches, batch.layout.num_trees
+    answered = zip(branches[:trees], branches[trees:], strict=True)
     return [
         Lengths(second.start, first.stop - second.start, second.stop - second.start)
         for first, second in answered

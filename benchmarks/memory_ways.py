@@ -11,7 +11,7 @@ from benchmarks.pairs import draw_pairs
 from benchmarks.shapes import SHAPES, words
 from benchmarks.trl_side import TRLSide
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model
-from rlaifv_pl.models.vlm import VLM, Batch, KeepDtype
+from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives import DPOModule, NSFTModule
 from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.records import Correction, Sample
@@ -77,7 +77,7 @@ def _dpo_with_cached_reference(job: Job) -> Step:
     batch = _collate(module, _pairs(job))
     with torch.no_grad():
         # As the loader would bring them; adapters, if there are any, change nothing yet.
-        batch.reference = KeepDtype(module.policy(batch))
+        batch.precomputed.reference_logps = module.policy(batch)
     return _training(module, batch)
 
 

@@ -20,7 +20,6 @@ from rlaifv_pl.feedback.engines.engine import Completion, Engine
 from rlaifv_pl.feedback.engines.implicit_reward import answers_batch
 from rlaifv_pl.feedback.engines.lazy import LazyEngine
 from rlaifv_pl.feedback.judges.labeler import Labeler, ModelLabeler
-from rlaifv_pl.models.logps import group_sums
 from rlaifv_pl.records import Claim, Sample, Verdict
 
 DESCRIBE = "Describe the image."
@@ -77,8 +76,10 @@ def score_answers(
     device = next(model.parameters()).device
     with torch.inference_mode():
         logps = model(move_data_to_device(batch, device)).cpu()
-    sums = group_sums(logps, batch.group, batch.num_groups)
-    counts = torch.bincount(batch.group, minlength=batch.num_groups)
+    sums, counts = (
+        batch.sum_by_sequence(logps),
+        batch.sum_by_sequence(torch.ones_like(logps, dtype=torch.long)),
+    )
     return [AnswerLogp(*pair) for pair in zip(sums.tolist(), counts.tolist(), strict=True)]
 
 

@@ -52,7 +52,7 @@ def test_two_pairs_of_a_prompt_are_one_tree(tmp_path):
     path = dpo_step.build("toy", tmp_path / "toy")
     pairs = dpo_step.two_of_each_prompt(dpo_step.draw_pairs(4, 0, dpo_step.SHAPES["toy"].vocabulary))
     batch = dpo_step.OurSide(path, None).collate(pairs)
-    assert (batch.trees, batch.copies, len(batch.keys)) == (2, 4, 4)
+    assert (batch.layout.num_trees, batch.layout.rows_per_tree, len(batch.keys)) == (2, 4, 4)
     assert [pair.prompt == pairs[0].prompt for pair in pairs] == [True, True, False, False]
 
 
@@ -67,10 +67,10 @@ def test_one_benchmark_alone_keeps_what_another_found(results, monkeypatch):
 
 def test_the_trees_tokens_are_counted(batches):
     _, _, mine, _ = batches
-    real = mine.rows["attention_mask"].sum(1).tolist()
+    real = mine.tokens.rows["attention_mask"].sum(1).tolist()
     tokens, padded = dpo_step.token_ratios([mine])
     assert 1.5 < tokens < 2
-    assert padded / tokens == pytest.approx(mine.rows["input_ids"].numel() / sum(real))
+    assert padded / tokens == pytest.approx(mine.tokens.rows["input_ids"].numel() / sum(real))
 
 
 @pytest.fixture
@@ -117,4 +117,4 @@ def test_the_head_on_answers_only_is_trls_own_computation_on_fewer_rows(batches,
     for answers_only in (True, False):
         theirs.backward(other, answers_only)
     ids = other["input_ids"]
-    assert rows == [len(mine.target)] * 2 + [ids.shape[0] * (ids.shape[1] - 1)] * 2
+    assert rows == [len(mine.tokens.labels)] * 2 + [ids.shape[0] * (ids.shape[1] - 1)] * 2

@@ -16,7 +16,7 @@ from rlaifv_pl.models.late_images import begin
 from rlaifv_pl.models.prefix_tree import Branch, build_branches
 from rlaifv_pl.models.processing import ImagesRefused
 from rlaifv_pl.models.text_checks import ChatError, RenderedPromptError, SpecialTokenError
-from rlaifv_pl.models.vlm import Batch
+from rlaifv_pl.models.vlm import Accounting, Batch, Tokens, TreeLayout
 from rlaifv_pl.records import Sample
 
 OnBadSample = Literal["raise", "skip"]
@@ -81,7 +81,7 @@ class Collator:
         parts: number of scored parts of a sample.
         max_length: tokens of a row, image tokens included; longer samples are bad samples, since
             cutting them would cut images or answers.
-        on_bad_sample: stop at a bad sample, or leave it out and report it in `Batch.dropped`.
+        on_bad_sample: stop at a bad sample, or leave it out and report it in `Batch.accounting`.
         max_positions: tokens of a row that the model has positions for; a longer one is a bad sample, too.
     """
 
@@ -121,7 +121,13 @@ class Collator:
                 return self._batch(reads, made, dropped)
             reads = fitting
         nothing = torch.zeros(0, dtype=torch.long)
-        return Batch([], {}, {}, nothing, nothing, nothing, 0, 1, self.parts, dropped=dropped)
+        return Batch(
+            keys=[],
+            num_parts=self.parts,
+            tokens=Tokens({}, {}, nothing, nothing, nothing),
+            layout=TreeLayout(num_trees=0, rows_per_tree=1),
+            accounting=Accounting(dropped=dropped),
+        )
 
     def _sift(self, items: Sequence, convert: Callable, dropped: list[tuple[str, str]]) -> list:
         kept = []
@@ -218,21 +224,15 @@ class Collator:
             for at, part in enumerate(row.parts)
             if part is not None and sample is not None
         ]
-        source, target, group = torch.tensor(found, dtype=torch.long).T.contiguous()
+        logit_index, labels, sequence_id = torch.tensor(found, dtype=torch.long).T.contiguous()
         return Batch(
             keys=[read.key for read in reads],
-            images=made.images,
-            rows=inputs,
-            source=source,
-            target=target,
-            group=group,
-            trees=made.trees,
-            copies=len(made.rows) // made.trees,
-            parts=self.parts,
-            branches=self._branches(made),
-            kept=[read.number for read in reads],
-            views=made.views,
-            dropped=dropped,
+            num_parts=self.parts,
+            tokens=Tokens(inputs, made.images, logit_index, labels, sequence_id),
+            layout=TreeLayout(
+                made.trees, len(made.rows) // made.trees, self._branches(made), views=made.views
+            ),
+            accounting=Accounting(kept=[read.number for read in reads], dropped=dropped),
         )
 
     def _branches(self, made: _Rows) -> list[Branch] | None:

@@ -16,7 +16,7 @@ from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.batching import GlobalBatch, samples_of
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
-from rlaifv_pl.models.vlm import Batch, KeepDtype
+from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
 
 Collate = Callable[[Sequence[Sample | BadSample]], Batch]
@@ -108,7 +108,7 @@ def in_steps(
         size = next(size_of)
         while step:
             batch = step.popleft()
-            batch.step_counts = counts
+            batch.accounting.step_counts = counts
             yield batch
             following.extend(islice(batches, min(1, size - len(following))))
         following.extend(islice(batches, size - len(following)))
@@ -148,12 +148,12 @@ def _batch(
     try:
         batch = collate([item.sample for item in read])
         if reference is not None and batch.keys:
-            logps = [reference.read(read[at].number) for at in batch.kept]
-            batch.reference = KeepDtype(reference_logps.assemble_logps(batch, logps))
+            logps = [reference.read(read[at].number) for at in batch.accounting.kept]
+            batch.precomputed.reference_logps = reference_logps.assemble_logps(batch, logps)
         if tower is not None:
-            kept = [read[at] for at in batch.kept]
+            kept = [read[at] for at in batch.accounting.kept]
             # Only now, since trees of several samples need that of one.
-            batch.tower = vision_features.assemble_features(
+            batch.precomputed.vision_features = vision_features.assemble_features(
                 batch,
                 [item.sample for item in kept],  # type: ignore[misc]  # A bad sample is not kept.
                 lambda at: vision_features.read_features(tower, kept[at].number),

@@ -23,7 +23,7 @@ UNKNOWN: CachedTensors = {LOGPS: torch.zeros(0), READING: torch.zeros(1, dtype=t
 
 def split_by_sample(batch: Batch, logps: Tensor) -> list[CachedTensors]:
     """What is to be kept of each sample of a batch, given (M,) log-ps of its targets."""
-    logps, owner = logps.cpu(), (batch.group % len(batch.keys)).cpu()
+    logps, owner = logps.cpu(), (batch.tokens.sequence_id % len(batch.keys)).cpu()
     readings = _readings(batch)
     return [{LOGPS: logps[owner == at], READING: readings[at : at + 1]} for at in range(len(batch.keys))]
 
@@ -34,7 +34,7 @@ def assemble_logps(batch: Batch, known: Sequence[CachedTensors]) -> Tensor:
     Raises:
         SidecarError: a sample was read otherwise then: other tokens, or other targets.
     """
-    readings, owner = _readings(batch), batch.group % len(batch.keys)
+    readings, owner = _readings(batch), batch.tokens.sequence_id % len(batch.keys)
     targets = torch.bincount(owner, minlength=len(batch.keys)).tolist()
     for at, (key, value) in enumerate(zip(batch.keys, known, strict=True)):
         is_same = READING in value and torch.equal(value[READING], readings[at : at + 1])
@@ -56,18 +56,18 @@ def _readings(batch: Batch) -> Tensor:
     Of each row with targets: its tokens, which of its sample's images it is about, and of each target the place, the
     token and the part that it counts to.
     """
-    count, width = len(batch.keys), batch.rows["input_ids"].shape[1]
-    row, at = batch.source // width, batch.source % width
-    part, owner = batch.group // count, batch.group % count
-    targets = torch.stack([at, batch.target, part], 1)
+    count, width = len(batch.keys), batch.tokens.rows["input_ids"].shape[1]
+    row, at = batch.tokens.logit_index // width, batch.tokens.logit_index % width
+    part, owner = batch.tokens.sequence_id // count, batch.tokens.sequence_id % count
+    targets = torch.stack([at, batch.tokens.labels, part], 1)
     hashes = []
     for sample in range(count):
         digest = hashlib.sha256()
         for own in row[owner == sample].unique():
             mine = targets[(owner == sample) & (row == own)]
             # What stands behind the last target decides nothing: in a longer batch it is padding.
-            tokens = batch.rows["input_ids"][own, : mine[:, 0].max() + 2]
-            _, *view = batch.views[int(own) % batch.trees]
+            tokens = batch.tokens.rows["input_ids"][own, : mine[:, 0].max() + 2]
+            _, *view = batch.layout.views[int(own) % batch.layout.num_trees]
             digest.update(repr((view, tokens.tolist(), mine.tolist())).encode())
         hashes.append(int.from_bytes(digest.digest()[:8], signed=True))
     return torch.tensor(hashes)

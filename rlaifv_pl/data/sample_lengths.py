@@ -106,8 +106,8 @@ def _good(measured: CachedTensors | BadSample) -> CachedTensors:
 
 def measure_sample(sample: Sample, batch: Batch) -> CachedTensors:
     """What a sidecar holds of a sample, out of the batch of it alone."""
-    ids = batch.rows.get("input_ids", torch.zeros(0))
-    own = sum(branch.stop - branch.start for branch in batch.branches or ())
+    ids = batch.tokens.rows.get("input_ids", torch.zeros(0))
+    own = sum(branch.stop - branch.start for branch in batch.layout.branches or ())
     values = {TREE_TOKENS: own or ids.numel(), ROW_TOKENS: ids.numel(), PROMPT: _prompt(sample)}
     return {name: torch.tensor([value]) for name, value in values.items()}
 

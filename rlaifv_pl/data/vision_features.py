@@ -104,10 +104,10 @@ def assemble_features(
     Raises:
         SidecarError: nothing is known of a sample that has images.
     """
-    if not batch.images:
+    if not batch.tokens.images:
         return None
     parts = []
-    for place, rejected in batch.views:
+    for place, rejected in batch.layout.views:
         known = read(place)
         leaves = sum(name != FIRST for name in known) // 2
         side = [known[feature_name(leaf, rejected)] for leaf in range(leaves)]

@@ -139,7 +139,7 @@ def compare(model: nn.Module, again: nn.Module, processors: tuple[Any, Any], sav
     """
     weight = next(model.parameters())
     batch, reloaded = (move_data_to_device(probe(one), weight.device) for one in processors)
-    if not torch.equal(batch.rows["input_ids"], reloaded.rows["input_ids"]):
+    if not torch.equal(batch.tokens.rows["input_ids"], reloaded.tokens.rows["input_ids"]):
         raise ExportError(f"{saved}: the saved processor tokenises differently from the one in memory.")
     ours, theirs, base = _logps(model, batch), _logps(again, reloaded), None
     difference = abs(ours.sum().item() - theirs.sum().item())

@@ -54,13 +54,13 @@ def _seen(length: Tensor, window: int | None) -> Tensor:
 
 def extents(policy: VLM, batch: Batch) -> Extents:
     """Of a batch as the policy reads it; on the device only where the lengths are known there alone."""
-    if batch.branches is None:
-        stop = batch.rows["attention_mask"].sum(1)
-        return Extents(torch.zeros_like(stop), stop, batch.rows["input_ids"].numel())
-    start, stop = torch.tensor([(branch.start, branch.stop) for branch in batch.branches]).T
+    if batch.layout.branches is None:
+        stop = batch.tokens.rows["attention_mask"].sum(1)
+        return Extents(torch.zeros_like(stop), stop, batch.tokens.rows["input_ids"].numel())
+    start, stop = torch.tensor([(branch.start, branch.stop) for branch in batch.layout.branches]).T
     if not policy.shares(batch):
-        return Extents(torch.zeros_like(stop), stop, batch.rows["input_ids"].numel())
-    of_samples = (stop - start).view(batch.copies, -1).sum(0)
+        return Extents(torch.zeros_like(stop), stop, batch.tokens.rows["input_ids"].numel())
+    of_samples = (stop - start).view(batch.layout.rows_per_tree, -1).sum(0)
     lines = len(of_samples) * of_samples.max() if policy.attention == "dense" else of_samples.sum()
     return Extents(start, stop, int(lines))
 
@@ -172,7 +172,7 @@ class FlopMeter:
             batch: that it was of.
             reference: whether a reference scored the batch too.
         """
-        fixed = 2 * len(batch.target) * self._head.weight.numel()
+        fixed = 2 * len(batch.tokens.labels) * self._head.weight.numel()
         fixed *= 2 + self._head.weight.requires_grad + reference
         per_token, per_pair, towers = 0, Counter(), []
         for module, positions, times in self._linears:

@@ -1,5 +1,6 @@
 """The reference: log-ps under the model that the policy started from, at the least cost."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Literal
@@ -9,11 +10,49 @@ from torch import Tensor
 
 from rlaifv_pl.models.policy import vision_tower
 from rlaifv_pl.models.sharding import local_tensor, shard_like
-from rlaifv_pl.models.vlm import VLM, Batch, VisionFeatureMemo, copy_frozen
+from rlaifv_pl.models.vision_cache import patched_forward
+from rlaifv_pl.models.vlm import VLM, Batch
 
 ReferenceMode = Literal["live", "adapter_off", "cached", "none"]
 """`live`: a frozen copy of the policy as it was loaded; `adapter_off`: the policy without its LoRA adapters;
 `cached`: log-ps that were computed once, before training, and lie beside the shards."""
+
+
+class VisionFeatureMemo:
+    """What a frozen vision tower computed on a batch, so that the reference need not compute it again.
+
+    Policy and reference hold the same frozen tower, or are one model with adapters on and off.
+    """
+
+    def __init__(self) -> None:
+        self._outputs: list = []
+
+    @contextmanager
+    def record(self, policy: VLM) -> Iterator[None]:
+        """Keep what the tower returns."""
+        # Copied, since the Qwen families write into what their tower returns.
+        tower = vision_tower(policy.model)
+        hook = tower.register_forward_hook(lambda _m, _i, output: self._outputs.append(copy.copy(output)))
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    @contextmanager
+    def replay(self, reference: VLM) -> Iterator[None]:
+        """Return what was kept, call by call, instead of running the tower."""
+        outputs = iter(self._outputs)
+        with patched_forward(
+            vision_tower(reference.model), lambda *_inputs, **_options: copy.copy(next(outputs))
+        ):
+            yield
+
+
+@torch.no_grad()
+def copy_frozen(model: VLM) -> VLM:
+    """A frozen copy that shares the parameters that are frozen already, so that only the rest costs memory."""
+    shared = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+    return copy.deepcopy(model, shared).requires_grad_(False).eval()
 
 
 class Reference:

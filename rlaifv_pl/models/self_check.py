@@ -1,12 +1,10 @@
 """Whether a tree of rows gives what its rows give: every known mistake in one is silent."""
 
 import math
-from dataclasses import replace
 
 import torch
 
 from rlaifv_pl.models.attention import rounding_dtype
-from rlaifv_pl.models.logps import group_sums
 from rlaifv_pl.models.policy import unwrap_model
 from rlaifv_pl.models.vlm import VLM, Batch
 
@@ -26,7 +24,7 @@ def tree_error(policy: VLM, batch: Batch) -> tuple[float, float]:
     training = policy.training
     policy.eval()  # Dropout would be another on other rows; and no random number is drawn.
     try:
-        tree, rows = policy(batch), policy(replace(batch, branches=None))
+        tree, rows = policy(batch), policy(batch.as_rows())
     finally:
         policy.train(training)
     tolerance = TOLERANCE[rounding_dtype(unwrap_model(policy.model), policy.compute)]
@@ -34,6 +32,6 @@ def tree_error(policy: VLM, batch: Batch) -> tuple[float, float]:
     if not sound.any():
         return math.nan, tolerance
     difference = (tree - rows).abs().nan_to_num(nan=math.inf).where(sound, 0)
-    counts = group_sums(sound.to(rows.dtype), batch.group, batch.num_groups)
-    means = group_sums(difference, batch.group, batch.num_groups) / counts.clamp(min=1)
+    counts = batch.sum_by_sequence(sound.to(rows.dtype))
+    means = batch.sum_by_sequence(difference) / counts.clamp(min=1)
     return means.max().item(), tolerance

@@ -1,90 +1,137 @@
 """One forward pass for every family: images encoded once, log-ps only where targets are."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from rlaifv_pl.models.attention import choose_backend, over_forest
-from rlaifv_pl.models.logps import target_logps
-from rlaifv_pl.models.policy import VisionLanguageModel, frozen_parts, unwrap_model, vision_tower
+from rlaifv_pl.models.logps import group_sums, target_logps
+from rlaifv_pl.models.policy import VisionLanguageModel, frozen_parts, unwrap_model
 from rlaifv_pl.models.prefix_tree import Branch, Forest, layout_forest
-from rlaifv_pl.models.vision_cache import VisionFeatureLayout, patched_forward
+from rlaifv_pl.models.vision_cache import VisionFeatureLayout, consumed
 
 
-class KeepDtype:
-    """A tensor of a batch that keeps its type when a strategy casts what the model reads.
+class Precomputed:
+    """What was computed of a batch before training, so that no model computes it now.
+
+    Not a dataclass: a strategy that casts the tensors of a batch leaves these in their own types.
 
     Args:
-        values: of any shape and type.
+        reference_logps: (M,) log-ps of the targets under the reference, in nats.
+        vision_features: output of a frozen vision tower on the batch's images, as `VisionFeatureLayout` keeps it.
     """
 
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
+    def __init__(
+        self, reference_logps: Tensor | None = None, vision_features: list[Tensor] | None = None
+    ) -> None:
+        self.reference_logps = reference_logps
+        self.vision_features = vision_features
 
-    def to(self, *arguments: Any, **options: Any) -> "KeepDtype":
-        """On another device."""
-        return KeepDtype(self.values.to(*arguments, **options))
+    def to(self, *args: Any, **kwargs: Any) -> "Precomputed":
+        """Return a copy on another device."""
+        return self._map(lambda value: value.to(*args, **kwargs))
+
+    def pin_memory(self) -> "Precomputed":
+        """Return a copy in page-locked memory."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Precomputed":
+        logps, features = self.reference_logps, self.vision_features
+        return Precomputed(
+            None if logps is None else function(logps),
+            None if features is None else [function(feature) for feature in features],
+        )
+
+
+@dataclass
+class Tokens:
+    """Token rows of a batch, the images that they show, and the M targets among their tokens."""
+
+    rows: dict[str, Tensor]
+    """`input_ids`, `attention_mask` and other per-token inputs, (R, T), padded right."""
+    images: dict[str, Tensor]
+    """Processor outputs of the images of each tree, once for all of its rows; empty without images."""
+    logit_index: Tensor
+    """(M,) flat index into (R x T) of the token whose hidden state predicts the target."""
+    labels: Tensor
+    """(M,) token ids of the targets."""
+    sequence_id: Tensor
+    """(M,) which scored sequence each target belongs to: part * B + sample."""
+
+
+@dataclass
+class TreeLayout:
+    """How the rows of a batch form trees: rows about the same images, of one or more samples.
+
+    Row r belongs to tree r % num_trees. A tree with fewer rows than others is filled up with a row that it has already,
+    which adds no branch and has no target.
+    """
+
+    num_trees: int
+    rows_per_tree: int
+    branches: list[Branch] | None = None
+    """What each row adds to the earlier rows of its tree; None where images stand behind what is shared."""
+    views: list[tuple[int, bool]] = field(default_factory=list)
+    """For each tree, the index of a sample whose images it shows, and whether they are its rejected ones."""
+
+
+@dataclass
+class Accounting:
+    """What a batch counts for, and what was left out of it."""
+
+    kept: list[int] = field(default_factory=list)
+    """Indices of the batch's samples among those that were given to the collator."""
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+    """(location, reason) of each sample that was left out."""
+    is_stand_in: bool = False
+    """Whether the batch counts for nothing: it is computed because other processes compute theirs."""
+    step_counts: Tensor | None = None
+    """Sum of `Batch.counts` over all batches of all processes in the optimiser step; None for a batch by itself."""
 
 
 @dataclass
 class Batch:
-    """Tokenised rows of B samples with their images, and the targets among their tokens.
-
-    Rows about the same images are a tree; samples of one prompt share theirs. Rows come in `copies`
-    blocks of `trees`: row r belongs to tree r % trees, whose images stand once in `images` for all of
-    its rows. A tree with fewer rows than others is filled up with a row that it has already, which adds
-    no branch and has no target. Group g of targets is part g // B of sample g % B (DPO: chosen, then
-    rejected).
-    """
+    """B samples as tokens and images, with the targets whose log-ps an objective needs."""
 
     keys: list[str]
-    images: dict[str, Tensor]
-    """Processor outputs of the images of the trees; empty when the batch has none."""
-    rows: dict[str, Tensor]
-    """`input_ids`, `attention_mask` and other per-token inputs, (copies x trees, T), padded right."""
-    source: Tensor
-    """(M,) flat index into (copies x trees x T) of the token whose hidden state predicts the target."""
-    target: Tensor
-    """(M,) token ids."""
-    group: Tensor
-    """(M,) group of each target."""
-    trees: int
-    copies: int
-    parts: int
-    branches: list[Branch] | None = None
-    """What each row adds to the earlier rows of its tree; None where images stand behind what is shared."""
-    kept: list[int] = field(default_factory=list)
-    """Of the samples that were given, the numbers of those that are in."""
-    reference: KeepDtype | None = None
-    """(M,) log-ps of the targets under the reference, in nats, where they are known beforehand."""
-    views: list[tuple[int, bool]] = field(default_factory=list)
-    """Of each tree, the place of a sample whose images it has, and whether they are its rejected ones."""
-    tower: list[Tensor] | None = None
-    """Output of a frozen vision tower on `images`, as `VisionFeatureLayout` keeps it, where it was precomputed."""
-    step_counts: Tensor | None = None
-    """`counts` of all batches of all processes that make up the optimiser step; None for a batch by itself."""
-    is_stand_in: bool = False
-    """Whether it counts for nothing, and is computed since other processes compute theirs."""
-    dropped: list[tuple[str, str]] = field(default_factory=list)
-    """(where it lies, reason) of each sample that was left out."""
+    num_parts: int
+    """Scored parts of a sample (DPO: chosen and rejected)."""
+    tokens: Tokens
+    layout: TreeLayout
+    precomputed: Precomputed = field(default_factory=Precomputed)
+    accounting: Accounting = field(default_factory=Accounting)
 
     @property
-    def num_groups(self) -> int:
-        """parts x B."""
-        return self.parts * len(self.keys)
+    def num_sequences(self) -> int:
+        """num_parts x B."""
+        return self.num_parts * len(self.keys)
 
     @property
     def counts(self) -> Tensor:
-        """(1 + parts,) number of samples, and of the targets of each part."""
-        targets = torch.bincount(self.group // max(1, len(self.keys)), minlength=self.parts)
+        """(1 + num_parts,) number of samples, and of targets of each part."""
+        part = self.tokens.sequence_id // max(1, len(self.keys))
+        targets = torch.bincount(part, minlength=self.num_parts)
         counts = torch.cat([targets.new_tensor([len(self.keys)]), targets])
-        return counts * (not self.is_stand_in)
+        return counts * (not self.accounting.is_stand_in)
+
+    def sum_by_sequence(self, values: Tensor) -> Tensor:
+        """(num_parts x B,) sums of (M,) values over the targets of each scored sequence."""
+        return group_sums(values, self.tokens.sequence_id, self.num_sequences)
+
+    def as_rows(self) -> "Batch":
+        """Return the batch as plain rows, none of which shares a prefix."""
+        return replace(self, layout=replace(self.layout, branches=None))
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory; torch's DataLoader calls this."""
+        pinned: Batch = apply_to_collection(self, (Tensor, Precomputed), lambda value: value.pin_memory())
+        return pinned
 
 
 class VLM(nn.Module):
@@ -143,27 +190,28 @@ class VLM(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(M,) log-ps of the batch's targets, in nats."""
-        model = unwrap_model(self.model)
+        model, tokens, rows_per_tree = unwrap_model(self.model), batch.tokens, batch.layout.rows_per_tree
         # Positions of the Qwen families need each row's grid; pixels are used up by the features.
         grids: dict[str, Any] = {
-            name: value.repeat(batch.copies, 1)
-            for name, value in batch.images.items()
+            name: value.repeat(rows_per_tree, 1)
+            for name, value in tokens.images.items()
             if name == "image_grid_thw"
         }
         shares = self.shares(batch)
-        inputs, source = self._columns(batch, grids) if shares else (batch.rows | grids, batch.source)
-        nothing: Tensor | float = 0.0
-        if batch.images:
+        inputs, logit_index = (
+            self._columns(batch, grids) if shares else (tokens.rows | grids, tokens.logit_index)
+        )
+        no_image: Tensor | float = 0.0
+        if tokens.images:
             features = self._image_features(batch)
             inputs["mm_encoder_outputs"] = {
-                "image": features if shares else repeat_features(features, batch.copies)
+                "image": features if shares else repeat_features(features, rows_per_tree)
             }
         elif self.blank is not None:
             # Now, where others look at their images.
-            nothing = self._nothing_seen(source.device)
-        hidden = model.model(**inputs, use_cache=False).last_hidden_state
-        wanted = hidden.flatten(0, 1)[source]
-        return target_logps(wanted, model.get_output_embeddings().weight, batch.target) + nothing
+            no_image = self._blank_zero(self.blank, logit_index.device)
+        hidden = model.model(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)[logit_index]
+        return target_logps(hidden, model.get_output_embeddings().weight, tokens.labels) + no_image
 
     @property
     def layout(self) -> Literal["packed", "trees", "rows"]:
@@ -173,15 +221,12 @@ class VLM(nn.Module):
 
     def shares(self, batch: Batch) -> bool:
         """Whether the batch is read as a forest."""
-        return batch.branches is not None and self.attention != "rows"
+        return batch.layout.branches is not None and self.attention != "rows"
 
-    def _nothing_seen(self, device: torch.device) -> Tensor:
-        """Zero, out of the features of the blank image."""
-        self.blank = {name: value.to(device) for name, value in self.blank.items()}
-        features = self._features(self.blank)
-        seen = [features.pooler_output, *(getattr(features, "deepstack_features", None) or ())]
-        leaves = [leaf for part in seen for leaf in ([part] if isinstance(part, Tensor) else part)]
-        return torch.stack([leaf.float().sum() for leaf in leaves]).sum() * 0.0
+    def _blank_zero(self, blank: dict[str, Tensor], device: torch.device) -> Tensor:
+        """Zero, computed from the features of the blank image."""
+        features = self._features({name: value.to(device) for name, value in blank.items()})
+        return torch.stack([leaf.float().sum() for leaf in consumed(features)]).sum() * 0.0
 
     def _features(self, images: dict[str, Tensor]) -> Any:
         if self.compute:
@@ -189,20 +234,21 @@ class VLM(nn.Module):
         return unwrap_model(self.model).get_image_features(**images, return_dict=True)
 
     def _image_features(self, batch: Batch) -> Any:
-        """The model's own output, of the images of the trees."""
-        if batch.tower is None or self.tower_layout is None:
-            return self._features(batch.images)
-        return self.tower_layout.features(self.model, batch.images, batch.tower, several=batch.trees > 1)
+        """The model's own features of the images of the trees."""
+        images, kept = batch.tokens.images, batch.precomputed.vision_features
+        if kept is None or self.tower_layout is None:
+            return self._features(images)
+        return self.tower_layout.features(self.model, images, kept, several=batch.layout.num_trees > 1)
 
     def _columns(self, batch: Batch, grids: dict[str, Tensor]) -> tuple[dict[str, Any], Tensor]:
         """Inputs of the language model in which each shared prefix stands once, and where they predict targets."""
-        model, rows = unwrap_model(self.model), batch.rows
+        model, rows, layout = unwrap_model(self.model), batch.tokens.rows, batch.layout
         ids = rows["input_ids"]
-        make = partial(layout_forest, batch.branches, batch.trees, ids.shape[1], device=ids.device)
+        make = partial(layout_forest, layout.branches, layout.num_trees, ids.shape[1], device=ids.device)
         forest, attention = over_forest(self.attention, model, rows, make)
         inputs = {name: forest.take(value) for name, value in rows.items()}
         inputs["position_ids"] = positions(model, rows | grids, forest)
-        return inputs | attention, forest.place[batch.source]
+        return inputs | attention, forest.place[batch.tokens.logit_index]
 
 
 def positions(model: VisionLanguageModel, inputs: dict[str, Tensor], forest: Forest) -> Tensor:
@@ -236,40 +282,3 @@ def repeat_features(features, copies: int):
 
 def _repeat(value, copies: int):
     return torch.cat([value] * copies) if isinstance(value, Tensor) else list(value) * copies
-
-
-class VisionFeatureMemo:
-    """What a frozen vision tower computed on a batch, so that the reference need not compute it again.
-
-    Policy and reference hold the same frozen tower, or are one model with adapters on and off.
-    """
-
-    def __init__(self) -> None:
-        self._outputs: list = []
-
-    @contextmanager
-    def record(self, policy: VLM) -> Iterator[None]:
-        """Keep what the tower returns."""
-        # Copied, since the Qwen families write into what their tower returns.
-        tower = vision_tower(policy.model)
-        hook = tower.register_forward_hook(lambda _m, _i, output: self._outputs.append(copy.copy(output)))
-        try:
-            yield
-        finally:
-            hook.remove()
-
-    @contextmanager
-    def replay(self, reference: VLM) -> Iterator[None]:
-        """Return what was kept, call by call, instead of running the tower."""
-        outputs = iter(self._outputs)
-        with patched_forward(
-            vision_tower(reference.model), lambda *_inputs, **_options: copy.copy(next(outputs))
-        ):
-            yield
-
-
-@torch.no_grad()
-def copy_frozen(model: VLM) -> VLM:
-    """A frozen copy that shares the parameters that are frozen already, so that only the rest costs memory."""
-    shared = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
-    return copy.deepcopy(model, shared).requires_grad_(False).eval()

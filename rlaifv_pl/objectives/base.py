@@ -23,7 +23,6 @@ from rlaifv_pl.models.policy import PolicySpec, load_processor
 from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives import checks
-from rlaifv_pl.objectives.batch_logps import BatchLogps
 from rlaifv_pl.objectives.cached_reference import CachedReference
 from rlaifv_pl.objectives.cached_vision import CachedVisionFeatures
 from rlaifv_pl.objectives.checks import RunError, check_tree, sharding_of
@@ -147,15 +146,15 @@ class AlignmentModule(L.LightningModule):
             self.cached_tower = CachedVisionFeatures(self.policy, self.policy_spec, self.processor)
         return self.cached_tower.sidecars(samples, self.trainer, num_workers)
 
-    def score(self, batch: Batch) -> tuple[BatchLogps, BatchLogps | None]:
-        """Log-ps of the batch's targets under the policy, and under the reference if there is one."""
+    def score(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """(M,) log-ps of the batch's targets under the policy, and under the reference if there is one."""
         with self.reference.capture_vision_features() if self.reference else nullcontext():
-            policy = BatchLogps.of(self.policy(batch), batch)
+            policy: Tensor = self.policy(batch)
         if self.reference:
-            return policy, BatchLogps.of(self.reference.token_logps(batch), batch)
-        if batch.reference:
-            return policy, BatchLogps.of(batch.reference.values, batch)
-        if self.cached and batch.is_stand_in:
+            return policy, self.reference.token_logps(batch)
+        if batch.precomputed.reference_logps is not None:
+            return policy, batch.precomputed.reference_logps
+        if self.cached and batch.accounting.is_stand_in:
             return policy, policy  # Of no weight, and nowhere beside the shards.
         if self.cached:
             raise RunError(
@@ -164,7 +163,7 @@ class AlignmentModule(L.LightningModule):
         return policy, None
 
     def training_step(self, batch: Batch, _index: int) -> Tensor | None:
-        self.dropped.update(reason for _, reason in batch.dropped)
+        self.dropped.update(reason for _, reason in batch.accounting.dropped)
         self.tallies["train"].add(batch)
         loss = self._train_on(batch)
         if not self.trainer.fit_loop.epoch_loop._should_accumulate():
@@ -174,18 +173,20 @@ class AlignmentModule(L.LightningModule):
 
     def _train_on(self, batch: Batch) -> Tensor | None:
         """The loss to be trained on; None for a lone process without samples."""
-        self._is_idle = not batch.keys and (batch.step_counts is None or not batch.step_counts[0])
+        self._is_idle = not batch.keys and (
+            batch.accounting.step_counts is None or not batch.accounting.step_counts[0]
+        )
         if (batch := self._in_step(batch, self.trainer)) is None:
             return None
         self._check_tree(batch)
         step = self._computed(batch, "train")
         # The trainer takes the mean over processes and batches of what is a sum over both.
         parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
-        return step.loss * (1 if batch.step_counts is None else parts)
+        return step.loss * (1 if batch.accounting.step_counts is None else parts)
 
     def _computed(self, batch: Batch, stage: str) -> LossOutput:
         step = self.objective(batch)
-        if batch.is_stand_in:
+        if batch.accounting.is_stand_in:
             step = step.without_weight()
         self._running[stage].add(step, batch.counts)
         return step

@@ -102,10 +102,10 @@ class CachedReference:
         strategy = trainer.strategy
         with strategy.precision_plugin.forward_context(), frozen(model, adapters=self.adapters):
             logps = model(strategy.batch_to_device(batch))
-        if batch.is_stand_in:
+        if batch.accounting.is_stand_in:
             return {}
         values = split_by_sample(batch, logps)
-        return {numbers[kept]: value for kept, value in zip(batch.kept, values, strict=True)}
+        return {numbers[kept]: value for kept, value in zip(batch.accounting.kept, values, strict=True)}
 
     def _model(self, trainer: Trainer) -> VLM:
         """The reference itself: the policy, or one that is loaded once more."""

@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -12,6 +13,7 @@ from rlaifv_pl.errors import UserError
 from rlaifv_pl.models.self_check import tree_error
 from rlaifv_pl.models.sharding import Sharding
 from rlaifv_pl.models.vlm import VLM, Batch
+from rlaifv_pl.objectives.terms import Term
 
 SLICED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
 """Strategies under which no process has a whole model."""
@@ -122,3 +124,40 @@ def check_resumed(checkpoint: Mapping[str, Any], trained: Sequence[str], origin:
             f"{origin['path']}, holds other weights (or policy.dtype rounds them otherwise). Resume "
             "with the model that the run was started from; the directory may have moved."
         )
+
+
+def check_terms(terms: Sequence[Term], has_reference: bool) -> None:
+    """Refuse a list of terms that cannot be meant, before a model is loaded for it.
+
+    Raises:
+        ValueError: the list is empty, trains nothing, names a class twice, lacks the reference that a
+            term compares with, or has one that no term looks at.
+    """
+    if not terms:
+        raise ValueError("`losses` is empty: give at least one term, for instance `class_path: Sigmoid`.")
+    if all(term.weight == 0 for term in terms):
+        raise ValueError(
+            f"Every term of `losses` has weight 0 ({_names(terms)}), so nothing would be trained. "
+            "Give one of them a positive weight."
+        )
+    classes = Counter(type(term).__name__ for term in terms)
+    if repeated := [name for name, count in classes.items() if count > 1]:
+        raise ValueError(
+            f"`losses` names {', '.join(repeated)} more than once, and both parts would be logged under "
+            "one name. Merge them into one term that has the sum of the weights."
+        )
+    comparing = [term for term in terms if term.needs_reference]
+    if comparing and not has_reference:
+        raise ValueError(
+            f"{_names(comparing)} in `losses` compares with a reference, but `reference` is none. "
+            "Configure a reference, or take a term without one: SimPO, CPO, ORPO."
+        )
+    if has_reference and not comparing:
+        raise ValueError(
+            f"No term of `losses` ({_names(terms)}) looks at the reference, which would be computed for "
+            "nothing. Set `reference: none`, or add a term that needs it, such as Sigmoid."
+        )
+
+
+def _names(terms: Iterable[Term]) -> str:
+    return ", ".join(type(term).__name__ for term in terms)

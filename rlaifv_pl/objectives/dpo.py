@@ -1,17 +1,17 @@
 """DPO: learn from which of two completions is better, against a frozen reference."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.models.chat import Dialogue, prompt_messages, text_message
 from rlaifv_pl.models.reference import ReferenceMode, resolve_reference
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.base import AlignmentModule
-from rlaifv_pl.objectives.batch_logps import BatchLogps
-from rlaifv_pl.objectives.compose import check_terms, compose
+from rlaifv_pl.objectives.checks import check_terms
 from rlaifv_pl.objectives.losses import PairLogps, pair_metrics
 from rlaifv_pl.objectives.step_means import SAMPLES, LossOutput, PartialMean, counts_of
 from rlaifv_pl.objectives.terms import Sigmoid, Term
@@ -67,15 +67,16 @@ class DPOModule(AlignmentModule):
         ]
 
     def objective(self, batch: Batch) -> LossOutput:
-        scored, compared = self.score(batch)
-        policy, reference = _pairs(scored), _pairs(compared) if compared else None
+        logps, reference_logps = self.score(batch)
+        policy = _pair_logps(logps, batch)
+        reference = None if reference_logps is None else _pair_logps(reference_logps, batch)
         # Terms learn of training alone, and nothing of a batch that counts for nothing.
-        self.losses.train(self.training and not batch.is_stand_in)
-        composed = compose(self._terms, policy, reference)
+        self.losses.train(self.training and not batch.accounting.is_stand_in)
+        loss, by_term = compose(self._terms, policy, reference)
         metrics = pair_metrics(policy, reference, self._beta)
-        metrics |= {f"loss/{name}": value.mean() for name, value in composed.parts.items()}
+        metrics |= {f"loss/{name}": value.mean() for name, value in by_term.items()}
         logged = {name: PartialMean(value * len(batch.keys), SAMPLES) for name, value in metrics.items()}
-        return LossOutput([PartialMean(composed.loss.sum(), SAMPLES)], logged, counts_of(batch))
+        return LossOutput([PartialMean(loss.sum(), SAMPLES)], logged, counts_of(batch))
 
     def end_step(self) -> None:
         for term in self._terms:
@@ -88,6 +89,25 @@ class DPOModule(AlignmentModule):
         return next((beta for beta in betas if beta is not None), 1.0)
 
 
-def _pairs(scored: BatchLogps) -> PairLogps:
-    (chosen, rejected), (chosen_tokens, rejected_tokens) = scored.sums.chunk(2), scored.counts.chunk(2)
-    return PairLogps(chosen, rejected, chosen_tokens, rejected_tokens)
+def compose(
+    terms: Iterable[Term], policy: PairLogps, reference: PairLogps | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weigh and add up the terms.
+
+    Returns:
+        `(B,)` loss of each pair, and `(B,)` of each term by its name, before its weight and without gradient.
+
+    >>> from rlaifv_pl.objectives.terms import NLL
+    >>> start = PairLogps(*torch.tensor([[-20.0], [-24.0], [10.0], [8.0]]))
+    >>> compose([Sigmoid(), NLL(weight=0.25)], start, start)
+    (tensor([1.1931]), {'sigmoid': tensor([0.6931]), 'nll': tensor([2.])})
+    """
+    values = {term: term(policy, reference) for term in terms}
+    total: Tensor = sum(term.weight * value for term, value in values.items())  # type: ignore[assignment]  # Of at least one.
+    return total, {term.name: value.detach() for term, value in values.items()}
+
+
+def _pair_logps(logps: Tensor, batch: Batch) -> PairLogps:
+    """Sum (M,) log-ps of the batch's targets to those of chosen and rejected completions."""
+    sums, counts = batch.sum_by_sequence(logps), batch.sum_by_sequence(torch.ones_like(logps))
+    return PairLogps(*sums.chunk(2), *counts.chunk(2))

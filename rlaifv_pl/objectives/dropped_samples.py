@@ -27,7 +27,7 @@ class SampleTally:
     def add(self, batch: Batch) -> None:
         """Count a batch."""
         self.kept += len(batch.keys)
-        for where, reason in batch.dropped:
+        for where, reason in batch.accounting.dropped:
             self.dropped[reason] += 1
             self.examples.setdefault(reason, where)
 

@@ -1,12 +1,13 @@
 """Processes that compute in step: each has a batch when the others have one."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
 from lightning.pytorch import Trainer
 
-from rlaifv_pl.models.vlm import Batch
+from rlaifv_pl.models.vlm import Accounting, Batch
 from rlaifv_pl.records import Correction, Sample
 
 STAND_IN = Sample(
@@ -31,7 +32,7 @@ class EmptyBatchGuard:
 
     @cached_property
     def _stand_in(self) -> Batch:
-        return replace(self._make(), is_stand_in=True)
+        return replace(self._make(), accounting=Accounting(is_stand_in=True))
 
     def __call__(self, batch: Batch, trainer: Trainer) -> Batch | None:
         """The batch, or one in its place; None for a lone process, which needs none."""
@@ -39,6 +40,6 @@ class EmptyBatchGuard:
             return batch
         if trainer.world_size == 1:
             return None
-        # Copied, since moving a batch writes into its dicts.
-        stand_in: Batch = trainer.strategy.batch_to_device(replace(self._stand_in))
-        return replace(stand_in, step_counts=batch.step_counts)
+        stand_in: Batch = trainer.strategy.batch_to_device(copy.deepcopy(self._stand_in))
+        stand_in.accounting.step_counts = batch.accounting.step_counts
+        return stand_in

@@ -87,13 +87,13 @@ class NSFTModule(AlignmentModule):
         policy, reference = self.score(batch)
         chosen, corrections = (
             PartialMean(-sums.sum(), targets_of(part))
-            for part, sums in enumerate(policy.sums.chunk(self.parts))
+            for part, sums in enumerate(batch.sum_by_sequence(policy).chunk(self.parts))
         )
         logged = {"loss/chosen": chosen, "loss/corrections": corrections}
-        whole = PartialMean(-policy.tokens.sum(), TARGETS)
+        whole = PartialMean(-policy.sum(), TARGETS)
         losses = [whole] if self.reduction == "token_mean" else [chosen, corrections]
         if reference is not None:
-            logged["kl"] = PartialMean(token_kl(policy.tokens, reference.tokens).sum(), TARGETS)
+            logged["kl"] = PartialMean(token_kl(policy, reference).sum(), TARGETS)
             losses.append(logged["kl"].times(self.kl_weight))
         return LossOutput(losses, logged, counts_of(batch))
 

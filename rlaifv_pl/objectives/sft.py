@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.models.chat import Dialogue, prompt_messages, text_message
 from rlaifv_pl.models.vlm import Batch
@@ -38,6 +40,6 @@ class SFTModule(AlignmentModule):
         ]
 
     def objective(self, batch: Batch) -> LossOutput:
-        scored, _ = self.score(batch)
-        tokens = {"tokens": PartialMean(scored.counts.sum(), SAMPLES)}
-        return LossOutput([PartialMean(-scored.tokens.sum(), TARGETS)], tokens, counts_of(batch))
+        logps, _ = self.score(batch)
+        tokens = {"tokens": PartialMean(torch.ones_like(logps).sum(), SAMPLES)}
+        return LossOutput([PartialMean(-logps.sum(), TARGETS)], tokens, counts_of(batch))

@@ -108,4 +108,4 @@ class RunningMeans:
 
 def counts_of(batch: Batch) -> Tensor:
     """(1 + parts,) what a batch's sums are divided by: the counts of its step, or its own if it is by itself."""
-    return batch.counts if batch.step_counts is None else batch.step_counts
+    return batch.counts if batch.accounting.step_counts is None else batch.accounting.step_counts

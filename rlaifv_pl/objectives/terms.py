@@ -1,4 +1,4 @@
-"""The terms that a preference objective is made of, the way a config spells them.
+"""The terms that a preference objective is made of, as a config spells them.
 
     losses:
       - class_path: Sigmoid
@@ -12,10 +12,9 @@ Methods that are a sum of others have no class of their own:
     MPO (arXiv 2411.10442)       Sigmoid(weight=0.8) + BCO(weight=0.2) + NLL
     RLAIF-V's SFT_weight=w       Sigmoid + NLLSum(weight=w)
 
-Any mix is a plain sum, so terms with and without a reference may stand side by side, and `SimPO` next
-to `Sigmoid` is allowed. Mind only that `CPO` and `ORPO` bring their own NLL. `check_terms` refuses the
-mixes that cannot be meant. Terms are modules so that BCO's running mean follows the device, the
-training mode and the checkpoint of the objective, which holds them in an `nn.ModuleList`.
+A mix is a plain sum, so terms with and without a reference may stand side by side; `CPO` and `ORPO` bring an NLL of
+their own. `checks.check_terms` refuses mixes that make no sense. Terms are modules so that BCO's running mean follows
+the device, the training mode and the checkpoint of the objective, which holds them in an `nn.ModuleList`.
 """
 
 import math
@@ -34,7 +33,7 @@ from rlaifv_pl.objectives.losses import PairLogps
 
 
 def _option(default: float, allows: Callable[[float], bool], rule: str) -> float:
-    """A number of a term with the rule that `Term` holds it to; NaN breaks every rule."""
+    """A numeric option with the rule that `Term` holds it to; NaN breaks every rule."""
     return field(default=default, metadata={"allows": allows, "rule": rule})
 
 
@@ -58,13 +57,13 @@ class Term(nn.Module, ABC):
     needs_reference: ClassVar[bool] = True
     """Whether it compares with a reference; without one the objective holds a single model."""
     per_token: ClassVar[bool] = False
-    """Whether its beta prices nats per token instead of nats."""
+    """Whether it reads mean log-ps per token, so that its beta prices nats per token instead of nats."""
 
     weight: float = _non_negative(1.0)
     """Factor in the sum; at 0 the term is logged and trains nothing."""
 
     def __post_init__(self) -> None:
-        super().__init__()  # here, since the generated constructor only fills the fields
+        super().__init__()  # Here, since the generated constructor only fills the fields.
         for option in fields(self):
             value = getattr(self, option.name)
             if option.metadata and not option.metadata["allows"](value):
@@ -75,7 +74,7 @@ class Term(nn.Module, ABC):
 
     @property
     def name(self) -> str:
-        """What the term is called in the logs: its class in lower case."""
+        """Name in the logs: the class in lower case."""
         return type(self).__name__.lower()
 
     @abstractmethod
@@ -83,117 +82,99 @@ class Term(nn.Module, ABC):
         """The loss of each pair, `(B,)`, not yet weighted."""
 
     def end_step(self) -> None:
-        """Learn of the pairs that were met since the last step; all ranks call it together. Most terms do nothing."""
+        """Take in the pairs seen since the last step; all ranks call it together. Most terms do nothing."""
+
+
+class _LossTerm(Term):
+    """A term that calls a function of `losses` with its options."""
+
+    loss: ClassVar[Callable[..., Tensor]]
+
+    def forward(self, policy: PairLogps, reference: PairLogps | None = None) -> Tensor:
+        models = [
+            model for model in (policy, reference if self.needs_reference else None) if model is not None
+        ]
+        if self.per_token:
+            models = [model.per_token() for model in models]
+        options = {
+            option.name: getattr(self, option.name) for option in fields(self) if option.name != "weight"
+        }
+        return self.loss(*models, **options)
 
 
 @dataclass(eq=False, kw_only=True)
-class Sigmoid(Term):
-    """DPO, and cDPO with a label smoothing: `losses.sigmoid_loss`."""
+class Sigmoid(_LossTerm):
+    """DPO, and cDPO with a label smoothing."""
 
+    loss = staticmethod(losses.sigmoid_loss)
     beta: float = _positive(0.1)
     """Price of one nat of departure from the reference."""
     label_smoothing: float = _flip_rate(0.0)
 
-    def forward(self, policy: PairLogps, reference: PairLogps) -> Tensor:
-        return losses.sigmoid_loss(policy, reference, self.beta, self.label_smoothing)
-
 
 @dataclass(eq=False, kw_only=True)
-class SigmoidMean(Term):
-    """Length-normalised DPO: `losses.sigmoid_loss` on log-ps per token."""
+class SigmoidMean(_LossTerm):
+    """Length-normalised DPO: on log-ps per token."""
 
+    loss = staticmethod(losses.sigmoid_loss)
     per_token = True
     beta: float = _positive(5.0)
     """Price of one nat per token, hence larger than that of `Sigmoid`; 5 is Tulu 3's."""
     label_smoothing: float = _flip_rate(0.0)
 
-    def forward(self, policy: PairLogps, reference: PairLogps) -> Tensor:
-        mean, reference_mean = policy.per_token(), reference.per_token()
-        return losses.sigmoid_loss(mean, reference_mean, self.beta, self.label_smoothing)
-
 
 @dataclass(eq=False, kw_only=True)
-class Robust(Term):
-    """Robust DPO, unbiased under flipped labels: `losses.robust_loss`."""
+class Robust(_LossTerm):
+    """Robust DPO, unbiased under flipped labels."""
 
+    loss = staticmethod(losses.robust_loss)
     beta: float = _positive(0.1)
     label_smoothing: float = _flip_rate(0.1)
 
-    def forward(self, policy: PairLogps, reference: PairLogps) -> Tensor:
-        return losses.robust_loss(policy, reference, self.beta, self.label_smoothing)
-
 
 @dataclass(eq=False, kw_only=True)
-class Hinge(Term):
-    """SLiC on log-ratios: `losses.hinge_loss`."""
+class Hinge(_LossTerm):
+    """SLiC on log-ratios."""
 
+    loss = staticmethod(losses.hinge_loss)
     beta: float = _positive(0.1)
 
-    def forward(self, policy: PairLogps, reference: PairLogps) -> Tensor:
-        return losses.hinge_loss(policy, reference, self.beta)
-
 
 @dataclass(eq=False, kw_only=True)
-class IPO(Term):
-    """IPO on sums, as the paper writes it: `losses.ipo_loss`."""
+class IPO(_LossTerm):
+    """IPO on sums, as the paper writes it."""
 
+    loss = staticmethod(losses.ipo_loss)
     beta: float = _positive(0.1)
     """The paper's tau; the margin aimed at is 1 / (2 beta) nats."""
 
-    def forward(self, policy: PairLogps, reference: PairLogps) -> Tensor:
-        return losses.ipo_loss(policy, reference, self.beta)
-
 
 @dataclass(eq=False, kw_only=True)
-class IPOMean(Term):
-    """IPO on log-ps per token, as TRL's `ipo` and the authors' results: `losses.ipo_loss`."""
+class IPOMean(_LossTerm):
+    """IPO on log-ps per token, as TRL's `ipo` and the authors' results."""
 
+    loss = staticmethod(losses.ipo_loss)
     per_token = True
     beta: float = _positive(0.1)
     """The margin aimed at is 1 / (2 beta) nats per token."""
 
-    def forward(self, policy: PairLogps, reference: PairLogps) -> Tensor:
-        return losses.ipo_loss(policy.per_token(), reference.per_token(), self.beta)
-
 
 @dataclass(eq=False, kw_only=True)
-class DPOP(Term):
-    """DPO that will not let chosen fall below the reference: `losses.dpop_loss`."""
+class DPOP(_LossTerm):
+    """DPO that does not let chosen fall below the reference."""
 
+    loss = staticmethod(losses.dpop_loss)
     beta: float = _positive(0.1)
     penalty: float = _non_negative(50.0)
     """Nats of margin that each nat lost by chosen costs: the paper's lambda."""
 
-    def forward(self, policy: PairLogps, reference: PairLogps) -> Tensor:
-        return losses.dpop_loss(policy, reference, self.beta, self.penalty)
-
-
-@dataclass(eq=False, kw_only=True)
-class APOZero(Term):
-    """APO-zero, each side anchored at the reference: `losses.apo_zero_loss`."""
-
-    beta: float = _positive(0.1)
-
-    def forward(self, policy: PairLogps, reference: PairLogps) -> Tensor:
-        return losses.apo_zero_loss(policy, reference, self.beta)
-
-
-@dataclass(eq=False, kw_only=True)
-class NCA(Term):
-    """Noise-contrastive alignment: `losses.nca_loss`."""
-
-    beta: float = _positive(0.1)
-
-    def forward(self, policy: PairLogps, reference: PairLogps) -> Tensor:
-        return losses.nca_loss(policy, reference, self.beta)
-
 
 @dataclass(eq=False, kw_only=True)
 class BCO(Term):
-    """BCO with its threshold, the running mean of all rewards met in earlier steps: `losses.bco_loss`.
+    """BCO with its threshold, the running mean of all rewards of earlier steps: `losses.bco_loss`.
 
     The mean takes in the pairs of a step, of all ranks, when the step ends, so that it is the same however the step is
-    cut into batches; the first step has rewards of 0 anyway. Validation reads it only. It is a pair of buffers and so
+    cut into batches; the first step has rewards of 0 anyway. Validation only reads it. It is a pair of buffers and so
     part of the checkpoint. InternVL's MPO has this shift, moved before each batch; TRL's `bco_pair` has dropped it.
     """
 
@@ -205,27 +186,27 @@ class BCO(Term):
         self.num_rewards: Tensor
         self.register_buffer("shift", torch.zeros((), dtype=torch.float32))
         self.register_buffer("num_rewards", torch.zeros((), dtype=torch.int64))
-        self._met: Tensor | float = 0.0  # Sum and number of the rewards since the last step.
+        self._seen: Tensor | float = 0.0  # Sum and number of the rewards since the last step.
 
     def forward(self, policy: PairLogps, reference: PairLogps) -> Tensor:
         if self.training:
-            self._meet(losses.rewards(policy, reference, self.beta))
+            self._add(losses.rewards(policy, reference, self.beta))
         return losses.bco_loss(policy, reference, self.beta, self.shift)
 
     @torch.no_grad()
-    def _meet(self, rewards: losses.Rewards) -> None:
+    def _add(self, rewards: losses.Rewards) -> None:
         both = torch.cat(rewards).to(sum_type(self.shift.device))
-        # A batch gone bad may be skipped, but in the mean, and in the checkpoint, it would stay.
+        # A non-finite batch may be skipped, but it would stay in the mean and in the checkpoint.
         finite = both.isfinite()
-        self._met = self._met + torch.stack([both.where(finite, 0).sum(), finite.sum().to(both)])
+        self._seen = self._seen + torch.stack([both.where(finite, 0).sum(), finite.sum().to(both)])
 
     @torch.no_grad()
     def end_step(self) -> None:
         device = self.shift.device
-        met, self._met = torch.zeros(2, dtype=sum_type(device), device=device) + self._met, 0.0
+        seen, self._seen = torch.zeros(2, dtype=sum_type(device), device=device) + self._seen, 0.0
         if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(met)
-        reward_sum, count = met
+            dist.all_reduce(seen)
+        reward_sum, count = seen
         self.num_rewards += count.long()
         # Not in place: what the step computed with it may have its backward pass yet to come.
         moved = (reward_sum - count * self.shift) / self.num_rewards.clamp(min=1)
@@ -241,9 +222,26 @@ class BCO(Term):
 
 
 @dataclass(eq=False, kw_only=True)
-class SimPO(Term):
-    """SimPO, on log-ps per token and without a reference: `losses.simpo_loss`."""
+class APOZero(_LossTerm):
+    """APO-zero, each side anchored at the reference."""
 
+    loss = staticmethod(losses.apo_zero_loss)
+    beta: float = _positive(0.1)
+
+
+@dataclass(eq=False, kw_only=True)
+class NCA(_LossTerm):
+    """Noise-contrastive alignment."""
+
+    loss = staticmethod(losses.nca_loss)
+    beta: float = _positive(0.1)
+
+
+@dataclass(eq=False, kw_only=True)
+class SimPO(_LossTerm):
+    """SimPO, on log-ps per token and without a reference."""
+
+    loss = staticmethod(losses.simpo_loss)
     needs_reference = False
     per_token = True
     beta: float = _positive(2.0)
@@ -251,49 +249,38 @@ class SimPO(Term):
     gamma: float = _non_negative(1.0)
     """Margin in rewards that a pair should reach; the paper starts from half of beta."""
 
-    def forward(self, policy: PairLogps, reference: PairLogps | None = None) -> Tensor:
-        return losses.simpo_loss(policy, self.beta, self.gamma)
-
 
 @dataclass(eq=False, kw_only=True)
-class CPO(Term):
-    """CPO with its NLL: `losses.cpo_loss`."""
+class CPO(_LossTerm):
+    """CPO with its NLL."""
 
+    loss = staticmethod(losses.cpo_loss)
     needs_reference = False
     beta: float = _positive(0.1)
     nll_weight: float = _non_negative(1.0)
 
-    def forward(self, policy: PairLogps, reference: PairLogps | None = None) -> Tensor:
-        return losses.cpo_loss(policy, self.beta, self.nll_weight)
-
 
 @dataclass(eq=False, kw_only=True)
-class ORPO(Term):
-    """ORPO with its NLL: `losses.orpo_loss`."""
+class ORPO(_LossTerm):
+    """ORPO with its NLL."""
 
+    loss = staticmethod(losses.orpo_loss)
     needs_reference = False
     odds_weight: float = _non_negative(0.1)
     """The paper's lambda."""
 
-    def forward(self, policy: PairLogps, reference: PairLogps | None = None) -> Tensor:
-        return losses.orpo_loss(policy, self.odds_weight)
+
+@dataclass(eq=False, kw_only=True)
+class NLL(_LossTerm):
+    """SFT on chosen, mean per token."""
+
+    loss = staticmethod(losses.nll_loss)
+    needs_reference = False
 
 
 @dataclass(eq=False, kw_only=True)
-class NLL(Term):
-    """SFT on chosen, mean per token: `losses.nll_loss`."""
+class NLLSum(_LossTerm):
+    """SFT on chosen, summed over tokens."""
 
+    loss = staticmethod(losses.nll_sum_loss)
     needs_reference = False
-
-    def forward(self, policy: PairLogps, reference: PairLogps | None = None) -> Tensor:
-        return losses.nll_loss(policy)
-
-
-@dataclass(eq=False, kw_only=True)
-class NLLSum(Term):
-    """SFT on chosen, summed over tokens: `losses.nll_sum_loss`."""
-
-    needs_reference = False
-
-    def forward(self, policy: PairLogps, reference: PairLogps | None = None) -> Tensor:
-        return losses.nll_sum_loss(policy)

@@ -89,17 +89,17 @@ def _read(samples: ShardSet, number: int, collate: Collator) -> Read:
     sample = samples[number]
     batch = collate([sample])
     known = measure_sample(sample, batch)
-    ids, width = batch.rows["input_ids"], batch.rows["input_ids"].shape[1]
+    ids, width = batch.tokens.rows["input_ids"], batch.tokens.rows["input_ids"].shape[1]
     is_image = np.isin(ids.numpy(), collate.chat.processor.image_token_ids)
-    branches = batch.branches or [Branch(row, 0, width) for row in range(len(ids))]
+    branches = batch.layout.branches or [Branch(row, 0, width) for row in range(len(ids))]
     own = [is_image[row, start:stop].sum() for row, (_, start, stop) in enumerate(branches)]
-    longest = int(batch.rows["attention_mask"].sum(1).max())
+    longest = int(batch.tokens.rows["attention_mask"].sum(1).max())
     return Read(
         int(known[TREE_TOKENS]),
         int(known[ROW_TOKENS]),
         longest,
         int(sum(own)),
-        len(batch.target),
+        len(batch.tokens.labels),
         int(known[PROMPT]),
     )
 

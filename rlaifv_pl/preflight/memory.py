@@ -13,7 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rlaifv_pl.models.attention import AUTO
 from rlaifv_pl.models.policy import load_model
 from rlaifv_pl.models.reference import Reference
-from rlaifv_pl.models.vlm import VLM, Batch, KeepDtype
+from rlaifv_pl.models.vlm import VLM, Batch, Precomputed
 from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.preflight.parallelism import Parallelism
 from rlaifv_pl.preflight.shapes import Held, Shape, counted, meta_of, size_of, without_values
@@ -186,7 +186,7 @@ def _check(module: AlignmentModule, now: Situation) -> int:
         return 0
     held = Held()
     with _computing(module, now.spread), counted(held), torch.no_grad(), now.spread.autocast():
-        module.policy(replace(now.batch, branches=None))
+        module.policy(now.batch.as_rows())
     return held.peak
 
 
@@ -225,7 +225,7 @@ def _with_reference(module: AlignmentModule, batch: Batch) -> Batch:
     """With log-ps of a cached reference, which training finds beside the shards."""
     if module.reference_mode != "cached":
         return batch
-    return replace(batch, reference=KeepDtype(torch.zeros(len(batch.target))))
+    return replace(batch, precomputed=Precomputed(torch.zeros(len(batch.tokens.labels))))
 
 
 def _gathered(policy: VLM, spread: Parallelism) -> int:

@@ -73,4 +73,4 @@ def test_a_rate_counts_what_came_after_the_first_batch(module, shards, monkeypat
 
 def test_no_two_samples_of_a_batch_share_a_tree(module, shards):
     batch = module.collator("raise")([load_shards(shards)[index] for index in range(8)])
-    assert batch.trees == len(batch.keys) == 8
+    assert batch.layout.num_trees == len(batch.keys) == 8

@@ -50,7 +50,7 @@ class Tracer(L.LightningModule):
         self.seen.append((self.current_epoch, index, batch.keys))
         Tracer.trained += 1
         x = torch.tensor([float(key[1:]) for key in batch.keys])
-        of_step = (self.weight - x).square().sum() / batch.step_counts[0]
+        of_step = (self.weight - x).square().sum() / batch.accounting.step_counts[0]
         return of_step * self.trainer.accumulate_grad_batches
 
     def validation_step(self, batch, index):

@@ -102,7 +102,7 @@ def test_an_engine_that_does_not_tell_is_refused_by_name(scene):
 def targets(module, name: str, sample: Sample, part: int, family_dir) -> list[int]:
     spec = PolicySpec(path=str(family_dir(name)))
     batch = Collator(Chat(load_processor(spec)), module.dialogues, parts=module.parts)([sample])
-    return batch.target[batch.group == part].tolist()
+    return batch.tokens.labels[batch.tokens.sequence_id == part].tolist()
 
 
 def told(cls, **options):

@@ -53,10 +53,10 @@ class Reading:
         self.pixels: Pixels = {}
         for key, sample in SAMPLES.items():
             batch = self.collator("raise")([sample])
-            if not batch.images:
+            if not batch.tokens.images:
                 continue
-            rejected = [side for _, side in batch.views for _ in sample.images]
-            for digest, side in zip(digests(batch.images["pixel_values"]), rejected, strict=True):
+            rejected = [side for _, side in batch.layout.views for _ in sample.images]
+            for digest, side in zip(digests(batch.tokens.images["pixel_values"]), rejected, strict=True):
                 self.pixels[digest] = key, side
 
     def collator(self, on_bad_sample: OnBadSample, max_length: int | None = MAX_LENGTH) -> Collator:
@@ -103,7 +103,7 @@ def _number(samples: ShardSet, collate: Collator, number: int) -> CachedTensors:
         return UNKNOWN
     if not batch.keys:
         return UNKNOWN
-    return split_by_sample(batch, torch.full((len(batch.target),), float(batch.keys[0][1:])))[0]
+    return split_by_sample(batch, torch.full((len(batch.tokens.labels),), float(batch.keys[0][1:])))[0]
 
 
 def trained(case: Case, reading: Reading, on_bad_sample: OnBadSample, with_sidecars: bool = False) -> str:
@@ -119,9 +119,9 @@ def trained(case: Case, reading: Reading, on_bad_sample: OnBadSample, with_sidec
     seen, dropped = [], []
     for batch in data.train_dataloader():
         seen += batch.keys
-        dropped += batch.dropped
+        dropped += batch.accounting.dropped
         if batch.keys:
-            kept = [module.given[number] for number in batch.kept]
+            kept = [module.given[number] for number in batch.accounting.kept]
             check_batch(batch, kept, reading.pixels, reading.decode)
             for sample in kept:
                 check_pairing(sample, case)

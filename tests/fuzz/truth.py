@@ -109,15 +109,19 @@ def check_batch(batch: Batch, samples: Sequence[Sample], pixels: Pixels, decode:
     """
     if [read.key for read in samples] != batch.keys:
         raise Breach(f"batch of {batch.keys} was made of {[read.key for read in samples]}")
-    width = batch.rows["input_ids"].shape[1]
+    width = batch.tokens.rows["input_ids"].shape[1]
     for row, place in {
-        *zip((batch.source // width).tolist(), (batch.group % len(samples)).tolist(), strict=True)
+        *zip(
+            (batch.tokens.logit_index // width).tolist(),
+            (batch.tokens.sequence_id % len(samples)).tolist(),
+            strict=True,
+        )
     }:
-        whose = _whose(decode(batch.rows["input_ids"][row]), ())
+        whose = _whose(decode(batch.tokens.rows["input_ids"][row]), ())
         if not whose <= {batch.keys[place]}:
             raise Breach(f"a row of sample {batch.keys[place]} has words of {sorted(whose)}")
-    found = digests(batch.images["pixel_values"]) if batch.images else []
-    for place, rejected in batch.views:
+    found = digests(batch.tokens.images["pixel_values"]) if batch.tokens.images else []
+    for place, rejected in batch.layout.views:
         read = samples[place]
         count = len(read.rejected_images if rejected else read.images)
         for digest in found[:count]:
@@ -136,6 +140,6 @@ def check_reference(batch: Batch, case: Case) -> None:
         Breach: they are not.
     """
     numbers = torch.tensor([float(key[1:]) for key in batch.keys])
-    expected = numbers[batch.group % len(batch.keys)]
-    if not case.loose and not torch.equal(batch.reference.values.float(), expected):
-        raise Breach(f"log-ps of {batch.keys} are {batch.reference.values.tolist()[:9]}")
+    expected = numbers[batch.tokens.sequence_id % len(batch.keys)]
+    if not case.loose and not torch.equal(batch.precomputed.reference_logps.float(), expected):
+        raise Breach(f"log-ps of {batch.keys} are {batch.precomputed.reference_logps.tolist()[:9]}")

@@ -68,8 +68,8 @@ def batches(path: Path) -> Iterator[Batch]:
     collate = Collator(Chat(load_processor(PolicySpec(path=str(path)))), sides, parts=2)
     for samples in SAMPLES:
         batch = collate(samples)
-        for name, value in batch.images.items():
-            batch.images[name] = value.double() if value.is_floating_point() else value
+        for name, value in batch.tokens.images.items():
+            batch.tokens.images[name] = value.double() if value.is_floating_point() else value
         yield batch
 
 
@@ -81,7 +81,9 @@ def outcome(policy: VLM, reference: Reference, batch: Batch, backend: str) -> Ou
     with reference.capture_vision_features():
         logps = policy(batch)
     compared = reference.token_logps(batch)
-    ratios = [(logps - compared)[batch.group == group].sum() for group in range(batch.num_groups)]
+    ratios = [
+        (logps - compared)[batch.tokens.sequence_id == group].sum() for group in range(batch.num_sequences)
+    ]
     chosen, rejected = torch.stack(ratios).chunk(2)
     loss = -logsigmoid(0.1 * (chosen - rejected)).mean()
     loss.backward()

@@ -52,9 +52,9 @@ def drawn_samples(seed: int, count: int) -> list[Sample]:
 def in_type(batch: Batch, dtype: torch.dtype) -> Batch:
     rounded = {
         name: value.bfloat16().to(dtype) if value.is_floating_point() else value
-        for name, value in batch.images.items()
+        for name, value in batch.tokens.images.items()
     }
-    return replace(batch, images=rounded)
+    return replace(batch, tokens=replace(batch.tokens, images=rounded))
 
 
 @torch.no_grad()
@@ -82,7 +82,9 @@ def trials(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def losses(tokens: Tensor, batch: Batch, reference: Tensor) -> Tensor:
     """DPO's, of each pair."""
-    sums = torch.stack([tokens[batch.group == group].sum() for group in range(batch.num_groups)])
+    sums = torch.stack(
+        [tokens[batch.tokens.sequence_id == group].sum() for group in range(batch.num_sequences)]
+    )
     chosen, rejected = (sums - reference).chunk(2)
     return -logsigmoid(BETA * (chosen - rejected))
 
@@ -93,8 +95,10 @@ def mean_errors(trials: list[Trial], backend: str) -> tuple[float, float]:
     for at, (policy, batch, exact) in enumerate(trials):
         found = logps(policy, batch, backend)
         # A reference a nat away from the policy, where the loss is steep.
-        near = torch.randn(batch.num_groups, generator=torch.Generator().manual_seed(at))
-        reference = torch.stack([exact[batch.group == group].sum() for group in range(batch.num_groups)])
+        near = torch.randn(batch.num_sequences, generator=torch.Generator().manual_seed(at))
+        reference = torch.stack(
+            [exact[batch.tokens.sequence_id == group].sum() for group in range(batch.num_sequences)]
+        )
         of_tokens.append((found - exact).abs())
         two = (losses(values, batch, reference + near) for values in (found, exact))
         of_losses.append((next(two) - next(two)).abs())

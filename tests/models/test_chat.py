@@ -199,7 +199,7 @@ def test_an_image_marker_in_a_text_is_a_bad_sample(case: Case):
         with pytest.raises(BadSample, match=rf"sample x: {field}.*<.*image.*\[special_token\]|IMG_CONTEXT"):
             collator(case.chat, "raise")([sample])
         batch = collator(case.chat, "skip")([sample, PAIRS[0]])
-        assert batch.keys == ["a"] and batch.dropped == [("sample x", "special_token")]
+        assert batch.keys == ["a"] and batch.accounting.dropped == [("sample x", "special_token")]
 
 
 def test_images_that_the_processor_refuses_are_named_by_their_sample(case: Case, monkeypatch):
@@ -218,7 +218,7 @@ def test_images_that_the_processor_refuses_are_named_by_their_sample(case: Case,
     ):
         collator(case.chat, "raise")([PAIRS[0], line])
     batch = collator(case.chat, "skip")([line, PAIRS[0]])
-    assert batch.keys == ["a"] and batch.dropped == [("sample x", "unfit_image")]
+    assert batch.keys == ["a"] and batch.accounting.dropped == [("sample x", "unfit_image")]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (1, 3), (200, 1), (1, 200), (3, 100)])
@@ -350,4 +350,4 @@ def test_photos_of_any_mode_become_rgb(chat: Chat):
     batch = collator(chat, "raise")(
         [Sample(key="g", prompt="What?", images=(buffer.getvalue(),), chosen="A.", rejected="B.")]
     )
-    assert batch.images["pixel_values"].shape == (1, 3, 28, 28)
+    assert batch.tokens.images["pixel_values"].shape == (1, 3, 28, 28)

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def counted(policy: VLM, batch: Batch, reference: Reference | None = None) -> tu
             reference.token_logps(batch)
         logps.sum().backward()
     # Logits are computed again where they would have to be kept.
-    found["linear"] -= 2 * len(batch.target) * policy.model.get_output_embeddings().weight.numel()
+    found["linear"] -= 2 * len(batch.tokens.labels) * policy.model.get_output_embeddings().weight.numel()
     return meter.read(batch, reference is not None), found
 
 
@@ -183,14 +182,14 @@ def test_rows_and_trees_by_hand(family_dir: Callable):
     policy, batch = load(path), batch_of(path, PAIRS)
     rows = [
         ids[mask.bool()].tolist()
-        for ids, mask in zip(batch.rows["input_ids"], batch.rows["attention_mask"], strict=True)
+        for ids, mask in zip(batch.tokens.rows["input_ids"], batch.tokens.rows["attention_mask"], strict=True)
     ]
     lengths = [len(row) for row in rows]
     shared = [
         next(at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
         for one, two in zip(rows[:2], rows[2:], strict=True)
     ]
-    tree, plain = extents(policy, batch), extents(policy, replace(batch, branches=None))
+    tree, plain = extents(policy, batch), extents(policy, batch.as_rows())
     assert (plain.tokens, plain.cells) == (sum(lengths), 4 * max(lengths))
     assert plain.pairs() == sum(n * (n + 1) // 2 for n in lengths)
     assert tree.tokens == tree.cells == sum(lengths) - sum(shared)

@@ -66,9 +66,9 @@ def test_a_row_is_that_of_the_whole_text(case):
     _, chat = case
     batch = Collator(chat, every_answer, parts=1)([LATE])
     whole = encode(chat.processor, "".join(written(chat, LATE)), IMAGES)
-    for name, values in batch.rows.items():
+    for name, values in batch.tokens.rows.items():
         assert values.tolist() == whole[name].tolist(), name
-    for name, values in batch.images.items():
+    for name, values in batch.tokens.images.items():
         assert torch.equal(values, whole[name])
 
 
@@ -76,9 +76,9 @@ def test_each_answer_is_a_target_with_its_stop_token(case, request):
     _, chat = case
     batch = Collator(chat, every_answer, parts=1)([LATE])
     stop = STOP[request.node.callspec.params["case"]]
-    said = chat.tokenizer.decode(batch.target).replace(" ", "")
+    said = chat.tokenizer.decode(batch.tokens.labels).replace(" ", "")
     assert said == "".join(f"{text}{stop}" for text in ("Aman.", "Awomanwithadog.", "Both."))
-    assert not set(batch.target.tolist()) & set(chat.processor.image_token_ids)
+    assert not set(batch.tokens.labels.tolist()) & set(chat.processor.image_token_ids)
 
 
 def test_log_ps_are_those_of_plain_rows(case):
@@ -87,13 +87,14 @@ def test_log_ps_are_those_of_plain_rows(case):
     model = keep_wide(load_model(PolicySpec(path=str(path))).double().eval())
     policy = VLM(model, "auto")
     batch = Collator(chat, every_answer, parts=1)([LATE, EARLY, SAME_BEGINNING])
-    batch.images = {
-        name: value.double() if value.is_floating_point() else value for name, value in batch.images.items()
+    batch.tokens.images = {
+        name: value.double() if value.is_floating_point() else value
+        for name, value in batch.tokens.images.items()
     }
     off, limit = tree_error(policy, batch)
     assert off <= limit
     logps = policy(batch)
     for number, sample in enumerate((LATE, EARLY, SAME_BEGINNING)):
         expected = plain_logps(model, chat.processor, written(chat, sample), sample.images)
-        found = logps[batch.group == number]
+        found = logps[batch.tokens.sequence_id == number]
         assert torch.allclose(found, expected, atol=1e-9), sample.key

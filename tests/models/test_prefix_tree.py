@@ -164,9 +164,9 @@ class Case(NamedTuple):
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
         batch = Collator(Chat(self.processor), sides, parts=2)(samples)
-        batch.images = {
+        batch.tokens.images = {
             name: value.double() if value.is_floating_point() else value
-            for name, value in batch.images.items()
+            for name, value in batch.tokens.images.items()
         }
         return batch
 
@@ -215,9 +215,9 @@ def outcome(policy: VLM, batch: Batch, backend: str) -> Outcome:
     size = len(batch.keys)
     with attending(policy, backend):
         logps = policy(batch)
-        sums = torch.stack([logps[batch.group == group].sum() for group in range(2 * size)])
+        sums = torch.stack([logps[batch.tokens.sequence_id == group].sum() for group in range(2 * size)])
         noise = torch.randn(2 * size, generator=torch.Generator().manual_seed(3))
-        reference = noise - 6 * torch.bincount(batch.group)
+        reference = noise - 6 * torch.bincount(batch.tokens.sequence_id)
         margins = 0.1 * ((sums - reference)[:size] - (sums - reference)[size:])
         loss = torch.log1p(torch.exp(-margins)).sum()
         trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
@@ -286,7 +286,12 @@ def test_company_in_a_row_does_not_matter(case: Case, backend: str):
         together, batch = policy(whole := case.batch(SAMPLES)), whole
         for at, sample in enumerate(SAMPLES):
             own = case.batch([sample])
-            mine = torch.cat([together[batch.group == at], together[batch.group == at + len(SAMPLES)]])
+            mine = torch.cat(
+                [
+                    together[batch.tokens.sequence_id == at],
+                    together[batch.tokens.sequence_id == at + len(SAMPLES)],
+                ]
+            )
             torch.testing.assert_close(policy(own), mine, rtol=0, atol=1e-10)
 
 
@@ -299,24 +304,29 @@ def test_pairs_of_a_prompt_are_one_tree(case: Case, backend: str):
     """The same log-ps, loss and gradients as from batches of one pair each, added up."""
     pairs = [PAIRS[0], PAIRS[1], SECOND]
     batch = case.batch(pairs)
-    assert (batch.keys, batch.trees, batch.copies) == (["a", "b", "a2"], 2, 4)
+    assert (batch.keys, batch.layout.num_trees, batch.layout.rows_per_tree) == (["a", "b", "a2"], 2, 4)
     assert max(errors(outcome(case.policy, batch, backend), outcome(case.policy, batch, "rows"))) < 1e-10
     with torch.no_grad(), attending(case.policy, backend) as policy:
         together = policy(batch)
         for at, pair in enumerate(pairs):
             own = case.batch([pair])
-            mine = torch.cat([together[batch.group == at], together[batch.group == at + len(pairs)]])
+            mine = torch.cat(
+                [
+                    together[batch.tokens.sequence_id == at],
+                    together[batch.tokens.sequence_id == at + len(pairs)],
+                ]
+            )
             torch.testing.assert_close(policy(own), mine, rtol=0, atol=1e-10)
-    new = len(batch.rows["attention_mask"][4][batch.rows["attention_mask"][4] > 0])
-    lengths = [branch.stop - branch.start for branch in batch.branches]
+    new = len(batch.tokens.rows["attention_mask"][4][batch.tokens.rows["attention_mask"][4] > 0])
+    lengths = [branch.stop - branch.start for branch in batch.layout.branches]
     # Blocks of a and b: chosen, rejected, chosen again, the other rejected; b has no more of them.
     assert lengths[4] == lengths[5] == lengths[7] == 0 and 0 < lengths[6] < new
 
 
 def test_pairs_of_another_prompt_or_picture_are_not(llava: Case):
     other = replace(SECOND, prompt="What is in the picture?")
-    assert llava.batch([PAIRS[0], other]).trees == 2
-    assert llava.batch([PAIRS[0], replace(SECOND, images=(photo(5, 56, 56),))]).trees == 2
+    assert llava.batch([PAIRS[0], other]).layout.num_trees == 2
+    assert llava.batch([PAIRS[0], replace(SECOND, images=(photo(5, 56, 56),))]).layout.num_trees == 2
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -335,7 +345,7 @@ def test_what_is_shared_is_computed_once(llava: Case, backend: str):
         hook.remove()
     one, two = (
         row[mask.bool()].tolist()
-        for row, mask in zip(batch.rows["input_ids"], batch.rows["attention_mask"], strict=True)
+        for row, mask in zip(batch.tokens.rows["input_ids"], batch.tokens.rows["attention_mask"], strict=True)
     )
     shared = next(at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
     assert shared > 5
@@ -428,9 +438,9 @@ def test_the_block_mask_is_the_dense_mask(case: Case):
     from torch.nn.attention.flex_attention import create_mask
 
     batch = case.batch(SAMPLES)
-    masks = attention.row_masks(case.policy.model, batch.rows)
-    ids = batch.rows["input_ids"]
-    forest = layout_forest(batch.branches, batch.trees, ids.shape[1], packed=True)
+    masks = attention.row_masks(case.policy.model, batch.tokens.rows)
+    ids = batch.tokens.rows["input_ids"]
+    forest = layout_forest(batch.layout.branches, batch.layout.num_trees, ids.shape[1], packed=True)
     width = forest.token.shape[1]
     for mask in masks.values() if isinstance(masks, dict) else [masks]:
         made = create_mask(attention._block_rule(forest, mask), 1, None, width, width, device="cpu")
@@ -505,7 +515,9 @@ def test_a_backend_for_a_gpu_is_refused_without_one(llava: Case, backend: str):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_answers_about_images_of_their_own_are_trees_of_their_own(case: Case, backend: str):
     batch = case.batch([replace(PAIRS[0], rejected_images=(photo(7, 28, 56),)), PAIRS[1]])
-    assert (batch.trees, batch.copies) == (4, 1) and all(branch.start == 0 for branch in batch.branches)
+    assert (batch.layout.num_trees, batch.layout.rows_per_tree) == (4, 1) and all(
+        branch.start == 0 for branch in batch.layout.branches
+    )
     found = errors(outcome(case.policy, batch, backend), outcome(case.policy, batch, "rows"))
     assert max(found) < 1e-10, found
 

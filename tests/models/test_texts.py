@@ -42,14 +42,14 @@ def test_an_answer_with_its_end_token_has_one_among_the_targets(chat: Chat, behi
     plain = [user("What is it?", 1), said("A dog."), user("Sure?")]
     batch = collator(chat)([sample(prompt=prompt, completion="A cup." + ended)])
     expected = collator(chat)([sample(prompt=plain)])
-    assert batch.target.tolist() == expected.target.tolist()
-    assert batch.target.tolist().count(chat.tokenizer.convert_tokens_to_ids(stop)) == 2
+    assert batch.tokens.labels.tolist() == expected.tokens.labels.tolist()
+    assert batch.tokens.labels.tolist().count(chat.tokenizer.convert_tokens_to_ids(stop)) == 2
 
 
 def test_the_end_token_of_another_family_goes_too(chat: Chat):
     for other in ("</s>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<end_of_utterance>"):
         batch = collator(chat)([sample(completion=f"A cup.{other}")])
-        assert chat.tokenizer.decode(batch.target).strip() == "A cup." + STOP[chat.family]
+        assert chat.tokenizer.decode(batch.tokens.labels).strip() == "A cup." + STOP[chat.family]
 
 
 def special_tokens(chat: Chat) -> list[str]:
@@ -71,7 +71,7 @@ def test_every_special_token_of_a_model_is_refused_in_every_text(chat: Chat):
             assert token in raised.value.detail or raised.value.detail.count("<")
         batch = collator(chat, "skip")([sample(completion=text), sample("good")])
         assert batch.keys == ["good"]
-        assert batch.dropped[0][1] in ("special_token", "rendered_prompt")
+        assert batch.accounting.dropped[0][1] in ("special_token", "rendered_prompt")
 
 
 def test_a_token_that_only_this_model_has_is_refused(chat: Chat):
@@ -108,7 +108,7 @@ def test_turns_that_a_template_refuses_are_named(chat: Chat):
     with pytest.raises(BadSample, match=r"sample twice: .*must alternate.*\[not_rendered\]"):
         collator(chat)([twice])
     batch = collator(chat, "skip")([twice, sample("good")])
-    assert batch.keys == ["good"] and batch.dropped == [("sample twice", "not_rendered")]
+    assert batch.keys == ["good"] and batch.accounting.dropped == [("sample twice", "not_rendered")]
 
 
 def test_words_that_a_template_leaves_out_are_told(chat: Chat):

@@ -62,8 +62,8 @@ class Kept(NamedTuple):
     def batch(self, samples: Sequence[Sample]) -> Batch:
         """Whose tower features are put together from those of its samples."""
         batch = self.case.batch(samples)
-        kept = [samples[number] for number in batch.kept]
-        batch.tower = assemble_features(batch, kept, lambda place: self.of(kept[place]))
+        kept = [samples[number] for number in batch.accounting.kept]
+        batch.precomputed.vision_features = assemble_features(batch, kept, lambda place: self.of(kept[place]))
         return batch
 
 
@@ -134,13 +134,13 @@ def test_a_reference_takes_over_what_the_policy_was_given(kept: Kept, mode: str)
 @pytest.mark.parametrize("several", [False, True], ids=["first of one tree", "first of several"])
 def test_features_of_other_images_are_refused_at_the_first_batch(kept: Kept, several: bool):
     policy = kept.case.policy
-    policy.tower_layout = VisionFeatureLayout(policy.model, wide(kept.case.batch(PAIRS[:1]).images))
+    policy.tower_layout = VisionFeatureLayout(policy.model, wide(kept.case.batch(PAIRS[:1]).tokens.images))
     same_size = [replace(pair, images=(photo(seed, 56, 56),)) for seed, pair in enumerate(PAIRS)]
     if several:
         policy(kept.batch(same_size[:1]))
     batch = kept.case.batch(same_size if several else same_size[:1])
     others = same_size[::-1] if several else same_size[1:]
-    batch.tower = assemble_features(batch, others, lambda place: kept.of(others[place]))
+    batch.precomputed.vision_features = assemble_features(batch, others, lambda place: kept.of(others[place]))
     with (
         torch.no_grad(),
         pytest.raises(PolicyError, match=r"differ by [\d.]+ of .* data.cache_vision: false"),
@@ -190,8 +190,10 @@ def test_a_projector_gets_its_gradient_under_autocast(family_dir):
     case = Case("llava", path, policy, load_processor(PolicySpec(path=str(path))))
     batch = case.batch(PAIRS)
     with torch.autocast("cpu", torch.bfloat16):
-        policy.tower_layout = VisionFeatureLayout(policy.model, batch.images)
-        batch.tower = policy.tower_layout.take(vision_output(policy.model, batch.images))
+        policy.tower_layout = VisionFeatureLayout(policy.model, batch.tokens.images)
+        batch.precomputed.vision_features = policy.tower_layout.take(
+            vision_output(policy.model, batch.tokens.images)
+        )
         logps = policy(batch)
     logps.sum().backward()
     assert all(p.grad is not None for name, p in policy.named_parameters() if "projector" in name)
@@ -201,6 +203,8 @@ def test_a_projector_gets_its_gradient_under_autocast(family_dir):
 def test_a_layout_is_found_in_a_validation_too(family_dir, context):
     path = family_dir("llava")
     policy = load(path)
-    images = Case("llava", path, policy, load_processor(PolicySpec(path=str(path)))).batch(PAIRS).images
+    images = (
+        Case("llava", path, policy, load_processor(PolicySpec(path=str(path)))).batch(PAIRS).tokens.images
+    )
     with context():
         assert VisionFeatureLayout(policy.model, images).names == READ["llava"]

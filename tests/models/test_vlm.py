@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, text_message
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model, load_processor, vision_tower
-from rlaifv_pl.models.reference import Reference
-from rlaifv_pl.models.vlm import VLM, Batch, copy_frozen
+from rlaifv_pl.models.reference import Reference, copy_frozen
+from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.records import Sample
 from tests.families import FAMILIES
 from tests.models.plain import PAIRS, TEXT_ONLY, completion_logps, encode, keep_wide, photo, user
@@ -42,9 +42,9 @@ class Case(NamedTuple):
     def batch(self, samples: Sequence[Sample]) -> Batch:
         batch = Collator(Chat(self.processor), sides, parts=2)(samples)
         dtype = self.policy.model.dtype
-        batch.images = {
+        batch.tokens.images = {
             name: value.to(dtype) if value.is_floating_point() else value
-            for name, value in batch.images.items()
+            for name, value in batch.tokens.images.items()
         }
         return batch
 
@@ -61,7 +61,10 @@ class Case(NamedTuple):
 
 def split(logps: Tensor, batch: Batch) -> dict[tuple[str, int], Tensor]:
     size = len(batch.keys)
-    return {(batch.keys[g % size], g // size): logps[batch.group == g] for g in range(batch.num_groups)}
+    return {
+        (batch.keys[g % size], g // size): logps[batch.tokens.sequence_id == g]
+        for g in range(batch.num_sequences)
+    }
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32, **changes) -> VLM:
@@ -160,9 +163,9 @@ def test_company_and_order_do_not_matter(case: Case):
 def test_padding_tokens_are_never_read(llava: Case):
     batch = llava.batch(MIXED)
     before = llava.policy(batch)
-    padding = batch.rows["attention_mask"] == 0
+    padding = batch.tokens.rows["attention_mask"] == 0
     assert padding.sum() > 5
-    batch.rows["input_ids"] = batch.rows["input_ids"].where(~padding, 77)
+    batch.tokens.rows["input_ids"] = batch.tokens.rows["input_ids"].where(~padding, 77)
     assert torch.equal(llava.policy(batch), before)
 
 
@@ -254,7 +257,7 @@ def test_a_reference_of_a_training_tower_runs_its_own(llava: Case):
 
 def test_a_batch_of_nothing_has_no_groups(llava: Case):
     batch = llava.batch([])
-    assert (batch.keys, batch.num_groups, len(batch.target)) == ([], 0, 0)
+    assert (batch.keys, batch.num_sequences, len(batch.tokens.labels)) == ([], 0, 0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,11 +1,15 @@
 """A process whose samples were all left out computes in step with the others, and counts for nothing."""
 
+import pickle
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.plugins.precision import HalfPrecision
 
-from rlaifv_pl.models.vlm import Batch
+from rlaifv_pl.models.prefix_tree import Branch
+from rlaifv_pl.models.vlm import Accounting, Batch, Precomputed, Tokens, TreeLayout
 from rlaifv_pl.objectives import DPOModule, NSFTModule, SFTModule
 from rlaifv_pl.objectives.empty_batch_guard import STAND_IN, EmptyBatchGuard
 from tests.objectives.test_modules import CORRECTED, make
@@ -17,16 +21,22 @@ ALONE, TOGETHER = (SimpleNamespace(world_size=size, strategy=STRATEGY) for size 
 
 def batch(*keys: str) -> Batch:
     nothing = torch.zeros(0, dtype=torch.long)
-    return Batch(list(keys), {}, {}, nothing, nothing, nothing, len(keys), 1, 1, dropped=[("k9", "too_long")])
+    return Batch(
+        list(keys),
+        1,
+        Tokens({}, {}, nothing, nothing, nothing),
+        TreeLayout(len(keys), 1),
+        accounting=Accounting(dropped=[("k9", "too_long")]),
+    )
 
 
 def test_a_batch_of_nothing_gets_one_in_its_place_that_counts_for_nothing():
     put, whole, empty = EmptyBatchGuard(lambda: batch("stand-in")), batch("a", "b"), batch()
-    empty.step_counts = torch.tensor([3, 5])
+    empty.accounting.step_counts = torch.tensor([3, 5])
     assert put(whole, TOGETHER) is whole
     stands_in = put(empty, TOGETHER)
-    assert stands_in.keys == ["stand-in"] and stands_in.is_stand_in
-    assert stands_in.step_counts is empty.step_counts, "of the step that it stands in"
+    assert stands_in.keys == ["stand-in"] and stands_in.accounting.is_stand_in
+    assert stands_in.accounting.step_counts is empty.accounting.step_counts, "of the step that it stands in"
     assert stands_in.counts.tolist() == [0, 0] and batch("a").counts.tolist() == [1, 0]
 
 
@@ -46,3 +56,52 @@ def test_every_objective_of_every_family_can_read_it(objective, merge, path):
     assert not step.without_weight().loss.item()
     figures = module.objective(module.collator("raise")(CORRECTED)).metrics
     assert step.metrics.keys() == figures.keys()
+
+
+def whole_batch() -> Batch:
+    return Batch(
+        ["a"],
+        1,
+        Tokens(
+            {"input_ids": torch.tensor([[1, 2]])},
+            {"pixel_values": torch.ones(1, 3)},
+            *torch.tensor([[0], [2], [0]]),
+        ),
+        TreeLayout(1, 1, [Branch(0, 0, 2)], [(0, False)]),
+        Precomputed(torch.tensor([-1.5]), [torch.ones(2, dtype=torch.float64)]),
+        Accounting(kept=[0], dropped=[("k9", "too_long")], step_counts=torch.tensor([1, 1])),
+    )
+
+
+def test_a_batch_comes_out_of_a_worker_and_onto_a_device_as_a_whole():
+    received = pickle.loads(pickle.dumps(whole_batch()))
+    moved = move_data_to_device(received, torch.device("meta"))
+    tensors = [
+        *moved.tokens.rows.values(), *moved.tokens.images.values(), moved.tokens.logit_index, moved.tokens.labels,
+        moved.tokens.sequence_id, moved.precomputed.reference_logps, *moved.precomputed.vision_features,
+        moved.accounting.step_counts,
+    ]  # fmt: skip
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert (moved.keys, moved.layout, moved.accounting.dropped) == (
+        ["a"],
+        whole_batch().layout,
+        [("k9", "too_long")],
+    )
+    assert received.tokens.labels.device.type == "cpu", "the batch that was moved stays where it was"
+
+
+def test_what_was_computed_beforehand_keeps_its_type_under_a_cast():
+    cast = HalfPrecision("bf16-true").convert_input(whole_batch())
+    assert cast.tokens.images["pixel_values"].dtype == torch.bfloat16
+    assert cast.precomputed.reference_logps.dtype == torch.float32
+    assert cast.precomputed.vision_features[0].dtype == torch.float64
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_batch_is_pinned_as_a_whole():
+    pinned = whole_batch().pin_memory()
+    assert pinned.tokens.labels.is_pinned() and pinned.tokens.images["pixel_values"].is_pinned()
+    assert (
+        pinned.precomputed.reference_logps.is_pinned() and pinned.precomputed.vision_features[0].is_pinned()
+    )

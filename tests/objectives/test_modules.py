@@ -348,7 +348,7 @@ def test_a_sample_that_lacks_an_answer_is_named_or_dropped(objective, lacking: S
     with pytest.raises(BadSample, match=r"sample x: .* needs .*\[missing_answer\]"):
         module.collator("raise")([CORRECTED[0], lacking])
     batch = module.collator("skip")([lacking, *CORRECTED])
-    assert batch.keys == ["a", "b"] and batch.dropped == [("sample x", "missing_answer")]
+    assert batch.keys == ["a", "b"] and batch.accounting.dropped == [("sample x", "missing_answer")]
     sound = module.collator("raise")(CORRECTED)
     assert torch.equal(module.objective(batch).loss, module.objective(sound).loss)
 
@@ -356,17 +356,19 @@ def test_a_sample_that_lacks_an_answer_is_named_or_dropped(objective, lacking: S
 def test_a_row_over_the_limit_is_too_long_by_its_longer_side(path: Path):
     """The limit counts image tokens; at the length of the longest row nothing is dropped, below it one is."""
     long = replace(PAIRS[0], key="long", rejected=60 * "cup ")
-    longest = make(DPOModule, path).collator("raise")([*MIXED, long]).rows["input_ids"].shape[1]
+    longest = make(DPOModule, path).collator("raise")([*MIXED, long]).tokens.rows["input_ids"].shape[1]
     fitting = make(DPOModule, path, max_length=longest)
     assert fitting.collator("raise")([*MIXED, long]).keys == ["a", "b", "t", "long"]
     tight = make(DPOModule, path, max_length=longest - 1)
     with pytest.raises(BadSample, match=rf"at most {longest - 1} tokens .*, got {longest}.*\[too_long\]"):
         tight.collator("raise")([*MIXED, long])
     batch = tight.collator("skip")([MIXED[0], long, *MIXED[1:]])
-    assert batch.dropped == [("sample long", "too_long")] and batch.keys == ["a", "b", "t"]
+    assert batch.accounting.dropped == [("sample long", "too_long")] and batch.keys == ["a", "b", "t"]
     rest = tight.collator("raise")(MIXED)
-    assert all(torch.equal(batch.rows[name], rest.rows[name]) for name in rest.rows)
-    assert all(torch.equal(batch.images[name], rest.images[name]) for name in rest.images)
+    assert all(torch.equal(batch.tokens.rows[name], rest.tokens.rows[name]) for name in rest.tokens.rows)
+    assert all(
+        torch.equal(batch.tokens.images[name], rest.tokens.images[name]) for name in rest.tokens.images
+    )
 
 
 def test_a_bad_sample_of_the_reader_is_raised_or_dropped(llava: Path):
@@ -376,7 +378,7 @@ def test_a_bad_sample_of_the_reader_is_raised_or_dropped(llava: Path):
     with pytest.raises(BadSample, match=r"sample x, images\[0\]: .*\[undecodable_image\]"):
         module.collator("raise")([broken])
     batch = module.collator("skip")([broken, PAIRS[1]])
-    assert batch.keys == ["b"] and batch.dropped == [("sample x, images[0]", "undecodable_image")]
+    assert batch.keys == ["b"] and batch.accounting.dropped == [("sample x, images[0]", "undecodable_image")]
 
 
 def test_training_goes_on_without_bad_samples_and_counts_them(llava: Path, tmp_path: Path):
@@ -521,12 +523,12 @@ def test_a_loaded_checkpoint_goes_on_with_the_reference_of_the_start(llava: Path
 def test_dialogues_about_one_image_share_their_opening(path: Path, merge: str):
     """Up to the first word in which prompt and first question differ; one dialogue has nothing to share."""
     batch = make(NSFTModule, path, merge=merge).collator("raise")(CORRECTED)
-    assert [branch.start for branch in batch.branches[:2]] == [0, 0]
-    assert len(batch.branches) == (4 if merge == "separate" else 2)
+    assert [branch.start for branch in batch.layout.branches[:2]] == [0, 0]
+    assert len(batch.layout.branches) == (4 if merge == "separate" else 2)
     if merge == "separate":
         for row in (2, 3):
-            parent, start, _ = batch.branches[row]
-            one, other = batch.rows["input_ids"][parent], batch.rows["input_ids"][row]
+            parent, start, _ = batch.layout.branches[row]
+            one, other = batch.tokens.rows["input_ids"][parent], batch.tokens.rows["input_ids"][row]
             assert parent == row - 2 and start > 3
             assert torch.equal(one[:start], other[:start]) and one[start] != other[start]
 
@@ -541,13 +543,13 @@ def test_an_image_behind_the_shared_opening_keeps_rows(llava: Path):
     ]
     sample = replace(CORRECTED[1], prompt=prompt)
     module = make(NSFTModule, llava, merge="separate")
-    assert module.collator("raise")([sample]).branches is None
-    assert module.collator("raise")([sample, CORRECTED[0]]).branches is None
+    assert module.collator("raise")([sample]).layout.branches is None
+    assert module.collator("raise")([sample, CORRECTED[0]]).layout.branches is None
 
 
 def test_continual_sft_has_a_tree_of_one_branch_for_each_answer(llava: Path):
     batch = make(SFTModule, llava).collator("raise")(MIXED)
-    assert [branch.start for branch in batch.branches] == [0] * len(MIXED)
+    assert [branch.start for branch in batch.layout.branches] == [0] * len(MIXED)
 
 
 @pytest.mark.parametrize("attention", ["dense", "split", "rows"])

@@ -155,11 +155,12 @@ def test_losses_and_weights_equal_those_of_trl(path: Path, tmp_path: Path):
         for row in range(2 * PAIRS_A_STEP):
             ids, real = other["input_ids"][row], other["attention_mask"][row].bool()
             assert (
-                mine.rows["input_ids"][row][mine.rows["attention_mask"][row].bool()].tolist()
+                mine.tokens.rows["input_ids"][row][mine.tokens.rows["attention_mask"][row].bool()].tolist()
                 == ids[real].tolist()
             )
             assert (
-                mine.target[mine.group == row].tolist() == ids[other["completion_mask"][row].bool()].tolist()
+                mine.tokens.labels[mine.tokens.sequence_id == row].tolist()
+                == ids[other["completion_mask"][row].bool()].tolist()
             )
 
     theirs.train()

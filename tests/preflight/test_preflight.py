@@ -74,7 +74,7 @@ def test_batches_and_steps_are_those_of_the_run(settings, tmp_path, monkeypatch,
         loader = module.trainer.train_dataloader
         seen["steps"] = total_steps(module.trainer, module.trainer.max_epochs)
         seen["tokens"] = sorted(
-            sum(branch.stop - branch.start for branch in each.branches) for each in [batch, *loader]
+            sum(branch.stop - branch.start for branch in each.layout.branches) for each in [batch, *loader]
         )
         raise Met
 

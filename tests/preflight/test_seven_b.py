@@ -77,7 +77,7 @@ def test_checkpointing_keeps_the_layers_inputs_and_little_else(seven_b, pair):
         memory_of(dpo(seven_b, reference="cached", checkpointing=on), situation(pair)).passing["activations"]
         for on in (False, True)
     )
-    columns = sum(branch.stop - branch.start for branch in pair.branches)
+    columns = sum(branch.stop - branch.start for branch in pair.layout.branches)
     least = 32 * columns * (4096 * 8 + 11008 * 6)
     assert least < kept - again < 4 * least
 

@@ -51,7 +51,7 @@ def config(family_dir, shards, directory: Path, **data) -> list[str]:
 
 
 def columns(batch) -> int:
-    return sum(branch.stop - branch.start for branch in batch.branches)
+    return sum(branch.stop - branch.start for branch in batch.layout.branches)
 
 
 def prompt_of(key: str) -> int:
@@ -70,7 +70,7 @@ def test_a_budget_fills_batches_and_never_overflows(family_dir, shards, tmp_path
 def test_rows_are_counted_with_their_padding(family_dir, shards, tmp_path, seen):
     options = config(family_dir, shards, tmp_path / "run", batch_size=None, max_tokens=300, length_bucket=18)
     main(["fit", *options, "--model.policy.attention", "rows"])
-    cells = [batch.rows["input_ids"].numel() for batch in seen]
+    cells = [batch.tokens.rows["input_ids"].numel() for batch in seen]
     assert max(cells) <= 300 and min(cells[:-1]) > 100
 
 
@@ -78,8 +78,8 @@ def test_pairs_of_a_prompt_come_together_and_share_it(family_dir, shards, tmp_pa
     main(["fit", *config(family_dir, shards, tmp_path / "run", batch_size=PER_PROMPT, group_by="prompt")])
     assert len(seen) == PROMPTS
     for batch in seen:
-        assert len({prompt_of(key) for key in batch.keys}) == batch.trees == 1
-        assert batch.copies == 2 * PER_PROMPT
+        assert len({prompt_of(key) for key in batch.keys}) == batch.layout.num_trees == 1
+        assert batch.layout.rows_per_tree == 2 * PER_PROMPT
     alone = table(tmp_path / "run", "train/loss")
     # Again over rows, each with a prefix of its own: the same training.
     main(["fit", *config(family_dir, shards, tmp_path / "rows", batch_size=PER_PROMPT, group_by="prompt"),

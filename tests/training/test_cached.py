@@ -99,17 +99,17 @@ def test_log_ps_come_back_to_the_last_bit_in_any_company(family_dir):
 
 def moved_target(batch):
     """One target fewer, and one more at the same place: as many, of which one is another token."""
-    batch.target = batch.target.clone()
-    batch.target[0] += 1
+    batch.tokens.labels = batch.tokens.labels.clone()
+    batch.tokens.labels[0] += 1
 
 
 def other_part(batch):
-    batch.group = batch.group.clone()
-    batch.group[batch.group % 2 == 0] ^= 2
+    batch.tokens.sequence_id = batch.tokens.sequence_id.clone()
+    batch.tokens.sequence_id[batch.tokens.sequence_id % 2 == 0] ^= 2
 
 
 def other_view(batch):
-    batch.views = [(place, not rejected) for place, rejected in batch.views]
+    batch.layout.views = [(place, not rejected) for place, rejected in batch.layout.views]
 
 
 @pytest.mark.parametrize("change", [moved_target, other_part, other_view])
@@ -117,15 +117,15 @@ def test_log_ps_are_of_targets_parts_and_images_too(family_dir, change):
     """The row's tokens and the places of its targets stay as they are."""
     collate = make(DPOModule, family_dir("llava")).collator("raise")
     batch = collate(PAIRS[:2])
-    kept = split_by_sample(batch, torch.zeros(len(batch.target)))
-    assert torch.equal(assemble_logps(collate(PAIRS[:2]), kept), torch.zeros(len(batch.target)))
+    kept = split_by_sample(batch, torch.zeros(len(batch.tokens.labels)))
+    assert torch.equal(assemble_logps(collate(PAIRS[:2]), kept), torch.zeros(len(batch.tokens.labels)))
     change(batch)
     with pytest.raises(SidecarError, match="other tokens"):
         assemble_logps(batch, kept)
 
 
 def wide(batch):
-    batch.images = {name: value.double() for name, value in batch.images.items()}
+    batch.tokens.images = {name: value.double() for name, value in batch.tokens.images.items()}
     return batch
 
 

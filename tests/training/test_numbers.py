@@ -29,7 +29,7 @@ class Poison(Callback):
 
     def on_train_batch_start(self, trainer, module, batch, index):
         if trainer.global_step >= self.start and (not self.key or self.key in batch.keys):
-            batch.images["pixel_values"].fill_(float("inf"))
+            batch.tokens.images["pixel_values"].fill_(float("inf"))
 
 
 @pytest.fixture

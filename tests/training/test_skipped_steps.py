@@ -28,7 +28,7 @@ class Poison(Callback):
 
     def on_train_batch_start(self, trainer, module, batch, index):
         if index in self.batches:
-            batch.images["pixel_values"].fill_(float("inf"))
+            batch.tokens.images["pixel_values"].fill_(float("inf"))
 
 
 class Notes(Callback):
@@ -133,13 +133,14 @@ def test_log_ps_and_their_sums_are_float32_in_bfloat16(family_dir, mixed):
     if not mixed:
         module.bfloat16()
         module.reference.copy.bfloat16()
-        batch.images = {name: value.bfloat16() for name, value in batch.images.items()}
+        batch.tokens.images = {name: value.bfloat16() for name, value in batch.tokens.images.items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         scored, compared = module.score(batch)
         step = module.objective(batch)
-    for one in (scored, compared):
-        assert one.tokens.dtype == one.sums.dtype == torch.float32
-        exact = group_sums(one.tokens.double(), batch.group, batch.num_groups)
-        torch.testing.assert_close(one.sums.double(), exact, rtol=1e-6, atol=0)
-        assert not torch.equal(one.sums, one.sums.bfloat16().float())
+    for logps in (scored, compared):
+        sums = batch.sum_by_sequence(logps)
+        assert logps.dtype == sums.dtype == torch.float32
+        exact = group_sums(logps.double(), batch.tokens.sequence_id, batch.num_sequences)
+        torch.testing.assert_close(sums.double(), exact, rtol=1e-6, atol=0)
+        assert not torch.equal(sums, sums.bfloat16().float())
     assert step.loss.dtype == torch.float32

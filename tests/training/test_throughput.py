@@ -156,10 +156,10 @@ def test_tokens_padding_and_mfu(llava: Path, tmp_path: Path, attention: str, cap
         llava, tmp_path, samples, samples, policy={"attention": attention}, peak_tflops=1e-6
     )
     batch = module.collator("raise")(samples)
-    lengths = batch.rows["attention_mask"].sum(1).tolist()
+    lengths = batch.tokens.rows["attention_mask"].sum(1).tolist()
     tokens, cells = sum(lengths), 6 * max(lengths)
     if attention != "rows":
-        shared = [branch.start for branch in batch.branches]
+        shared = [branch.start for branch in batch.layout.branches]
         own = [lengths[at] + lengths[at + 3] - shared[at + 3] for at in range(3)]
         tokens, cells = sum(own), (3 * max(own) if attention == "dense" else sum(own))
     meter = FlopMeter(module.policy)

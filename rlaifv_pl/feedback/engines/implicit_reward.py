@@ -5,7 +5,7 @@ that RLAIF-V takes the mean over tokens. Beta is the same for all answers to a p
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ from torch import Tensor
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.feedback.engines.engine import Completion, EngineError
 from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, text_message
-from rlaifv_pl.models.logps import group_sums
 from rlaifv_pl.models.self_check import tree_error
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.records import Sample
@@ -80,14 +79,17 @@ class ImplicitReward:
         filled = [own + own[:1] * (width - len(own)) for own in answers]
         ours = answers_batch(self.aligned_chat, samples, filled)
         theirs = answers_batch(self.reference_chat, samples, filled)
-        if not (torch.equal(ours.target, theirs.target) and torch.equal(ours.group, theirs.group)):
+        if not (
+            torch.equal(ours.tokens.labels, theirs.tokens.labels)
+            and torch.equal(ours.tokens.sequence_id, theirs.tokens.sequence_id)
+        ):
             raise EngineError(
                 f"sample {samples[0].key}: the aligned model and its reference read an answer as other tokens. Give as "
                 "reference the model that the aligned one was trained from."
             )
         ratios = self._logps(self.aligned, ours) - self._logps(self.reference, theirs)
-        sums = group_sums(ratios, ours.group, ours.num_groups).view(width, -1).T.tolist()
-        counts = torch.bincount(ours.group, minlength=ours.num_groups).view(width, -1).T.tolist()
+        sums = ours.sum_by_sequence(ratios).view(width, -1).T.tolist()
+        counts = ours.sum_by_sequence(torch.ones_like(ratios, dtype=torch.long)).view(width, -1).T.tolist()
         return [
             [LogRatio(*pair) for pair in zip(total[: len(own)], count[: len(own)], strict=True)]
             for own, total, count in zip(answers, sums, counts, strict=True)
@@ -99,7 +101,7 @@ class ImplicitReward:
             off, limit = tree_error(model, batch)
             self._bears_trees[id(model)] = off <= limit
         if not self._bears_trees[id(model)]:
-            batch = replace(batch, branches=None)
+            batch = batch.as_rows()
         return model(batch).cpu()
 
 

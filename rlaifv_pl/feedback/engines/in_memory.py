@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -201,7 +201,7 @@ class InMemoryEngine:
             with self._naming(batch):
                 asked = move_data_to_device(tree(self.chat, forks, tokens), model.device)
             if not self._bears("questions", lambda: tree_error(self.model, asked)):
-                asked = replace(asked, branches=None)
+                asked = asked.as_rows()
             shares = self.model(asked).exp().view(-1, len(tokens))
         return torch.stack(
             [part.sum(-1) for part in shares.split([len(ids) for ids in words], 1)], 1

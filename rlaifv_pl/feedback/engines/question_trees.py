@@ -10,7 +10,7 @@ from rlaifv_pl.data.collate import pad_rows
 from rlaifv_pl.feedback.engines.engine import EngineError
 from rlaifv_pl.models.chat import Chat, TokenizedRow
 from rlaifv_pl.models.prefix_tree import Branch
-from rlaifv_pl.models.vlm import Batch
+from rlaifv_pl.models.vlm import Batch, Tokens, TreeLayout
 
 
 class ImageQuestions(NamedTuple):
@@ -73,15 +73,17 @@ def tree(chat: Chat, forks: Sequence[QuestionTree], tokens: Sequence[int]) -> Ba
     asked = [(copy * len(forks) + n, n) for n, at in enumerate(forks) for copy in range(len(at.suffixes))]
     return Batch(
         keys=[str(number) for number in range(len(forks))],
-        images=images,
-        rows=inputs,
-        source=torch.tensor([row * width + len(rows[row].ids) - 1 for row, _ in asked for _ in tokens]),
-        target=torch.tensor(list(tokens)).repeat(len(asked)),
-        group=torch.tensor([number for _, number in asked for _ in tokens]),
-        trees=len(forks),
-        copies=copies,
-        parts=1,
-        branches=branches,
+        num_parts=1,
+        tokens=Tokens(
+            rows=inputs,
+            images=images,
+            logit_index=torch.tensor(
+                [row * width + len(rows[row].ids) - 1 for row, _ in asked for _ in tokens]
+            ),
+            labels=torch.tensor(list(tokens)).repeat(len(asked)),
+            sequence_id=torch.tensor([number for _, number in asked for _ in tokens]),
+        ),
+        layout=TreeLayout(len(forks), copies, branches),
     )
 
 
