@@ -94,20 +94,20 @@ def feedback_of(config, monkeypatch) -> FeedbackPipeline:
 
 def test_the_feedback_config_builds_policy_and_feedback(monkeypatch):
     run = feedback_of(FEEDBACK, monkeypatch)
-    assert run.policy.path == "llava-hf/llava-1.5-7b-hf" and run.feedback.generate.n == 10
+    assert run.policy.path == "llava-hf/llava-1.5-7b-hf" and run.feedback.sampling.n == 10
 
 
 @pytest.mark.parametrize("config", AT_SCALE, ids=lambda path: path.name)
 def test_feedback_at_scale_differs_from_the_feedback_config_in_who_runs_it(config, monkeypatch):
     """What is asked of which models, and what becomes of the answers, is the same."""
     run, plain = feedback_of(config, monkeypatch), feedback_of(FEEDBACK, monkeypatch)
-    same = ("generate", "pair", "balance", "combine")
+    same = ("sampling", "pairing", "balance", "combine")
     assert [getattr(run.feedback, name) for name in same] == [getattr(plain.feedback, name) for name in same]
-    assert run.feedback.divide.recipe() == plain.feedback.divide.recipe()
-    assert run.feedback.conquer.question == plain.feedback.conquer.question and run.seed == plain.seed
+    assert run.feedback.splitter.recipe() == plain.feedback.splitter.recipe()
+    assert run.feedback.labeler.question == plain.feedback.labeler.question and run.seed == plain.seed
     for own, other in (
         (run.policy, plain.policy),
-        (run.feedback.conquer.engine, plain.feedback.conquer.engine),
+        (run.feedback.labeler.engine, plain.feedback.labeler.engine),
     ):
         assert getattr(own, "path", None) == other.path or getattr(own, "model", None) == other.path
     assert f"rlaifv feedback --config {config.relative_to(ROOT)}" in config.read_text()
@@ -119,17 +119,17 @@ def test_feedback_at_scale_fits_the_machines_that_it_names(monkeypatch):
     runs = {config.name: feedback_of(config, monkeypatch) for config in AT_SCALE}
     eight, cluster, served = (runs[f"{name}.yaml"] for name in ("eight_gpus", "cluster", "servers"))
     processes = int(re.search(r"--nproc-per-node (\d+)", texts["eight_gpus.yaml"])[1])
-    for engine in (eight.policy, eight.feedback.conquer.engine):
+    for engine in (eight.policy, eight.feedback.labeler.engine):
         assert processes * engine.tensor_parallel_size == 8
     actors = cluster.makers
     assert actors.actors * actors.gpus_per_actor == 2 * 8 and actors.address == "auto"
-    for engine in (cluster.policy, cluster.feedback.conquer.engine):
+    for engine in (cluster.policy, cluster.feedback.labeler.engine):
         assert engine.tensor_parallel_size == actors.gpus_per_actor
     started = re.findall(
         r"CUDA_VISIBLE_DEVICES=(\S+) vllm serve (\S+) --port (\d+)(.*)", texts["servers.yaml"]
     )
     assert sorted(gpu for gpus, *_ in started for gpu in gpus.split(",")) == [str(gpu) for gpu in range(8)]
-    for engine in (served.policy, served.feedback.conquer.engine):
+    for engine in (served.policy, served.feedback.labeler.engine):
         ports = [port for _, model, port, _ in started if model == engine.model]
         assert engine.base_url == [f"http://127.0.0.1:{port}/v1" for port in ports]
 
@@ -139,8 +139,8 @@ def test_rounds_are_the_papers_recipe(monkeypatch):
     config = yaml.safe_load((ROOT / "configs" / "rounds.yaml").read_text())
     rounds, model, trainer = config["rounds"], config["model"]["init_args"], config["trainer"]
     assert trainer["max_epochs"] / rounds["epochs"] == 4 == rounds["epochs"]
-    assert rounds["prompts_per_round"] == 4000 and rounds["feedback"]["generate"]["n"] == 10
-    assert rounds["feedback"]["generate"]["temperature"] == 0.7
+    assert rounds["prompts_per_round"] == 4000 and rounds["feedback"]["sampling"]["n"] == 10
+    assert rounds["feedback"]["sampling"]["temperature"] == 0.7
     assert model["losses"][0]["init_args"]["beta"] == 0.1 and model["optimizer"]["init_args"]["lr"] == 5e-7
     assert config["data"]["batch_size"] * trainer["accumulate_grad_batches"] == 8
 

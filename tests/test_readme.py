@@ -24,8 +24,8 @@ SMALL = (
     " --trainer.precision 32-true --trainer.enable_progress_bar false --trainer.accumulate_grad_batches 1"
 )
 SHORT = (
-    ".generate.n 4 --{0}.generate.temperature 2.0 --{0}.generate.max_new_tokens 60"
-    " --{0}.conquer.engine.dtype float32"
+    ".sampling.n 4 --{0}.sampling.temperature 2.0 --{0}.sampling.max_new_tokens 60"
+    " --{0}.labeler.engine.dtype float32"
 )
 
 

@@ -30,7 +30,7 @@ def given(monkeypatch):
 def test_a_shipped_model_is_named_alike_in_every_command(given):
     commands.main(["miniature", "measure", "${shipped:base}"])
     commands.main(["answer", "${shipped:labeler}", "what does it cost, $5 or {more}?"])
-    engines = ["--policy.path", "${shipped:base}", "--feedback.conquer.engine.path", "${shipped:labeler}"]
+    engines = ["--policy.path", "${shipped:base}", "--feedback.labeler.engine.path", "${shipped:labeler}"]
     commands.main(["feedback", "--config", "configs/feedback.yaml", "--prompts", "p", "--out", "o", *engines])
     assert given["measure"]["path"] == BASE
     assert (given["answer"]["model"], given["answer"]["question"]) == (
@@ -114,5 +114,5 @@ def test_help_of_feedback_shows_options(capsys):
     with pytest.raises(SystemExit) as ended:
         commands.main(["feedback", "--help"])
     said = capsys.readouterr().out
-    assert ended.value.code == 0 and "--prompts" in said and "--feedback.generate.n" in said
+    assert ended.value.code == 0 and "--prompts" in said and "--feedback.sampling.n" in said
     assert "feedback correct" in said

@@ -23,13 +23,13 @@ class Asking(TypedDict, total=False):
     """How a judge is asked.
 
     Args:
-        memory: file that keeps reviews by what was asked: what was paid for once is not asked again. Unless given,
+        cache: file that keeps reviews by what was asked: what was paid for once is not asked again. Unless given,
             one beside the parts of `out`.
         template: file with another wording of the request, which names the same places in braces; its hash is in the
             judge's name.
     """
 
-    memory: str | None
+    cache: str | None
     template: str | None
 
 
@@ -37,7 +37,7 @@ class AskingTwice(TypedDict, total=False):
     """How a judge is asked about answers, then about its review of them.
 
     Args:
-        memory: file that keeps reviews by what was asked: what was paid for once is not asked again. Unless given,
+        cache: file that keeps reviews by what was asked: what was paid for once is not asked again. Unless given,
             one beside the parts of `out`.
         template: file with another wording of the first request, with {description}, {question}, {reference} and
             {answer}; its hash is in the judge's name.
@@ -47,7 +47,7 @@ class AskingTwice(TypedDict, total=False):
         seed: that the runs' seeds come from; 0 unless given.
     """
 
-    memory: str | None
+    cache: str | None
     template: str | None
     fewer_template: str | None
     runs: int
@@ -66,11 +66,11 @@ def mmhal(responses: str, out: str, judge: Engine, name: str, **asking: Unpack[A
         judge: the model that reviews, such as `rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine` with
             `--judge.model NAME`; it sees no image.
         name: of the judge, which the figures bear.
-        asking: memory, and template with {contents}, {question}, {right} and {answer}.
+        asking: cache, and template with {contents}, {question}, {right} and {answer}.
     """
     wording = read_wording(mmhal_bench.WORDING, asking.get("template"))
     answers = MmhalBenchmark.load(Path(responses))
-    _show(review_mmhal(answers, _judge(name, judge, asking.get("memory"), out), wording, Path(out)), out)
+    _show(review_mmhal(answers, _judge(name, judge, asking.get("cache"), out), wording, Path(out)), out)
 
 
 def objhal(
@@ -94,11 +94,11 @@ def objhal(
         name: of the judge, which the figures bear.
         questions: JSON lines of image_id and question, one for each answer in its order, if the answers do not say
             what they are about.
-        asking: memory, and template with {question} and {answer}.
+        asking: cache, and template with {question} and {answer}.
     """
     wording = read_wording(object_halbench.WORDING, asking.get("template"))
     answers = ObjHalBenchmark.of_answers(Path(responses), Path(questions) if questions else None)
-    _show(review_objhal(answers, _judge(name, judge, asking.get("memory"), out), wording, Path(out)), out)
+    _show(review_objhal(answers, _judge(name, judge, asking.get("cache"), out), wording, Path(out)), out)
 
 
 def llava_bench(
@@ -115,10 +115,10 @@ def llava_bench(
         out: JSON lines to write, in the form of the authors' reviews.
         judge: the model that reviews, as of `rlaifv judge mmhal`; it sees no image.
         name: of the judge, which the figures bear.
-        asking: memory, and template with {context}, {question}, {reference} and {answer}.
+        asking: cache, and template with {context}, {question}, {reference} and {answer}.
     """
     wording = read_wording(llava.WORDING, asking.get("template"))
-    who = _judge(name, judge, asking.get("memory"), out)
+    who = _judge(name, judge, asking.get("cache"), out)
     _show(review_llava_bench(Path(ground_truth), Path(responses), who, wording, Path(out)), out)
 
 
@@ -136,7 +136,7 @@ def refomb(
         out: JSON lines to write: a row for each answer and run.
         judge: the model that reviews, as of `rlaifv judge mmhal`; it sees no image.
         name: of the judge, which the figures bear.
-        asking: memory, templates, runs and seed.
+        asking: cache, templates, runs and seed.
     """
     how = Runs(
         wording=read_wording(refomb_judge.WORDING, asking.get("template")),
@@ -144,12 +144,12 @@ def refomb(
         runs=asking.get("runs", 3),
         seed=asking.get("seed", 0),
     )
-    who = _judge(name, judge, asking.get("memory"), out)
+    who = _judge(name, judge, asking.get("cache"), out)
     _show(review_refomb(Path(ground_truth), Path(responses), who, how, Path(out)), out)
 
 
-def _judge(name: str, engine: Engine, memory: str | None, out: str) -> Judge:
-    return Judge(name=name, engine=engine, memory=Path(memory or f"{out}{PARTS_SUFFIX}/memory"))
+def _judge(name: str, engine: Engine, cache: str | None, out: str) -> Judge:
+    return Judge(name=name, engine=engine, cache=Path(cache or f"{out}{PARTS_SUFFIX}/memory"))
 
 
 def _show(outcome: ReviewOutcome | None, out: str) -> None:

@@ -132,9 +132,9 @@ class _Look:
             lambda place: trial.feedback(self.arguments, place, rounds.epochs, self.options.trial)
         )
         if timed is None:
-            length = rounds.feedback.generate.max_new_tokens
+            length = rounds.feedback.sampling.max_new_tokens
             made = stand_ins(prompts, length, self.module.processor, self.folder)
-            pairs = each * rounds.feedback.pair.max_pairs
+            pairs = each * rounds.feedback.pairing.max_pairs
             said = "the most that may come, with answers as long as they may be"
         else:
             made = self.folder / "trial" / "run" / "rounds" / "1"

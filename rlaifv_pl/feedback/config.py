@@ -20,13 +20,13 @@ class FeedbackConfig:
     """How preference pairs are made of a policy's own answers; the defaults are RLAIF-V's.
 
     Args:
-        divide: cuts a candidate into claims.
-        conquer: the labeler, which judges the claims.
-        generate: how many candidates, and how they are drawn.
+        splitter: divides a candidate into claims.
+        labeler: judges the claims.
+        sampling: how many candidates, and how they are drawn.
         combine: the verdicts on a candidate to its score.
-        pair: which two candidates of a prompt make a pair.
+        pairing: which two candidates of a prompt make a pair.
         balance: leave out pairs until both sides are equally long on average.
-        truncated: what becomes of candidates that `generate.max_new_tokens` cut off. Left out (`leave_out`) they are
+        truncated: what becomes of candidates that `sampling.max_new_tokens` cut off. Left out (`leave_out`) they are
             counted as `candidate/truncated`. Kept (`keep`) they lose their last, unfinished sentence, and are trained
             on without an end, so that no policy learns to stop there.
         gate: known questions that the labeler must be able to answer; none is asked unless given.
@@ -35,22 +35,22 @@ class FeedbackConfig:
             readers the image: `webdataset` skips the links that stand for it.
     """
 
-    divide: Splitter
-    conquer: Labeler
-    generate: Sampling = field(default_factory=Sampling)
+    splitter: Splitter
+    labeler: Labeler
+    sampling: Sampling = field(default_factory=Sampling)
     combine: Callable[[Candidate], float] = minus_rejected
-    pair: PairRule = field(default_factory=PairRule)
+    pairing: PairRule = field(default_factory=PairRule)
     balance: bool = True
     truncated: Literal["leave_out", "keep"] = "leave_out"
     gate: Gate | None = None
     prompts_per_part: int = 32
     link_duplicate_images: bool = False
 
-    def pairing(self) -> dict[str, Any]:
-        """The settings after the models' work, as JSON."""
+    def pair_recipe(self) -> dict[str, Any]:
+        """Return the settings that decide pairs once candidates are judged, as JSON."""
         combine = f"{self.combine.__module__}.{self.combine.__qualname__}"
         linked = {"link_duplicate_images": True} if self.link_duplicate_images else {}
-        return {"combine": combine, "pair": asdict(self.pair), "balance": self.balance, **linked}
+        return {"combine": combine, "pair": asdict(self.pairing), "balance": self.balance, **linked}
 
 
 class PromptSet(NamedTuple):

@@ -84,8 +84,8 @@ class FeedbackPipeline:
             before = self._stages[number - 1][0] if number else None
             self._timed(parts.stage, partial(self._go_through, parts, before, stage))
             self.policy.release()
-            self.feedback.divide.release()
-        self.feedback.conquer.release()
+            self.feedback.splitter.release()
+        self.feedback.labeler.release()
         recipe = self.recipe()
         if not is_finished(self.out, recipe) or (self.makers.leads and self._has_changed()):
             for parts, _ in self._stages:  # The last stage's come only after the earlier ones'.
@@ -132,10 +132,10 @@ class FeedbackPipeline:
         how = self.feedback
         first = {"policy": policy, "prompts": self.prompts.recipe(), "seed": self.seed}
         return {
-            "generate": first | asdict(how.generate) | {"version": VERSION},
-            "divide": how.divide.recipe() | {"truncated": how.truncated},
-            "conquer": how.conquer.recipe(policy),
-            "pair": how.pairing(),
+            "generate": first | asdict(how.sampling) | {"version": VERSION},
+            "divide": how.splitter.recipe() | {"truncated": how.truncated},
+            "conquer": how.labeler.recipe(policy),
+            "pair": how.pair_recipe(),
         }
 
     def recipe(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class FeedbackPipeline:
 
     def _generate(self, samples: Sequence[Sample], _: Drawn) -> list[list[Candidate] | BadSample]:
         drawn = of_each(
-            samples, lambda good: sample_candidates(self.policy, good, self.feedback.generate, self.seed)
+            samples, lambda good: sample_candidates(self.policy, good, self.feedback.sampling, self.seed)
         )
         faults = [one for one in drawn if isinstance(one, BadSample)]
         for fault in faults[:SHOWN_FAULTS]:
@@ -187,10 +187,10 @@ class FeedbackPipeline:
     def _divide(self, samples: Sequence[Sample], candidates: Drawn) -> Drawn:
         keep = self.feedback.truncated == "keep"
         usable = [[usable_part(candidate, keep=keep) for candidate in drawn] for drawn in candidates]
-        return split_candidates(self.feedback.divide, list(map(prompt_question, samples)), usable)
+        return split_candidates(self.feedback.splitter, list(map(prompt_question, samples)), usable)
 
     def _conquer(self, samples: Sequence[Sample], candidates: Drawn) -> Drawn:
-        return judge_claims(samples, candidates, self.feedback.conquer, self.policy)
+        return judge_claims(samples, candidates, self.feedback.labeler, self.policy)
 
     def _write(self, recipe: Mapping[str, Any]) -> None:
         outcome = make_pairs(self.candidates(), self.feedback, self.seed)
@@ -258,7 +258,7 @@ class FeedbackPipeline:
         return sample
 
     def _pass_gate(self) -> None:
-        gate, labeler = self.feedback.gate, self.feedback.conquer
+        gate, labeler = self.feedback.gate, self.feedback.labeler
         if gate is None:
             return
         recipe = gate.recipe() | labeler.recipe(self.policy.identity)
@@ -276,7 +276,7 @@ class FeedbackPipeline:
 
     def _grade(self, known: Sequence[KnownAnswer], _: Sequence[int]) -> list[dict[str, Any]]:
         gate = self.feedback.gate
-        grade = gate.grade(known, self.feedback.conquer, self.policy)
+        grade = gate.grade(known, self.feedback.labeler, self.policy)
         is_garbage = grade.unanswered and grade.accuracy < gate.min_accuracy
         return [grade._asdict() | ({UNFINISHED: True} if is_garbage else {})]
 

@@ -36,16 +36,16 @@ def check_feedback(feedback: FeedbackConfig, prompts: PromptSet, out: Path) -> N
         FileExistsError: as `check_out`.
         WriteError: `out` cannot be written.
     """
-    if feedback.generate.n < 2:
+    if feedback.sampling.n < 2:
         raise EngineError(
-            f"feedback.generate.n is {feedback.generate.n}, and a pair needs two candidates of a prompt. Give "
-            "--feedback.generate.n 2 or more, and --feedback.generate.temperature above 0."
+            f"feedback.sampling.n is {feedback.sampling.n}, and a pair needs two candidates of a prompt. Give "
+            "--feedback.sampling.n 2 or more, and --feedback.sampling.temperature above 0."
         )
     if not prompts.numbers:
         raise EngineError(
             "there are no prompts to answer: give --prompts shards that hold some, or raise --limit"
         )
-    check_keys(prompts, feedback.pair.max_pairs)
+    check_keys(prompts, feedback.pairing.max_pairs)
     check_out(out, {Path(shard.path).parent for shard in prompts.shards.shards}, "judged")
 
 

@@ -10,21 +10,21 @@ UNJUDGED = "unjudged"
 
 REMEDIES: Mapping[str, str] = {
     EMPTY: "The policy said nothing: look at the server's log, allow a model that thinks first more tokens "
-    "(feedback.generate.max_new_tokens), or turn thinking off.",
-    TRUNCATED: "Answers were cut off: raise feedback.generate.max_new_tokens, or set feedback.truncated to keep, which "
+    "(feedback.sampling.max_new_tokens), or turn thinking off.",
+    TRUNCATED: "Answers were cut off: raise feedback.sampling.max_new_tokens, or set feedback.truncated to keep, which "
     "pairs them without their ends.",
     NO_FORM: "The splitter's model filled in no form: look at its server's log, raise the engine's fill_tokens or "
     "fill_tries, set its `structured` as the server has it, or take a better model.",
     MISQUOTED: "The splitter's model quoted words that no answer holds: take a better model, or lower "
-    "feedback.divide.threshold.",
+    "feedback.splitter.threshold.",
     UNDIVIDED: "The splitter could not take the answers apart: look at its messages, or take another splitter.",
     UNJUDGED: "The labeler answered neither yes nor no: check the wording of its question, its chat template and, of "
     "a server, `answers`.",
     "no_claims": "Nothing in the answers can be checked by looking: ask the policy to describe images, or take another "
     "splitter.",
-    "equal_text": "The policy says the same again and again: raise feedback.generate.temperature.",
-    "small_gap": "No two answers differ enough: sample more candidates (feedback.generate.n), at a higher temperature, "
-    "or loosen feedback.pair.",
+    "equal_text": "The policy says the same again and again: raise feedback.sampling.temperature.",
+    "small_gap": "No two answers differ enough: sample more candidates (feedback.sampling.n), at a higher temperature, "
+    "or loosen feedback.pairing.",
 }
 """By the reason that stands behind `candidate/` or `pair/` in the counts. Of the first six, a model's answer is at
 fault: `Candidate.fault`."""

@@ -169,7 +169,7 @@ class Rounds(Checkpoint):
             raise RunError(
                 f"Round 1 made {made.samples} {self._kind} of {len(run.prompts.numbers)} prompts, fewer than min_pairs "
                 f"({self.min_pairs}); left out were {dropped}. Sample more candidates, at a higher "
-                "temperature, or loosen feedback.pair."
+                "temperature, or loosen feedback.pairing."
             )
         self._trainer.strategy.barrier()
 
@@ -228,7 +228,7 @@ class Rounds(Checkpoint):
 
     def _draw_prompts(self, number: int, *, begun: bool) -> PromptSet:
         shards = load_shards(self._prompts)
-        check_keys(PromptSet(shards, range(len(shards))), self.feedback.pair.max_pairs)
+        check_keys(PromptSet(shards, range(len(shards))), self.feedback.pairing.max_pairs)
         noted = noted_prompts(shards, self.ledger.prompts(number)) if begun else None
         return noted or next_prompts(
             shards,

@@ -96,13 +96,13 @@ class Mentions:
 
 
 def scripted_run(
-    out: Path, prompts: str | Path, policy: Script, labeler: Script | None, *, seed: int = 1, **how
+    out: Path, prompts: str | Path, policy: Script, judge: Script | None, *, seed: int = 1, **how
 ) -> FeedbackPipeline:
     """A pass of feedback by scripts; `how` replaces settings of `FeedbackConfig`."""
     settings = {
-        "divide": Mentions(),
-        "conquer": ModelLabeler(engine=labeler, question="{question}"),
-        "generate": Sampling(n=8),
+        "splitter": Mentions(),
+        "labeler": ModelLabeler(engine=judge, question="{question}"),
+        "sampling": Sampling(n=8),
         "prompts_per_part": 4,
     }
     return real_run(out, prompts, policy, FeedbackConfig(**settings | how), seed=seed)
@@ -134,9 +134,9 @@ def world_feedback(known: str | Path) -> FeedbackConfig:
     """The miniature world's feedback, with its models."""
     labeler = TransformersEngine(path=str(packaged_model("labeler")), batch_size=64)
     return FeedbackConfig(
-        divide=SceneSplitter(),
-        conquer=ModelLabeler(engine=labeler, question="{question}"),
-        generate=Sampling(n=4, temperature=1.0, max_new_tokens=60),
+        splitter=SceneSplitter(),
+        labeler=ModelLabeler(engine=labeler, question="{question}"),
+        sampling=Sampling(n=4, temperature=1.0, max_new_tokens=60),
         gate=Gate(shards=str(known), min_accuracy=0.8),
         prompts_per_part=2,
     )

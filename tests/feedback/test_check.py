@@ -52,7 +52,7 @@ def test_equal_keys_of_two_directories_are_told_with_both_places(tmp_path):
 @pytest.mark.parametrize("length, max_pairs, fits", [(77, 2, True), (78, 2, False), (77, 11, False)])
 def test_keys_leave_room_for_the_numbers_of_pairs(tmp_path, length, max_pairs, fits):
     prompts = store(tmp_path / "prompts", *(prompt(f"{n}" * length) for n in range(4)))
-    how = {"pair": PairRule(max_pairs=max_pairs)}
+    how = {"pairing": PairRule(max_pairs=max_pairs)}
     if fits:
         made = scripted_run(tmp_path / "out", prompts, Script(), Script("labeler"), **how).make()
         assert made.samples
@@ -72,7 +72,7 @@ def test_shards_of_others_are_not_overwritten(tmp_path):
 
 def test_settings_that_can_make_no_pair_are_refused(tmp_path):
     prompts = store(tmp_path / "prompts", prompt("a"))
-    refused(tmp_path / "out", prompts, EngineError, r"generate\.n", generate=Sampling(n=1))
+    refused(tmp_path / "out", prompts, EngineError, r"sampling\.n", sampling=Sampling(n=1))
     refused(tmp_path / "out", store(tmp_path / "none"), EngineError, "--prompts")
 
 

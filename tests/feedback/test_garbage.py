@@ -65,20 +65,20 @@ def but(is_meant, reply):
 def feedback(server, prompts: Path, out: Path) -> None:
     engine = {"class_path": "rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine"}
     engine["init_args"] = {
-        "model": "m", "base_url": server.url, "retries": 0, "memory": str(out.parent / "answers"),
+        "model": "m", "base_url": server.url, "retries": 0, "cache": str(out.parent / "answers"),
     }  # fmt: skip
     config = {
         "policy": engine,
         "feedback": {
-            "divide": {
+            "splitter": {
                 "class_path": "rlaifv_pl.feedback.claims.llm_splitter.LLMSplitter",
                 "init_args": {"engine": engine},
             },
-            "conquer": {
+            "labeler": {
                 "class_path": "rlaifv_pl.feedback.judges.labeler.ModelLabeler",
-                "init_args": {"engine": engine, "memory": str(out.parent / "verdicts")},
+                "init_args": {"engine": engine, "cache": str(out.parent / "verdicts")},
             },
-            "generate": {"n": 4},
+            "sampling": {"n": 4},
             "balance": False,
         },
     }
@@ -163,7 +163,7 @@ def test_a_gate_that_garbage_closed_opens_when_the_server_is_mended(server, prom
     for one in gate.known():
         truth.setdefault(one.question, one.answer)
     labeler = ModelLabeler(engine=OpenAIEngine(model="m", base_url=server.url), question="{question}")
-    run = scripted_run(tmp_path / "out", prompts, Script(), None, conquer=labeler, gate=gate)
+    run = scripted_run(tmp_path / "out", prompts, Script(), None, labeler=labeler, gate=gate)
     server.plan = lambda body, time: says(completion("Hm", logprobs=tokens({"Hm": 0.9, "Ah": 0.1})))
     with pytest.raises(EngineError, match="answered neither yes nor no"):
         run.make()

@@ -25,7 +25,7 @@ def prompts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(prompts, tmp_path_factory):
     out = tmp_path_factory.mktemp("made")
-    scripted_run(out, prompts, Script(), Script("labeler"), pair=PairRule(equal_claims=True)).make()
+    scripted_run(out, prompts, Script(), Script("labeler"), pairing=PairRule(equal_claims=True)).make()
     return out
 
 
@@ -73,7 +73,7 @@ def test_examples_are_candidates_of_their_prompt_as_the_last_stage_left_them(mad
 
 
 def test_the_same_feedback_leaves_the_same_bytes_before_its_manifest(made, prompts, tmp_path):
-    run = scripted_run(tmp_path, prompts, Script(), Script("labeler"), pair=PairRule(equal_claims=True))
+    run = scripted_run(tmp_path, prompts, Script(), Script("labeler"), pairing=PairRule(equal_claims=True))
     run.make()
     assert (tmp_path / LEFT_OUT_NAME).read_bytes() == (made / LEFT_OUT_NAME).read_bytes()
     written = [(tmp_path / name).stat().st_mtime_ns for name in (LEFT_OUT_NAME, MANIFEST_NAME)]

@@ -290,13 +290,13 @@ def test_a_failure_keeps_what_was_under_way_and_begins_nothing_more(server, tmp_
         return status(400) if about(body) == "prompt 1" else slow(0.2)
 
     server.plan = plan
-    memory = str(tmp_path / "answers.db")
+    cache = str(tmp_path / "answers.db")
     with pytest.raises(EngineError, match="sample s1"):
-        sampled(engine(server, memory=memory, concurrency=4), 20)
+        sampled(engine(server, cache=cache, concurrency=4), 20)
     assert sorted(map(about, server.bodies)) == [f"prompt {number}" for number in range(4)]
     server.plan = lambda body, time: None
     server.bodies.clear()
-    assert sampled(engine(server, memory=memory), 20) == sampled(engine(server), 20)
+    assert sampled(engine(server, cache=cache), 20) == sampled(engine(server), 20)
     asked = [about(body) for body in server.bodies[:17]]
     assert sorted(asked) == sorted(
         {f"prompt {number}" for number in range(20)} - {"prompt 0", "prompt 2", "prompt 3"}
@@ -304,25 +304,25 @@ def test_a_failure_keeps_what_was_under_way_and_begins_nothing_more(server, tmp_
 
 
 def test_a_server_that_dies_in_the_middle_and_its_successor(server, tmp_path):
-    memory = str(tmp_path / "answers.db")
+    cache = str(tmp_path / "answers.db")
     with ChatServer() as mortal:
         mortal.plan = lambda body, time: hang_up if len(mortal.bodies) > 10 else None
         with pytest.raises(EngineError, match="no connection"):
-            sampled(engine(mortal, memory=memory, concurrency=3, retries=1), 30)
+            sampled(engine(mortal, cache=cache, concurrency=3, retries=1), 30)
     # An answer that left the server counts; the tries that were hung up on do not.
-    later = engine(server, memory=memory)
+    later = engine(server, cache=cache)
     assert sampled(later, 30) == sampled(engine(server), 30)
     assert len(server.bodies) == (30 - 10) + 30
 
 
-def _sample_until_killed(url: str, memory: str) -> None:
-    sampled(OpenAIEngine(model="m", base_url=url, memory=memory, concurrency=2), 40)
+def _sample_until_killed(url: str, cache: str) -> None:
+    sampled(OpenAIEngine(model="m", base_url=url, cache=cache, concurrency=2), 40)
 
 
 def test_a_killed_run_pays_nothing_twice(server, tmp_path):
-    memory = str(tmp_path / "answers.db")
+    cache = str(tmp_path / "answers.db")
     server.plan = lambda body, time: slow(0.03)
-    run = multiprocessing.get_context("fork").Process(target=_sample_until_killed, args=(server.url, memory))
+    run = multiprocessing.get_context("fork").Process(target=_sample_until_killed, args=(server.url, cache))
     run.start()
     while len(server.bodies) < 10:
         time.sleep(0.01)
@@ -331,21 +331,21 @@ def test_a_killed_run_pays_nothing_twice(server, tmp_path):
     time.sleep(0.1)
     paid = len(server.bodies)
     assert 10 <= paid < 40
-    assert sampled(engine(server, memory=memory), 40) == sampled(engine(server), 40)
+    assert sampled(engine(server, cache=cache), 40) == sampled(engine(server), 40)
     # Only the two that were under way when it was killed are asked again.
     assert 40 <= len(server.bodies) - 40 <= 40 + 2
     assert paid > 2
 
 
 def test_an_answer_is_kept_by_all_that_decides_it(server, tmp_path):
-    memory = str(tmp_path / "answers.db")
-    sampled(engine(server, memory=memory), 1)
+    cache = str(tmp_path / "answers.db")
+    sampled(engine(server, cache=cache), 1)
     for settings in ({}, {"fill_tokens": 9}, {"concurrency": 1}):
-        sampled(engine(server, memory=memory, **settings), 1)
+        sampled(engine(server, cache=cache, **settings), 1)
     assert len(server.bodies) == 1
     changes = [{"model": "n"}, {"version": "2"}, {"extra": {"top_k": 5}}]
     for count, settings in enumerate(changes, start=2):
-        sampled(engine(server, memory=memory, **settings), 1)
+        sampled(engine(server, cache=cache, **settings), 1)
         assert len(server.bodies) == count
     assert len({engine(server, **settings).identity for settings in [{}, *changes]}) == 4
     elsewhere = OpenAIEngine(model="m", base_url="http://other/v1")
@@ -364,8 +364,8 @@ def test_equal_requests_are_one_and_release_forgets_what_has_no_file(server):
 
 
 def test_the_key_is_nowhere_but_in_the_header(server, tmp_path):
-    memory = tmp_path / "answers.db"
-    asked = engine(server, memory=str(memory))
+    cache = tmp_path / "answers.db"
+    asked = engine(server, cache=str(cache))
     sampled(asked, 3)
     server.plan = lambda body, time: hang_up
     with pytest.raises(EngineError) as caught:
@@ -513,18 +513,18 @@ UNHELD = {
 
 @pytest.mark.parametrize("reply", UNHELD)
 def test_a_form_that_does_not_hold_is_asked_again_otherwise_and_then_missing(server, reply, tmp_path):
-    memory = str(tmp_path / "answers.db")
+    cache = str(tmp_path / "answers.db")
 
     def plan(body, time):
         return says(UNHELD[reply]) if about(body) == "question 1" else None
 
     server.plan = plan
-    first, missing = engine(server, memory=memory).fill(requests(2), Form)
+    first, missing = engine(server, cache=cache).fill(requests(2), Form)
     assert first is not None and missing is None
     tries = [(body["seed"], body["temperature"]) for body in server.bodies if about(body) == "question 1"]
     assert tries == [(0, 0), (1, 0.7), (2, 0.7)]
     server.plan, server.bodies = lambda body, time: None, []
-    again = engine(server, memory=memory).fill(requests(2), Form)
+    again = engine(server, cache=cache).fill(requests(2), Form)
     assert again[0] == first and again[1] is not None
     assert [about(body) for body in server.bodies] == ["question 1"]
 
@@ -594,8 +594,8 @@ def test_a_real_model_served_by_transformers(served, tmp_path):
     sampling = Sampling(n=3, max_new_tokens=8)
     asks = [Request("Is it red?", (picture("JPEG"),), "claim 0")]
 
-    memory = str(tmp_path / "answers.db")
-    real = OpenAIEngine(base_url=url, memory=memory, **settings)
+    cache = str(tmp_path / "answers.db")
+    real = OpenAIEngine(base_url=url, cache=cache, **settings)
     (texts,) = real.sample([sample], [[1, 2, 3]], sampling)
     assert len(set(texts)) == 3
     (chances,) = real.choose(asks, ["yes", "no"])
@@ -605,7 +605,7 @@ def test_a_real_model_served_by_transformers(served, tmp_path):
 
     again = OpenAIEngine(base_url=url, **settings)
     assert again.sample([sample], [[3, 1]], sampling) == [[texts[2], texts[0]]]
-    nowhere = OpenAIEngine(base_url="http://127.0.0.1:9/v1", memory=memory, **settings)
+    nowhere = OpenAIEngine(base_url="http://127.0.0.1:9/v1", cache=cache, **settings)
     assert nowhere.sample([sample], [[1, 2, 3]], sampling) == [texts]
     with pytest.raises(EngineError, match="answers: text"):
         OpenAIEngine(base_url=url, **{**settings, "answers": "logprobs"}).choose(asks, ["yes"])

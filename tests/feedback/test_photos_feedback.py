@@ -51,14 +51,14 @@ def engine(model: Path) -> dict:
 def settings(model: Path, prompts: Path, out: Path, **feedback) -> dict:
     """A file for `rlaifv feedback`: the model answers, and judges by probabilities."""
     how = {
-        "generate": {"n": N, "temperature": 1.0, "max_new_tokens": 12},
-        "divide": "rlaifv_pl.feedback.judges.self_reward.WholeAnswer",
-        "conquer": {
+        "sampling": {"n": N, "temperature": 1.0, "max_new_tokens": 12},
+        "splitter": "rlaifv_pl.feedback.judges.self_reward.WholeAnswer",
+        "labeler": {
             "class_path": "rlaifv_pl.feedback.judges.labeler.ModelLabeler",
             "init_args": {"engine": engine(model)},
         },
         "combine": "rlaifv_pl.feedback.judges.combine.minus_expected_rejected",
-        "pair": {"min_gap": 1e-6},
+        "pairing": {"min_gap": 1e-6},
         "balance": False,
         "prompts_per_part": 4,
     }
@@ -123,11 +123,11 @@ def test_the_shipped_config_runs_on_photos(prompts, family_dir, tmp_path):
     command = [
             "feedback", "--config", str(CONFIGS / "feedback.yaml"), "--prompts", str(prompts),
             "--out", str(tmp_path / "out"), "--policy.path", str(model), "--policy.dtype", "float32",
-            "--feedback.conquer.engine.path", str(model), "--feedback.conquer.engine.dtype", "float32",
-            "--feedback.conquer.memory", str(tmp_path / "verdicts.sqlite"),
-            "--feedback.generate.max_new_tokens", "8", "--feedback.generate.n", "3",
+            "--feedback.labeler.engine.path", str(model), "--feedback.labeler.engine.dtype", "float32",
+            "--feedback.labeler.cache", str(tmp_path / "verdicts.sqlite"),
+            "--feedback.sampling.max_new_tokens", "8", "--feedback.sampling.n", "3",
         ]  # fmt: skip
-    with pytest.raises(SystemExit, match=r"No pair .*raise feedback\.generate\.max_new_tokens"):
+    with pytest.raises(SystemExit, match=r"No pair .*raise feedback\.sampling\.max_new_tokens"):
         commands.main(command)
     manifest = read_manifest(tmp_path / "out")
     assert manifest.notes["candidates"] == PHOTOS * 3 == manifest.drops["candidate/truncated"]
@@ -204,11 +204,11 @@ def test_divided_descriptions_are_judged_by_a_model_and_corrected(prompts, famil
     """A random model accepts and rejects at random: what it leaves to correct is told from the evidence."""
     labeler = TransformersEngine(path=str(family_dir("llava")))
     feedback = FeedbackConfig(
-        divide=RuleSplitter(),
-        conquer=ModelLabeler(engine=labeler),
-        generate=Sampling(n=2),
+        splitter=RuleSplitter(),
+        labeler=ModelLabeler(engine=labeler),
+        sampling=Sampling(n=2),
         combine=minus_expected_rejected,
-        pair=PairRule(min_gap=1e-6),
+        pairing=PairRule(min_gap=1e-6),
         balance=False,
     )
     real_run(tmp_path / "pairs", prompts, Describer(), feedback).make()

@@ -1,4 +1,4 @@
-"""Answers on disk: by several processes, through kills, and what is said of a file that is no memory."""
+"""Answers on disk: by several processes, through kills, and what is said of a file that is no cache."""
 
 import multiprocessing
 import os
@@ -16,49 +16,49 @@ FORK = multiprocessing.get_context("fork")
 
 
 def test_what_was_put_is_got_and_stays_as_it_was(tmp_path):
-    memory = ResponseCache(tmp_path / "deep" / "answers.db")
-    assert memory.get(["a"]) == {}
-    memory.put({"a": {"b": [1, 2.5, None, "\u00e9"]}, "c": ""})
-    memory.put({"a": "another", "d": 0})
-    assert memory.get(["d", "a", "x"]) == {"a": {"b": [1, 2.5, None, "\u00e9"]}, "d": 0}
-    assert ResponseCache(memory.path).get(["c"]) == {"c": ""}
+    cache = ResponseCache(tmp_path / "deep" / "answers.db")
+    assert cache.get(["a"]) == {}
+    cache.put({"a": {"b": [1, 2.5, None, "\u00e9"]}, "c": ""})
+    cache.put({"a": "another", "d": 0})
+    assert cache.get(["d", "a", "x"]) == {"a": {"b": [1, 2.5, None, "\u00e9"]}, "d": 0}
+    assert ResponseCache(cache.path).get(["c"]) == {"c": ""}
 
 
 def test_more_keys_than_one_statement_takes(tmp_path):
-    memory = ResponseCache(tmp_path / "answers.db")
+    cache = ResponseCache(tmp_path / "answers.db")
     answers = {str(number): number for number in range(2 * CHUNK + 1)}
-    memory.put(answers)
-    assert memory.get(list(answers)) == answers
+    cache.put(answers)
+    assert cache.get(list(answers)) == answers
 
 
 def test_without_a_file_values_last_as_long_as_the_object():
-    memory = ResponseCache(":memory:")
-    memory.put({"a": 1})
-    assert memory.get(["a"]) == {"a": 1}
+    cache = ResponseCache(":memory:")
+    cache.put({"a": 1})
+    assert cache.get(["a"]) == {"a": 1}
     assert ResponseCache(":memory:").get(["a"]) == {}
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", float("nan"), float("inf")])
 def test_values_are_json_and_all_or_none_are_kept(tmp_path, value):
-    memory = ResponseCache(tmp_path / "answers.db")
+    cache = ResponseCache(tmp_path / "answers.db")
     with pytest.raises((TypeError, ValueError)):
-        memory.put({"good": 1, "bad": value})
-    assert memory.get(["good", "bad"]) == {}
+        cache.put({"good": 1, "bad": value})
+    assert cache.get(["good", "bad"]) == {}
 
 
 def test_a_pickle_in_the_file_is_never_loaded(tmp_path):
-    memory = ResponseCache(tmp_path / "answers.db")
-    memory.put({"a": 1})
-    with sqlite3.connect(memory.path) as file:
+    cache = ResponseCache(tmp_path / "answers.db")
+    cache.put({"a": 1})
+    with sqlite3.connect(cache.path) as file:
         file.execute("UPDATE answers SET value = ?", (pickle.dumps(1),))
     with pytest.raises(CacheFileError, match="move it away"):
-        ResponseCache(memory.path).get(["a"])
+        ResponseCache(cache.path).get(["a"])
 
 
 def _write(path: str, name: str, count: int) -> None:
-    memory = ResponseCache(path)
+    cache = ResponseCache(path)
     for number in range(count):
-        memory.put({f"{name}{number}": name, f"both{number}": name})
+        cache.put({f"{name}{number}": name, f"both{number}": name})
 
 
 def test_processes_and_threads_write_at_once(tmp_path):
@@ -80,9 +80,9 @@ def test_processes_and_threads_write_at_once(tmp_path):
 
 
 def _write_and_tell(path: str, finished) -> None:
-    memory = ResponseCache(path)
+    cache = ResponseCache(path)
     for number in range(100_000):
-        memory.put({f"{number}-{part}": "x" * 500 for part in range(3)})
+        cache.put({f"{number}-{part}": "x" * 500 for part in range(3)})
         finished.value = number + 1
 
 
@@ -96,12 +96,12 @@ def test_a_killed_writer_loses_nothing_that_was_finished_and_leaves_nothing_half
             time.sleep(0.002)
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
-        memory = ResponseCache(path)
+        cache = ResponseCache(path)
         keys = [f"{number}-{part}" for number in range(finished.value + 2) for part in range(3)]
-        kept = memory.get(keys)
+        kept = cache.get(keys)
         assert set(keys[: 3 * finished.value]) <= set(kept)
         assert len(kept) % 3 == 0
-        memory.put({"after": 1})
+        cache.put({"after": 1})
 
 
 def foreign_database(path) -> None:
@@ -136,7 +136,7 @@ def test_a_file_that_is_no_memory_is_named_and_left_alone(tmp_path, what):
     UNUSABLE[what](path)
     before = path.read_bytes() if path.is_file() else None
     for use in (lambda: ResponseCache(path).get(["1", "999"]), lambda: ResponseCache(path).put({"new": 1})):
-        with pytest.raises(CacheFileError, match=r"answers\.db cannot be used as a memory.*another path"):
+        with pytest.raises(CacheFileError, match=r"answers\.db cannot be used as a cache.*another path"):
             use()
     assert before is None or path.read_bytes() == before
 

@@ -123,7 +123,7 @@ def test_the_seed_in_the_evidence_draws_the_candidate_again(by_models, prompts):
 @pytest.mark.parametrize("combine", [minus_rejected_share, minus_expected_rejected])
 def test_the_score_is_the_configured_rules(prompts, tmp_path, combine):
     policy, labeler = Script(), Script("labeler")
-    scripted_run(tmp_path, prompts, policy, labeler, combine=combine, pair=PairRule(min_gap=0.01)).make()
+    scripted_run(tmp_path, prompts, policy, labeler, combine=combine, pairing=PairRule(min_gap=0.01)).make()
     for sample in stored(tmp_path):
         for side in ("chosen", "rejected"):
             claims = sample.evidence[side]["claims"]
@@ -240,7 +240,9 @@ def test_another_labeler_takes_the_candidates_and_another_rule_the_verdicts(prom
     second = scripted_run(tmp_path, prompts, policy, other).make()
     assert len(policy.sampled) == PROMPTS and len(other.chosen) == len(labeler.chosen)
     asked = len(other.chosen)
-    third = scripted_run(tmp_path, prompts, policy, other, pair=PairRule(max_pairs=1), balance=False).make()
+    third = scripted_run(
+        tmp_path, prompts, policy, other, pairing=PairRule(max_pairs=1), balance=False
+    ).make()
     assert len(policy.sampled) == PROMPTS and len(other.chosen) == asked
     assert max(Counter(sample.key.rpartition("_p")[0] for sample in stored(tmp_path)).values()) == 1
     assert len({manifest.recipe_hash for manifest in (first, second, third)}) == 3
@@ -251,7 +253,7 @@ def test_another_labeler_takes_the_candidates_and_another_rule_the_verdicts(prom
 def test_another_policy_seed_or_sampling_draws_anew(prompts, tmp_path):
     policy = Script()
     for number, changes in enumerate(
-        ({}, {"seed": 2}, {"generate": Sampling(n=N, temperature=0.6)}), start=1
+        ({}, {"seed": 2}, {"sampling": Sampling(n=N, temperature=0.6)}), start=1
     ):
         scripted_run(tmp_path, prompts, policy, Script("labeler"), **changes).make()
         assert len(policy.sampled) == number * PROMPTS
@@ -387,13 +389,13 @@ def test_of_a_sample_only_prompt_and_images_go_on(prompts, tmp_path):
     with ShardWriter(tmp_path / "prompts", recipe={}) as writer:
         for sample in asked:
             writer.write(sample)
-    labeler, how = Script("labeler"), {"pair": PairRule(min_gap=0.01), "combine": minus_expected_rejected}
+    labeler, how = Script("labeler"), {"pairing": PairRule(min_gap=0.01), "combine": minus_expected_rejected}
     scripted_run(
         tmp_path / "out",
         tmp_path / "prompts",
         Script(),
         labeler,
-        generate=Sampling(n=8),
+        sampling=Sampling(n=8),
         balance=False,
         **how,
     ).make()
@@ -419,7 +421,7 @@ def test_models_answer_prompts_of_several_turns_and_without_an_image(prompts, tm
         writer.write(Sample(key="talk", prompt=talk, images=(picture,)))
         writer.write(Sample(key="blind", prompt=stored(prompts)[0].prompt))
     feedback = world_feedback(known)
-    feedback.gate, feedback.generate = None, Sampling(n=3, temperature=1.0, max_new_tokens=60)
+    feedback.gate, feedback.sampling = None, Sampling(n=3, temperature=1.0, max_new_tokens=60)
     manifest = real_run(tmp_path / "out", tmp_path / "prompts", world_policy(), feedback).make()
     assert manifest.notes["candidates"] == 6 and manifest.notes["claims"] > 0
 
@@ -430,8 +432,8 @@ def test_models_answer_prompts_of_several_turns_and_without_an_image(prompts, tm
 def test_self_reward_rates_whole_answers(prompts, tmp_path):
     """Score: (expected digit - 5) / 4, from the script's own shares of the five digits."""
     policy = Script()
-    how = {"divide": WholeAnswer(), "conquer": RatingLabeler(), "combine": minus_expected_rejected}
-    run = scripted_run(tmp_path, prompts, policy, None, pair=PairRule(min_gap=0.1, max_pairs=1), **how)
+    how = {"splitter": WholeAnswer(), "labeler": RatingLabeler(), "combine": minus_expected_rejected}
+    run = scripted_run(tmp_path, prompts, policy, None, pairing=PairRule(min_gap=0.1, max_pairs=1), **how)
     run.make()
     samples = stored(tmp_path)
     shares = {

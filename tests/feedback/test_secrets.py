@@ -39,8 +39,8 @@ def server(monkeypatch) -> Iterator[ChatServer]:
         yield running
 
 
-def engine(server: ChatServer, memory: Path) -> dict:
-    options = {"model": "m", "base_url": server.url, "memory": str(memory), "timeout": 1.5, "retries": 0}
+def engine(server: ChatServer, cache: Path) -> dict:
+    options = {"model": "m", "base_url": server.url, "cache": str(cache), "timeout": 1.5, "retries": 0}
     return {
         "class_path": "rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine",
         "init_args": options | {"concurrency": 4},
@@ -67,17 +67,17 @@ def assert_nowhere(directory: Path, *said: str) -> None:
 def feedback(server: ChatServer, directory: Path) -> dict:
     """Both models are behind the server."""
     return {
-        "generate": {"n": 4, "temperature": 1.0, "max_new_tokens": 60},
-        "divide": "rlaifv_pl.feedback.judges.self_reward.WholeAnswer",
-        "conquer": {
+        "sampling": {"n": 4, "temperature": 1.0, "max_new_tokens": 60},
+        "splitter": "rlaifv_pl.feedback.judges.self_reward.WholeAnswer",
+        "labeler": {
             "class_path": "rlaifv_pl.feedback.judges.labeler.ModelLabeler",
             "init_args": {
                 "engine": engine(server, directory / "labels.sqlite"),
-                "memory": str(directory / "v.sqlite"),
+                "cache": str(directory / "v.sqlite"),
             },
         },
         "combine": "rlaifv_pl.feedback.judges.combine.minus_expected_rejected",
-        "pair": {"min_gap": 0.01},
+        "pairing": {"min_gap": 0.01},
         "balance": False,
     }
 
@@ -112,7 +112,7 @@ def test_a_pass_of_feedback_keeps_the_key_to_itself(server, tmp_path, capfd, cap
 def test_a_run_of_rounds_keeps_the_key_to_itself(server, tmp_path, monkeypatch, capfd, caplog):
     caplog.set_level(logging.DEBUG)
     settings = world_run.config(tmp_path / "run", trainer={"max_epochs": 1})
-    how = feedback(server, tmp_path) | {"generate": {"n": 3, "temperature": 1.0, "max_new_tokens": 60}}
+    how = feedback(server, tmp_path) | {"sampling": {"n": 3, "temperature": 1.0, "max_new_tokens": 60}}
     settings["rounds"] |= {"epochs": 1, "prompts_per_round": PROMPTS, "feedback": how, "evaluator": None}
     settings["data"]["sources"] = settings["data"]["sources"][:1]
     config = world_run.write(tmp_path / "run.yaml", settings)
@@ -156,7 +156,7 @@ def test_a_key_in_a_config_is_refused_and_not_repeated(name, tmp_path, capfd):
 
 def test_training_refuses_it_as_feedback_does(tmp_path, monkeypatch, capfd):
     settings = world_run.config(tmp_path / "run")
-    labeler = settings["rounds"]["feedback"]["conquer"]["init_args"]
+    labeler = settings["rounds"]["feedback"]["labeler"]["init_args"]
     for name in ("api_key", "api_key_env"):
         options = {"model": "m", name: IN_A_CONFIG[name]}
         labeler["engine"] = {

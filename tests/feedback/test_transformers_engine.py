@@ -131,13 +131,13 @@ class Counting:
 
 def test_equal_questions_are_asked_once_and_what_is_remembered_never_again(labeler, prompts, tmp_path):
     engine = Counting(labeler)
-    judge = ModelLabeler(engine=engine, question="{question}", memory=str(tmp_path / "verdicts.sqlite"))
+    judge = ModelLabeler(engine=engine, question="{question}", cache=str(tmp_path / "verdicts.sqlite"))
     claim = Claim(text="a red cup", question="is there a red cup?", spans=((0, 9),))
     twice = [Candidate(text="a red cup", seed=n, claims=(claim, claim)) for n in range(3)]
     judged = judge_claims([prompts[0], prompts[1]], [twice, twice[:1]], judge, labeler)
     assert len(engine.asked) == 2
     assert {verdict for one in judged[0] for verdict in one.verdicts} == {judged[0][0].verdicts[0]}
-    again = ModelLabeler(engine=engine, question="{question}", memory=str(tmp_path / "verdicts.sqlite"))
+    again = ModelLabeler(engine=engine, question="{question}", cache=str(tmp_path / "verdicts.sqlite"))
     assert judge_claims([prompts[0], prompts[1]], [twice, twice[:1]], again, labeler) == judged
     assert len(engine.asked) == 2
     engine.identity = "another model"

@@ -72,7 +72,7 @@ def test_the_best_of_cut_answers_is_cut_and_rated_without_an_end(scene):
 def test_a_server_tells_why_an_answer_stopped(finish, ended, scene, tmp_path):
     with ChatServer() as server:
         server.plan = lambda body, time: says(completion("A cup. A ri", finish))
-        engine = OpenAIEngine(model="m", base_url=server.url, memory=str(tmp_path / "memory"))
+        engine = OpenAIEngine(model="m", base_url=server.url, cache=str(tmp_path / "cache"))
         for _ in range(2):  # The second time from the file of answers.
             assert engine.sample([scene], [[0]], SHORT) == [[Completion("A cup. A ri", ended)]]
         assert len(server.bodies) == 1

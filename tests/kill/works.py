@@ -124,7 +124,7 @@ def feedback(directory: Path) -> dict[str, Work]:
     Scenes(out=str(directory / "scenes"), split="tune", count=40).ensure()
     how = world_run.config(directory)["rounds"]["feedback"]
     del how["gate"]
-    engine = how["conquer"]["init_args"]["engine"]
+    engine = how["labeler"]["init_args"]["engine"]
     engine["init_args"]["path"] = str(packaged_model("labeler"))
     policy = dict(engine, init_args={"path": str(packaged_model("base"))})
     made = {"policy": policy, "feedback": how, "seed": 3}

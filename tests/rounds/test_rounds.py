@@ -48,7 +48,7 @@ def settings(directory: Path, *, epochs: int = 1, number: int = 2, evaluator: bo
     if not evaluator:
         del made["rounds"]["evaluator"]
     del made["rounds"]["feedback"]["gate"]
-    made["rounds"]["feedback"] |= {"conquer": EXACT, "balance": False, **rounds.pop("feedback", {})}
+    made["rounds"]["feedback"] |= {"labeler": EXACT, "balance": False, **rounds.pop("feedback", {})}
     made["rounds"] |= {"epochs": epochs, "prompts_per_round": 6, **rounds}
     return made
 
@@ -415,7 +415,7 @@ def broken(directory: Path, change: str) -> dict:
     if change == "data.train":
         made["data"]["train"] = str(directory)
     if change == "no pairs":
-        made["rounds"]["feedback"]["pair"] = {"min_gap": 50}
+        made["rounds"]["feedback"]["pairing"] = {"min_gap": 50}
     return made
 
 
@@ -429,7 +429,7 @@ def broken(directory: Path, change: str) -> dict:
         ("no prompts for each", r"25 rounds of 0 prompts need 25, but there are 24"),
         ("odd epochs", r"max_epochs is 3, expected a multiple of rounds\.epochs \(2\)"),
         ("data.train", r"Leave data\.train out, or leave the rounds out"),
-        ("no pairs", r"Round 1 made 0 pairs of 6 prompts.*'pair/small_gap'.*loosen feedback\.pair"),
+        ("no pairs", r"Round 1 made 0 pairs of 6 prompts.*'pair/small_gap'.*loosen feedback\.pairing"),
     ],
 )
 def test_what_cannot_work_ends_in_a_message(change, message, tmp_path):
@@ -462,7 +462,7 @@ class FirstPolicysLabeler(ExactLabeler):
 
 def test_a_later_round_with_too_few_pairs_ends_the_run_in_order(tmp_path, capsys):
     labeler = f"{__name__}.FirstPolicysLabeler"
-    run = Run(settings(tmp_path / "run", number=3, evaluator=True, feedback={"conquer": labeler}))
+    run = Run(settings(tmp_path / "run", number=3, evaluator=True, feedback={"labeler": labeler}))
     assert "Round 2 made 0 pairs, fewer than min_pairs (1): the run ends here." in flat(capsys)
     summary = json.loads((run.directory / "summary.json").read_text())
     assert [row["round"] for row in summary["rounds"]] == [0, 1] and list(run.seen) == [0]
@@ -577,13 +577,13 @@ def test_a_run_resumed_in_the_middle_of_a_round_ends_as_it_did(previous, tmp_pat
 def test_other_feedback_in_the_middle_of_a_round_is_refused(previous, tmp_path, change):
     made = middle(previous, tmp_path / "run", 2)
     if change == "generate":
-        made["rounds"]["feedback"]["generate"]["n"] = 3
+        made["rounds"]["feedback"]["sampling"]["n"] = 3
     if change == "seed":
         made["seed_everything"] = 4
         for source in made["data"]["sources"][:1]:
             source["init_args"]["seed"] = 3
     if change == "pair":
-        made["rounds"]["feedback"]["pair"] = {"max_pairs": 1}
+        made["rounds"]["feedback"]["pairing"] = {"max_pairs": 1}
     if change == "missing":
         (tmp_path / "run" / "rounds" / "2" / "manifest.json").unlink()
     with pytest.raises(RunError, match="made with other settings of feedback"):
@@ -600,7 +600,7 @@ def test_other_corrections_in_the_middle_of_a_round_are_refused(corrected, tmp_p
 def test_a_gate_that_is_not_passed_stops_the_run_before_it_trains(tmp_path):
     made = config(tmp_path / "run")
     made["rounds"]["feedback"]["gate"]["min_accuracy"] = 1.0
-    made["rounds"]["feedback"]["conquer"]["init_args"]["engine"]["init_args"]["path"] = str(
+    made["rounds"]["feedback"]["labeler"]["init_args"]["engine"]["init_args"]["path"] = str(
         packaged_model("base")
     )
     del made["rounds"]["evaluator"]

@@ -66,9 +66,9 @@ def config(directory: Path, **changes) -> dict:
             "epochs": 2,
             "batch_size": 16,
             "feedback": {
-                "generate": {"n": 4, "temperature": 1.0, "max_new_tokens": 60},
-                "divide": "rlaifv_pl.miniature.claims.SceneSplitter",
-                "conquer": {
+                "sampling": {"n": 4, "temperature": 1.0, "max_new_tokens": 60},
+                "splitter": "rlaifv_pl.miniature.claims.SceneSplitter",
+                "labeler": {
                     "class_path": "rlaifv_pl.feedback.judges.labeler.ModelLabeler",
                     "init_args": {
                         "engine": {
@@ -76,7 +76,7 @@ def config(directory: Path, **changes) -> dict:
                             "init_args": {"path": "${shipped:labeler}"},
                         },
                         "question": "{question}",
-                        "memory": str(directory / "verdicts.sqlite"),
+                        "cache": str(directory / "verdicts.sqlite"),
                     },
                 },
                 "gate": {"shards": str(scenes / "known"), "min_accuracy": 0.8},

@@ -67,9 +67,9 @@ def test_a_labeler_is_refused_before_the_policy_answers(
         "out": str(tmp_path / "out"),
         "policy": policy,
         "feedback": {
-            "generate": {"n": 2, "max_new_tokens": 4},
-            "divide": "rlaifv_pl.feedback.claims.splitter.RuleSplitter",
-            "conquer": {
+            "sampling": {"n": 2, "max_new_tokens": 4},
+            "splitter": "rlaifv_pl.feedback.claims.splitter.RuleSplitter",
+            "labeler": {
                 "class_path": "rlaifv_pl.feedback.judges.labeler.ModelLabeler",
                 "init_args": {"engine": labeler},
             },

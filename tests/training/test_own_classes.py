@@ -19,7 +19,7 @@ ENGINE = "rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine"
 def feedback(tmp_path, url: str = "http://127.0.0.1:9/v1", **own: str) -> None:
     config = {
         "policy": {"class_path": ENGINE, "init_args": {"model": "m", "base_url": url}},
-        "feedback": {"divide": f"{OWN}.Words", "conquer": f"{OWN}.Sure", **own, "balance": False},
+        "feedback": {"splitter": f"{OWN}.Words", "labeler": f"{OWN}.Sure", **own, "balance": False},
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     prompts = Scenes(out=str(tmp_path / "prompts"), split="tune", count=2, seed=3).ensure()
@@ -37,9 +37,9 @@ def test_a_class_without_annotations_will_do(tmp_path):
 @pytest.mark.parametrize(
     "own, lacks",
     [
-        ({"conquer": f"{OWN}.NoVerdicts"}, r"Labeler\n.*verdicts\(samples, questions, policy\)"),
-        ({"conquer": f"{OWN}.TooFew"}, r"verdicts\(samples, questions, policy\), and it has verdicts\(samples\)"),
-        ({"divide": f"{OWN}.Sure"}, r"Splitter\n.*recipe\(\).*split\(answered\)"),
+        ({"labeler": f"{OWN}.NoVerdicts"}, r"Labeler\n.*verdicts\(samples, questions, policy\)"),
+        ({"labeler": f"{OWN}.TooFew"}, r"verdicts\(samples, questions, policy\), and it has verdicts\(samples\)"),
+        ({"splitter": f"{OWN}.Sure"}, r"Splitter\n.*recipe\(\).*split\(answered\)"),
     ],
 )  # fmt: skip
 def test_what_a_class_lacks_is_named_with_its_parameters(tmp_path, own, lacks):

@@ -60,10 +60,10 @@ def test_feedback(family_dir, tmp_path: Path, family: str):
         "out": str(tmp_path / "out"),
         "policy": engine,
         "feedback": {
-            "generate": {"n": 3, "max_new_tokens": 8},
+            "sampling": {"n": 3, "max_new_tokens": 8},
             "truncated": "keep",
-            "divide": "rlaifv_pl.feedback.claims.splitter.RuleSplitter",
-            "conquer": {
+            "splitter": "rlaifv_pl.feedback.claims.splitter.RuleSplitter",
+            "labeler": {
                 "class_path": "rlaifv_pl.feedback.judges.labeler.ModelLabeler",
                 "init_args": {"engine": engine},
             },

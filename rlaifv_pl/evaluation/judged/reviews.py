@@ -1,4 +1,4 @@
-"""What all judged benchmarks share: a judge with its memory, wordings, and reviews that are made batch by batch."""
+"""What all judged benchmarks share: a judge with its cache, wordings, and reviews that are made batch by batch."""
 
 import json
 import re
@@ -33,12 +33,12 @@ class Judge:
     Args:
         name: that the figures bear, with a hash of all that decides the reviews behind it.
         engine: the model.
-        memory: file that keeps reviews by what was asked, so that none is paid for twice.
+        cache: file that keeps reviews by what was asked, so that none is paid for twice.
     """
 
     name: str
     engine: Engine
-    memory: Path | None = None
+    cache: Path | None = None
 
     def signature(self, *wordings: str) -> str:
         """Name of the judge with what it is asked: reviews of two signatures cannot be compared."""
@@ -62,7 +62,7 @@ class Judge:
 
     @cached_property
     def _kept(self) -> ResponseCache:
-        return ResponseCache(self.memory or ":memory:")
+        return ResponseCache(self.cache or ":memory:")
 
 
 @dataclass(frozen=True, slots=True)

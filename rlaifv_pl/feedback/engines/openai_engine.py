@@ -59,7 +59,7 @@ class OpenAIEngine:
             answer of the old ones is taken for one of the new.
         api_key_env: name, in capitals, of the environment variable with the key; None, or one that is not set, for
             a server without keys.
-        memory: file that keeps the answers, for any number of runs and processes. None keeps them in
+        cache: file that keeps the answers, for any number of runs and processes. None keeps them in
             this process until `release`.
         concurrency: requests under way at once, over all servers.
         timeout: seconds for one try of a request.
@@ -85,7 +85,7 @@ class OpenAIEngine:
     base_url: list[str] | str = "http://127.0.0.1:8000/v1"
     version: str = ""
     api_key_env: str | None = "OPENAI_API_KEY"
-    memory: str | None = None
+    cache: str | None = None
     concurrency: int = 32
     timeout: float = 300.0
     retries: int = 6
@@ -128,7 +128,7 @@ class OpenAIEngine:
             raise ValueError(f"extra has {named[0]}, and no key or password belongs in a config: {KEY_PLACE}")
         if fixed := sorted(name for name in OWN & self.extra.keys() if self.extra[name] is not None):
             raise ValueError(
-                f"extra has {fixed[0]}, which each request decides by itself: set feedback.generate or the engine's "
+                f"extra has {fixed[0]}, which each request decides by itself: set feedback.sampling or the engine's "
                 "own options, or null to leave it out"
             )
 
@@ -219,7 +219,7 @@ class OpenAIEngine:
 
     @cached_property
     def _kept(self) -> ResponseCache:
-        return ResponseCache(self.memory or ":memory:")
+        return ResponseCache(self.cache or ":memory:")
 
     def _call(self, messages: Sequence[Message], where: str, tokens: int, **fields: Any) -> ChatRequest:
         body = {"model": self.model, "messages": messages, self.limit_name: tokens, **fields, **self.extra}

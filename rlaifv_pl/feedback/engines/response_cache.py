@@ -18,7 +18,7 @@ COLUMNS = [("key", "TEXT"), ("value", "TEXT")]
 
 
 class CacheFileError(UserError, RuntimeError):
-    """The file of a memory is not one, is damaged, or cannot be used; the message says what to do."""
+    """The cache file is damaged, is another kind of file, or cannot be used; the message says what to do."""
 
 
 class ResponseCache:
@@ -67,7 +67,7 @@ class ResponseCache:
                 yield
         except (sqlite3.Error, OSError, ValueError) as error:
             raise CacheFileError(
-                f"{self.path} cannot be used as a memory of answers ({error}). If it is another program's file, give "
+                f"{self.path} cannot be used as a cache of answers ({error}). If it is another program's file, give "
                 "another path. If it is damaged, move it away: it is made anew, and what it held is asked again. If "
                 "it is locked or not writable, look at the processes that use it and at the disk."
             ) from error

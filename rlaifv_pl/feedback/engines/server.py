@@ -123,7 +123,7 @@ class Servers:
                 await asyncio.sleep(max(backoff, last.pause))
         raise EngineError(
             f"{where}: expected a chat completion of {body['model']} from {self.base_urls[number]}, got {last.got} "
-            f"(tries: {tried + 1}). {last.remedy} Answers that came are kept where the engine has a `memory`."
+            f"(tries: {tried + 1}). {last.remedy} Answers that came are kept where the engine has a `cache`."
         )
 
     async def _try(self, client: Any, body: Mapping[str, Any]) -> Choice:

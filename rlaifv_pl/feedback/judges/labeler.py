@@ -45,12 +45,12 @@ class ModelLabeler:
     Args:
         engine: the model; the policy labels itself unless given.
         question: what it is asked, with `{question}` in it.
-        memory: file that keeps verdicts, so that no question about an image is paid for twice.
+        cache: file that keeps verdicts, so that no question about an image is paid for twice.
     """
 
     engine: Engine | None = None
     question: str = YES_NO
-    memory: str | None = None
+    cache: str | None = None
 
     def recipe(self, policy: str) -> dict[str, Any]:
         """The model's identity and the wording."""
@@ -64,13 +64,13 @@ class ModelLabeler:
             for sample, question in zip(samples, questions, strict=True)
         ]
         keys = _keys(engine.identity, asked)
-        memory = ResponseCache(self.memory) if self.memory else None
-        known = memory.get(sorted(set(keys))) if memory else {}
+        cache = ResponseCache(self.cache) if self.cache else None
+        known = cache.get(sorted(set(keys))) if cache else {}
         missing = {key: request for key, request in zip(keys, asked, strict=True) if key not in known}
         new = dict(zip(missing, engine.choose(list(missing.values()), ("yes", "no")), strict=True))
         # All at once: after a kill, the same questions are asked together again, with the same last digits.
-        if memory and (answered := {key: shares for key, shares in new.items() if sum(shares) > 0}):
-            memory.put(answered)
+        if cache and (answered := {key: shares for key, shares in new.items() if sum(shares) > 0}):
+            cache.put(answered)
         known |= new
         return [Verdict(yes=known[key][0], no=known[key][1]) for key in keys]
 

@@ -40,7 +40,7 @@ class PairRule:
     def __post_init__(self) -> None:
         if self.min_gap <= 0 or self.max_pairs < 1:
             raise ValueError(
-                f"pair: expected min_gap > 0 and max_pairs >= 1, got {self.min_gap} and {self.max_pairs}"
+                f"pairing: expected min_gap > 0 and max_pairs >= 1, got {self.min_gap} and {self.max_pairs}"
             )
 
 

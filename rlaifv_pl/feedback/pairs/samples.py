@@ -58,7 +58,7 @@ def make_pairs(judged: Iterable[Judged], feedback: FeedbackConfig, seed: int) ->
             outcome.examples.add(place, LeftOut(f"prompt/{fault}", ()))
             counts.update(prompts=1)
             continue
-        found = pair(candidates, feedback.pair, derive(seed, "pair", key))
+        found = pair(candidates, feedback.pairing, derive(seed, "pair", key))
         outcome.pairs += [(place, one) for one in found.pairs]
         outcome.drops += found.drops
         for one in found.left_out:

@@ -33,5 +33,5 @@ class Filler(Script):
         return [None if fields is None else form.model_validate(fields) for fields in found]
 
 
-def judge(engine: Filler, memory: Path | None = None) -> Judge:
-    return Judge(name="d", engine=engine, memory=memory)
+def judge(engine: Filler, cache: Path | None = None) -> Judge:
+    return Judge(name="d", engine=engine, cache=cache)

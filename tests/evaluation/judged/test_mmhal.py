@@ -94,23 +94,23 @@ def test_the_command_line_names_a_judge_by_its_class(answers, tmp_path, capsys):
     assert "mmhal_by_d_" in capsys.readouterr().out
 
 
-def reviewed(answers, out, engine, wording=bench.WORDING, memory=None) -> int:
+def reviewed(answers, out, engine, wording=bench.WORDING, cache=None) -> int:
     """How many answers lack a review."""
-    judge = ReviewJudge(name="d", engine=engine, memory=memory)
+    judge = ReviewJudge(name="d", engine=engine, cache=cache)
     return review_mmhal(MmhalBenchmark.load(answers), judge, wording, out).lacking
 
 
 def test_nothing_is_paid_for_twice_but_what_had_no_review(answers, tmp_path):
-    memory, first = tmp_path / "memory", Judge()
-    assert reviewed(answers, tmp_path / "one.json", first, memory=memory) == 1
+    cache, first = tmp_path / "cache", Judge()
+    assert reviewed(answers, tmp_path / "one.json", first, cache=cache) == 1
     assert len(first.asked) == 4 and all("It is red." in text and "Door, Cat" in text for text in first.asked)
     second = Judge()
-    reviewed(answers, tmp_path / "two.json", second, memory=memory)
+    reviewed(answers, tmp_path / "two.json", second, cache=cache)
     assert len(second.asked) == 1 and "unclear" in second.asked[0]
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
     third = Judge()
     wording = "{contents} {question} {right} answer: {answer}"
-    reviewed(answers, tmp_path / "three.json", third, wording, memory)
+    reviewed(answers, tmp_path / "three.json", third, wording, cache)
     judges = {json.loads((tmp_path / f"{name}.json").read_text())[0]["judge"] for name in ("one", "three")}
     assert len(third.asked) == 4 and len(judges) == 2
 

@@ -115,7 +115,7 @@ def test_a_server_judges_and_draws_each_run_by_its_seed(home, monkeypatch):
         )
         settings = ["--judge.model", "m", "--judge.base_url", server.url, "--judge.fill_temperature", "0.7"]
         engine = "rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine"
-        main([*JUDGE.split(), engine, *settings, "--memory", "memory"])
+        main([*JUDGE.split(), engine, *settings, "--cache", "cache"])
     named = [body["response_format"]["json_schema"] for body in server.bodies]
     assert all(one["strict"] and one["schema"]["additionalProperties"] is False for one in named)
     assert {body["temperature"] for body in server.bodies} == {0.7}

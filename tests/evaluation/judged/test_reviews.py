@@ -1,4 +1,4 @@
-"""What all judged benchmarks share: a memory, batches that survive a break, processes in step, wordings."""
+"""What all judged benchmarks share: a cache, batches that survive a break, processes in step, wordings."""
 
 import json
 
@@ -27,9 +27,9 @@ def all_but_3(request: Request, form: str) -> dict[str, str] | None:
     return None if request.text == "text 3" else echo(request, form)
 
 
-def review(engine: Filler, out, memory=None) -> list | None:
+def review(engine: Filler, out, cache=None) -> list | None:
     """Reviews of all requests, two at a time."""
-    who = judge(engine, memory)
+    who = judge(engine, cache)
 
     def make(some: range) -> list:
         forms = who.ask([REQUESTS[number] for number in some], Note)
@@ -59,11 +59,11 @@ def test_after_a_break_only_what_is_missing_is_asked(tmp_path, calls):
 
 
 def test_what_had_no_review_is_asked_about_again_alone(tmp_path):
-    memory = tmp_path / "memory"
-    found = review(Filler(all_but_3), tmp_path / "out", memory)
+    cache = tmp_path / "cache"
+    found = review(Filler(all_but_3), tmp_path / "out", cache)
     assert [one is None for one in found] == [number == 3 for number in range(7)]
     again = Filler(echo)
-    assert None not in review(again, tmp_path / "out", memory) and texts(again) == ["text 3"]
+    assert None not in review(again, tmp_path / "out", cache) and texts(again) == ["text 3"]
 
 
 def test_two_processes_leave_what_one_does(tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_memory_knows_model_form_text_and_seed(tmp_path):
     class Other(BaseModel):
         said: str
 
-    memory, request = tmp_path / "memory", Request("a")
+    cache, request = tmp_path / "cache", Request("a")
     other = Filler(echo)
     other.identity = "other"
     seeded = Request("a", seed=5)
@@ -94,7 +94,7 @@ def test_memory_knows_model_form_text_and_seed(tmp_path):
         (other, request, Note, True),
         (Filler(echo), seeded, Note, False),
     ):
-        (one,) = judge(engine, memory).ask([asked], form)
+        (one,) = judge(engine, cache).ask([asked], form)
         assert one.said == f"a {asked.seed}" and bool(engine.asked) == is_new
 
 
