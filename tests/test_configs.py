@@ -134,6 +134,33 @@ def test_feedback_at_scale_fits_the_machines_that_it_names(monkeypatch):
         assert engine.base_url == [f"http://127.0.0.1:{port}/v1" for port in ports]
 
 
+OLD_KEYS = {
+    "sampling": ("generate", "feedback.generate is now feedback.sampling"),
+    "splitter": ("divide", "feedback.divide is now feedback.splitter"),
+    "labeler": ("conquer", "feedback.conquer is now feedback.labeler"),
+    "pairing": ("pair", "feedback.pair is now feedback.pairing"),
+}
+
+
+@pytest.mark.parametrize("new", OLD_KEYS)
+def test_an_old_key_of_feedback_is_answered_with_the_new_one(new, tmp_path):
+    old, answer = OLD_KEYS[new]
+    (tmp_path / "old.yaml").write_text(FEEDBACK.read_text().replace(f"\n  {new}:", f"\n  {old}:"))
+    assert answer in refused_feedback(tmp_path / "old.yaml")
+
+
+def test_the_memory_of_a_labeler_is_now_its_cache(tmp_path):
+    (tmp_path / "old.yaml").write_text(FEEDBACK.read_text().replace("      cache:", "      memory:"))
+    assert "memory is now cache" in refused_feedback(tmp_path / "old.yaml")
+
+
+def refused_feedback(config: Path) -> str:
+    """Answer of `rlaifv feedback` to a config that it refuses."""
+    with pytest.raises(SystemExit) as refused:
+        commands.main(["feedback", "--config", str(config), "--prompts", "prompts", "--out", "out"])
+    return str(refused.value)
+
+
 def test_rounds_are_the_papers_recipe(monkeypatch):
     """4 rounds of 4,000 instructions, 10 candidates at 0.7, DPO with beta 0.1, lr 5e-7, batch 8, 4 epochs."""
     config = yaml.safe_load((ROOT / "configs" / "rounds.yaml").read_text())

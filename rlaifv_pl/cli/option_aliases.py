@@ -115,8 +115,13 @@ RENAMED_KEYS: Mapping[str, str] = {
     "rounds.ema_keep": "rounds.ema_decay",
     "rounds.probe": "rounds.evaluator",
     "rounds.restart": "rounds.reset_optimizer",
+    "feedback.conquer": "feedback.labeler",
+    "feedback.divide": "feedback.splitter",
+    "feedback.generate": "feedback.sampling",
+    "feedback.pair": "feedback.pairing",
+    "memory": "cache",
 }
 """New dotted names of config keys by their old ones.
 
-An unknown option, or key of a config, whose dotted name ends in an old name is answered with the new one.
+An unknown option, or key of a config, whose dotted name has an old name in it is answered with the new one.
 """

@@ -65,8 +65,9 @@ def explain_usage_error(message: str, names: Iterable[str]) -> str:
     "Option 'trainer.max_epoch' is not accepted\\n  did you mean trainer.max_epochs?"
     >>> explain_usage_error("unrecognized arguments: --learning_rate=1e-6", ["trainer.max_epochs", "data.train"])
     'unrecognized arguments: --learning_rate=1e-6\\n  learning_rate is, here, model.optimizer.lr'
-    >>> explain_usage_error("Subcommand 'fit' does not accept option 'data.window'", [])
-    "Subcommand 'fit' does not accept option 'data.window'\\n  data.window is now data.shuffle_window"
+    >>> print(explain_usage_error("Subcommand 'fit' does not accept option 'memory'", []))
+    Subcommand 'fit' does not accept option 'memory'
+      memory is now cache
     >>> explain_usage_error("module 'difflib' has no attribute 'Difer'", [])
     "module 'difflib' has no attribute 'Difer'\\n  did you mean Differ?"
     >>> print(explain_usage_error("Option 'api_key' is not accepted", ["policy.api_key_env"]))
@@ -116,15 +117,19 @@ def _known_aliases(text: str) -> list[str]:
 
 
 def _renamed_keys(text: str) -> list[str]:
-    """Old names, as in `RENAMED_KEYS`, of the unknown options."""
+    """Old names, as in `RENAMED_KEYS`, of the unknown options, and of all others beside one of them.
+
+    The parser names one unknown key of a config at a time.
+    """
     # The parser of a nested class names its options without the keys that lead to it.
     parents = ["", *(f"{parent}." for parent in _PARENT.findall(text))]
     unknown = [
-        f".{parent}{name}".replace(".init_args.", ".")
+        f".{parent}{name}.".replace(".init_args.", ".")
         for name in _unknown_options(text)
         for parent in parents
     ]
-    return [old for old in RENAMED_KEYS if any(name.endswith(f".{old}") for name in unknown)]
+    groups = {old.rpartition(".")[0] for old in RENAMED_KEYS if any(f".{old}." in name for name in unknown)}
+    return [old for old in RENAMED_KEYS if old.rpartition(".")[0] in groups]
 
 
 def _nearest_options(text: str, names: list[str]) -> list[str]:
