@@ -20,6 +20,7 @@ from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.manifest import ManifestError
 from rlaifv_pl.data.shards import ShardWriter
+from rlaifv_pl.models.vlm import Accounting
 from rlaifv_pl.training.checkpoint import RunCheckpoint
 from tests.data.samples import pair
 
@@ -40,7 +41,9 @@ class Tracer(L.LightningModule):
 
     def collator(self, on_bad_sample):
         return lambda samples: SimpleNamespace(
-            keys=[sample.key for sample in samples], counts=torch.tensor([len(samples)])
+            keys=[sample.key for sample in samples],
+            counts=torch.tensor([len(samples)]),
+            accounting=Accounting(),
         )
 
     def known(self, samples, batch_size, how):
@@ -381,7 +384,7 @@ def test_a_sample_that_cannot_be_read_reaches_the_collator_as_its_fault(tmp_path
 
     class Listener(Tracer):
         def collator(self, on_bad_sample):
-            made = SimpleNamespace(keys=[on_bad_sample], counts=torch.tensor([1]))
+            made = SimpleNamespace(keys=[on_bad_sample], counts=torch.tensor([1]), accounting=Accounting())
             return lambda samples: got.extend(samples) or made
 
     data = AlignmentDataModule(str(directory), batch_size=3, num_workers=0, on_bad_sample="skip")
