@@ -11,9 +11,9 @@ from datasets import Dataset, Image
 
 from rlaifv_pl.cli.commands import main
 from rlaifv_pl.data.bad_samples import BadSample, Reason
-from rlaifv_pl.data.importers.columns import Columns
-from rlaifv_pl.data.importers.formats import FORMATS, FormatName, matching
-from rlaifv_pl.data.importers.images import PictureLoader
+from rlaifv_pl.data.importers.columns import ColumnMapping
+from rlaifv_pl.data.importers.formats import FORMATS, FormatName, matching_formats
+from rlaifv_pl.data.importers.images import ImageLoader
 from rlaifv_pl.data.importers.importer import import_shards
 from rlaifv_pl.data.importers.rows import SourceRow
 from rlaifv_pl.data.importers.sources import Source, SourceError
@@ -285,11 +285,11 @@ def test_a_row_of_each_format_becomes_its_sample(tmp_path, golden, is_told):
     """By its columns alone it is of one format; and that format's name says the same."""
     options = golden.options | ({} if is_told else {"format": golden.name})
     (sample,) = imported(tmp_path, golden.rows, on_bad="raise", **options)
-    columns = Columns.parse(golden.options.get("keys"), golden.options.get("prompt"))
-    renamed = columns.renamed(
-        SourceRow(golden.rows[0], Source(tmp_path, "x"), 0, PictureLoader(tmp_path))
+    columns = ColumnMapping.parse(golden.options.get("keys"), golden.options.get("prompt"))
+    renamed = columns.apply(
+        SourceRow(golden.rows[0], Source(tmp_path, "x"), 0, ImageLoader(tmp_path))
     ).columns
-    assert matching(renamed) == {golden.name}
+    assert matching_formats(renamed) == {golden.name}
     names = ("chosen", "rejected", "completion")
     answers = {name: text for name in names if (text := getattr(sample, name)) is not None}
     assert (sample.prompt, answers) == (golden.prompt, golden.answers)
@@ -301,7 +301,7 @@ def test_a_row_of_each_format_becomes_its_sample(tmp_path, golden, is_told):
 @pytest.mark.parametrize("rejected", [{}, {"rejected_response": "Six."}], ids=["alone", "a pair"])
 def test_a_query_and_its_response_go_by_any_of_their_names(tmp_path, query, response, rejected):
     row = {query: "How many?", response: "Two.", **rejected}
-    assert len(matching(row)) == 1
+    assert len(matching_formats(row)) == 1
     (sample,) = imported(tmp_path, [row], on_bad="raise")
     assert (sample.prompt, sample.chosen or sample.completion) == ("How many?", "Two.")
     assert sample.rejected == rejected.get("rejected_response")
@@ -464,7 +464,7 @@ def test_a_question_that_all_rows_lack_is_given_to_them_alone(tmp_path):
         ("Describe it.", "A"), ("Describe it.", "B"), ("What?", "C")
     ]  # fmt: skip
     assert [sample.images for sample in samples] == [(PHOTO,), (PHOTO,), (OTHER,)]
-    with pytest.raises(BadSample, match=r"row 0: expected a question .* or one for all rows by --prompt"):
+    with pytest.raises(BadSample, match=r"row 0: expected one of .* or one for all rows by --prompt"):
         again(tmp_path, rows, on_bad="raise", format="lists")
 
 

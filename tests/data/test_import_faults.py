@@ -12,8 +12,8 @@ import pytest
 from pyarrow import parquet
 
 from rlaifv_pl.data.bad_samples import BadSample, Reason
-from rlaifv_pl.data.importers.formats import FORMATS, gather
-from rlaifv_pl.data.importers.images import PictureLoader
+from rlaifv_pl.data.importers.formats import FORMATS, group_rows
+from rlaifv_pl.data.importers.images import ImageLoader
 from rlaifv_pl.data.importers.importer import import_shards
 from rlaifv_pl.data.importers.messages import simplify
 from rlaifv_pl.data.importers.rows import SourceRow
@@ -163,9 +163,9 @@ def test_a_row_is_a_sample_or_a_named_fault_whatever_it_holds(tmp_path, name):
     ]
     for number in range(1000):
         cells = {column: odd_value(rng) for column in columns if rng.random() < 0.8}
-        row = SourceRow(cells, Source(Path("rows.jsonl"), "rows"), number, PictureLoader(tmp_path))
+        row = SourceRow(cells, Source(Path("rows.jsonl"), "rows"), number, ImageLoader(tmp_path))
         try:
-            (read,) = gather([row], FORMATS[name])
+            (read,) = group_rows([row], FORMATS[name])
             for sample in FORMATS[name].read(read):
                 check_sample(sample, row.where)
                 encode_sample(replace(sample, prompt=simplify(sample.prompt)))

@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 
 from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.importers import fetch_image
-from rlaifv_pl.data.importers.images import PictureLoader
+from rlaifv_pl.data.importers.images import ImageLoader
 from rlaifv_pl.data.remote_directory import RetryPolicy
 from tests.data.file_server import FileServer, status
 from tests.data.samples import picture
@@ -64,19 +64,19 @@ def encoded(data):
 )
 def test_images_are_kept_byte_by_byte_however_they_come(tmp_path, data, wrap):
     (tmp_path / "1.img").write_bytes(data)
-    assert PictureLoader(tmp_path).load(wrap(data), "here") == (data,)
+    assert ImageLoader(tmp_path).load(wrap(data)) == (data,)
 
 
 @pytest.mark.parametrize(
     "value", [None, "", "  ", "None", "null", "NaN", float("nan"), [], [None], ["", "nan"]]
 )
 def test_what_says_that_there_is_no_image_is_none(tmp_path, value):
-    assert PictureLoader(tmp_path).load(value, "here") == ()
+    assert ImageLoader(tmp_path).load(value) == ()
 
 
 def test_bmp_and_tiff_in_base64_are_told_from_paths(tmp_path):
     for format in ("BMP", "TIFF"):
-        (stored,) = PictureLoader(tmp_path).load(encoded(picture(format)), "here")
+        (stored,) = ImageLoader(tmp_path).load(encoded(picture(format)))
         assert stored.startswith(b"\x89PNG")
 
 
@@ -94,10 +94,10 @@ def test_uris_and_the_home_directory_lead_to_files_below_the_root_alone(tmp_path
         str(folder / "a b.jpg"),
     ]
     for text in spellings:
-        assert PictureLoader(folder).load(text, "here") == (JPEG,)
-        elsewhere = PictureLoader(tmp_path / "elsewhere")
+        assert ImageLoader(folder).load(text) == (JPEG,)
+        elsewhere = ImageLoader(tmp_path / "elsewhere")
         with pytest.raises(BadSample, match=r"--images_root '.*my photos'") as raised:
-            elsewhere.load(text, "here")
+            elsewhere.load(text)
         assert raised.value.reason is Reason.MISSING_IMAGE and elsewhere.findings.outside == folder
 
 
@@ -106,11 +106,11 @@ def test_relative_paths_may_start_from_the_source_but_not_leave_the_root(tmp_pat
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "data" / "images" / "1.jpg").write_bytes(JPEG)
     (tmp_path / "other" / "1.jpg").write_bytes(JPEG)
-    loader = PictureLoader(tmp_path / "data", tmp_path / "data" / "json")
-    assert loader.load(["images/1.jpg", "../images/1.jpg"], "here") == (JPEG, JPEG)
+    loader = ImageLoader(tmp_path / "data", tmp_path / "data" / "json")
+    assert loader.load(["images/1.jpg", "../images/1.jpg"]) == (JPEG, JPEG)
     for text in ("../../other/1.jpg", "images/../../other/1.jpg", "%2e%2e/%2e%2e/other/1.jpg"):
         with pytest.raises(BadSample) as raised:
-            loader.load(text, "here")
+            loader.load(text)
         assert raised.value.reason is Reason.MISSING_IMAGE
 
 
@@ -118,7 +118,7 @@ def test_relative_paths_may_start_from_the_source_but_not_leave_the_root(tmp_pat
     "value", [Pillow.new("RGB", (3, 2)), picture("GIF"), picture("BMP"), picture("TIFF")]
 )
 def test_other_images_become_png(tmp_path, value):
-    (stored,) = PictureLoader(tmp_path).load(value, "here")
+    (stored,) = ImageLoader(tmp_path).load(value)
     assert stored.startswith(b"\x89PNG")
 
 
@@ -134,7 +134,7 @@ def test_other_images_become_png(tmp_path, value):
 def test_images_without_an_end_are_not_read(tmp_path, make, words):
     make(tmp_path / "1.jpg")
     with pytest.raises(BadSample, match=words) as raised:
-        PictureLoader(tmp_path).load("1.jpg", "here")
+        ImageLoader(tmp_path).load("1.jpg")
     assert raised.value.reason is Reason.MISSING_IMAGE
 
 
@@ -163,19 +163,19 @@ def test_images_that_are_not_there_are_named(tmp_path, value, reason):
     root.mkdir()
     (tmp_path / "secret.jpg").write_bytes(JPEG)
     with pytest.raises(BadSample) as raised:
-        PictureLoader(root).load(value, "here")
+        ImageLoader(root).load(value)
     assert raised.value.reason is reason
 
 
 def test_a_long_path_makes_a_short_message(tmp_path):
     with pytest.raises(BadSample, match=r"cannot read image 'xxx.*File name too long") as raised:
-        PictureLoader(tmp_path).load("x" * 5000, "here")
+        ImageLoader(tmp_path).load("x" * 5000)
     assert len(str(raised.value)) < 300
 
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch_image, "PATIENCE", RetryPolicy(attempts=2, connect=2, stall=2, pause=0.0))
+    monkeypatch.setattr(fetch_image, "RETRY_POLICY", RetryPolicy(attempts=2, connect=2, stall=2, pause=0.0))
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "1.jpg").write_bytes(JPEG)
     with FileServer(tmp_path) as server:
@@ -185,7 +185,7 @@ def server(tmp_path, monkeypatch):
 def test_a_picture_behind_a_url_is_the_same_picture(tmp_path, server):
     server.on("1.jpg", status(503), None)
     url = server.url("there/1.jpg?token=secret")
-    assert PictureLoader(tmp_path, fetch=True).load([url, {"bytes": None, "path": url}], "here") == (
+    assert ImageLoader(tmp_path, fetch=True).load([url, {"bytes": None, "path": url}]) == (
         JPEG,
         JPEG,
     )
@@ -195,7 +195,7 @@ def test_a_picture_behind_a_url_is_the_same_picture(tmp_path, server):
 
 def test_nothing_is_fetched_unless_it_is_asked_for(tmp_path, server):
     with pytest.raises(BadSample, match=r"is a URL, and nothing is fetched unless `--fetch true`") as raised:
-        PictureLoader(tmp_path).load(server.url("there/1.jpg?token=secret"), "here")
+        ImageLoader(tmp_path).load(server.url("there/1.jpg?token=secret"))
     assert raised.value.reason is Reason.MISSING_IMAGE
     assert "secret" not in str(raised.value)
     assert server.requests == []
@@ -203,9 +203,9 @@ def test_nothing_is_fetched_unless_it_is_asked_for(tmp_path, server):
 
 def test_a_url_is_fetched_within_limits(tmp_path, server, monkeypatch):
     with pytest.raises(BadSample, match=r"there/2.jpg\?\*\*\*: there is no such file") as raised:
-        PictureLoader(tmp_path, fetch=True).load(server.url("there/2.jpg?token=secret"), "here")
+        ImageLoader(tmp_path, fetch=True).load(server.url("there/2.jpg?token=secret"))
     assert raised.value.reason is Reason.MISSING_IMAGE
     monkeypatch.setattr(fetch_image, "MAX_BYTES", len(JPEG) - 1)
     with pytest.raises(BadSample, match=r"1.jpg has more than \d+ bytes") as raised:
-        PictureLoader(tmp_path, fetch=True).load(server.url("there/1.jpg"), "here")
+        ImageLoader(tmp_path, fetch=True).load(server.url("there/1.jpg"))
     assert raised.value.reason is Reason.HUGE_IMAGE

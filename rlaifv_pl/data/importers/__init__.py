@@ -1,15 +1,13 @@
-"""From the files of other projects to shards. The files in the order of the data:
+"""Import: rows in the files of other projects become samples in shards.
 
-- `sources`, `find_sources`: files, saved `datasets` and hub data sets; patterns, folders and downloaded repositories
-- `readers`, `text_files`, `delimited`, `json_rows`: each kind of file to rows of cells
-- `rows`: one row with its place in the source
-- `images`, `encoded_images`, `fetch_image`: the images of a row to encoded files
-- `image_columns`: columns that hold images, and columns that look like it
-- `messages`: the turns of a row to a prompt and completions
-- `samples`: what the readers of all formats share
-- `column_names`, `columns`, `cells`: shared names, renamed columns, JSON inside cells
-- `unread_columns`: columns that a format does not read, and misspelt ones
-- `trl`, `rlaifv`, `rlaifv_verdicts`, `llava`, `llamafactory`, `swift`, `plain`, `rankings`: one file a family
-- `formats`: the table of formats, and detection
-- `importer`, `import_report`: `import_shards`, and the table at its end
+In the order of the data, from `import_shards` (`importer`) to a written sample (`import_report`):
+
+- `find_sources`, `sources`: paths, patterns, folders and downloaded repositories to sources
+- `readers`, with `text_files`, `delimited` and `json_rows`: a source to rows of cells
+- `rows`, `columns`: a row with its place, and its columns under the names that formats know (`column_names`)
+- `formats`: the table of formats and the detection of a source's; their readers in `trainer_formats`,
+  `dataset_formats` and `rlaifv_verdicts`
+- `samples`: a row with its prompt and answers to a `Sample`, by way of `messages` and `images` (`image_columns`,
+  `encoded_images`, `fetch_image`)
+- `unread_columns`: columns that a format does not read, and misspelled ones
 """

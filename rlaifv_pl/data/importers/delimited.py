@@ -6,7 +6,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from rlaifv_pl.data.importers.sources import Damaged, SourceError
+from rlaifv_pl.data.bad_samples import Reason
+from rlaifv_pl.data.importers.sources import SourceError, bad_row
 from rlaifv_pl.data.importers.text_files import explain_encoding, open_text
 
 _DELIMITERS = ",;\t|"
@@ -38,7 +39,7 @@ def read_table(path: Path) -> Iterator[tuple[int, Any]]:
             if any(cells[len(names) :]):
                 # Nobody knows which cell is which.
                 detail = f"line {reader.line_num} has {len(cells)} cells under {len(names)} column names"
-                yield number, Damaged(detail)
+                yield number, bad_row(Reason.INVALID_JSON, detail)
             else:
                 yield number, {name: cell or None for name, cell in zip_longest(names, cells[: len(names)])}
 

@@ -2,21 +2,21 @@
 
 from urllib.parse import urlsplit, urlunsplit
 
-from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.data.bad_samples import Reason
 from rlaifv_pl.data.download import retry_until_done
+from rlaifv_pl.data.importers.sources import bad_row
 from rlaifv_pl.data.remote_directory import RemoteDirectory, RemoteError, RetryPolicy
 
 MAX_BYTES = 2**25
 """34 MB: a photo has seldom a third of it."""
-PATIENCE = RetryPolicy(attempts=3, connect=10.0, stall=30.0, pause=1.0)
+RETRY_POLICY = RetryPolicy(attempts=3, connect=10.0, stall=30.0, pause=1.0)
 
 
-def fetch_image(url: str, where: str) -> bytes:
-    """The file behind an http or https URL, asked for anew where a connection breaks.
+def fetch_image(url: str) -> bytes:
+    """Fetch the file behind an http or https URL, anew where a connection breaks.
 
     Args:
-        url: whose query is sent, and left out of messages.
-        where: file and row, named in errors.
+        url: its query is sent, and left out of messages.
 
     Raises:
         BadSample: `missing_image` if it cannot be had, `huge_image` above `MAX_BYTES`.
@@ -24,18 +24,17 @@ def fetch_image(url: str, where: str) -> bytes:
     parts = urlsplit(url)
     folder, _, name = parts.path.rpartition("/")
     try:
-        directory = RemoteDirectory(urlunsplit(parts._replace(path=folder, fragment="")), PATIENCE)
-        return retry_until_done(lambda: _read(directory, name, where), directory.show(name), PATIENCE)
+        directory = RemoteDirectory(urlunsplit(parts._replace(path=folder, fragment="")), RETRY_POLICY)
+        return retry_until_done(lambda: _read(directory, name), directory.show(name), RETRY_POLICY)
     except RemoteError as error:
-        raise BadSample(Reason.MISSING_IMAGE, where, str(error).rstrip(".")) from None
+        raise bad_row(Reason.MISSING_IMAGE, str(error).rstrip(".")) from None
 
 
-def _read(directory: RemoteDirectory, name: str, where: str) -> bytes:
+def _read(directory: RemoteDirectory, name: str) -> bytes:
     data = bytearray()
     with directory.open(name, 0) as opened:
         for chunk in opened.chunks:
             data += chunk
             if len(data) > MAX_BYTES:
-                detail = f"{directory.show(name)} has more than {MAX_BYTES} bytes"
-                raise BadSample(Reason.HUGE_IMAGE, where, detail)
+                raise bad_row(Reason.HUGE_IMAGE, f"{directory.show(name)} has more than {MAX_BYTES} bytes")
     return bytes(data)

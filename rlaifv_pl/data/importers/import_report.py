@@ -3,39 +3,44 @@
 import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 from rich.console import Console
 
 from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.importers.column_names import PROMPTS
-from rlaifv_pl.data.importers.formats import Format
-from rlaifv_pl.data.importers.images import PictureFindings
+from rlaifv_pl.data.importers.formats import FORMATS
+from rlaifv_pl.data.importers.images import ImageFindings
 from rlaifv_pl.data.importers.messages import simplify
 from rlaifv_pl.data.importers.rows import SourceRow
-from rlaifv_pl.data.importers.unread_columns import misspelt, refuse_meaning, says_otherwise, unread
+from rlaifv_pl.data.importers.sources import bad_row
+from rlaifv_pl.data.importers.unread_columns import find_misspelled, prefers_rejected, refuse_context
 from rlaifv_pl.data.sample_texts import without_ends
 from rlaifv_pl.data.schema import check_sample
 from rlaifv_pl.data.shard_writer import ShardWriter
 from rlaifv_pl.records import Sample
 
+# Names of the manifest's notes.
 ENDS_NOTE = "end_tokens_removed"
-"""Name of the manifest's note on samples whose answers ended in an end token already."""
+"""Samples whose answers ended in an end token already."""
 SHARED_NOTE = "shared_images"
-"""Name of the manifest's note on images that are links: how many, and the bytes that they would have taken."""
+"""Images that are links: how many, and the bytes that they would have taken."""
 WITH_IMAGES_NOTE = "samples_with_images"
 IMAGE_NOTES = {
     "transparent": "transparent_images",
     "scaled": "scaled_images",
     "first_frame": "images_of_several_frames",
 }
-"""Names of the manifest's notes on unusual images, by what is unusual about them."""
+"""Unusual images, by what is unusual about them."""
 FORMATS_NOTE = "formats"
 """Rows by the format that they were read as."""
 UNREAD_NOTE = "columns_not_read"
 """Rows by the columns, with something in them, that were not read."""
 CONTRADICTED_NOTE = "rejected_scored_higher"
 """Rows whose own scores say that the rejected answer is the better one."""
+LONGER_NOTE = "longer_side"
+"""Pairs by the side that has more words: a bias here is learned before anything else is."""
+
 DROPPED_NAME = "dropped.jsonl"
 MAX_PRINTED_DROPS = 20
 
@@ -43,98 +48,96 @@ OnBad = Literal["skip", "raise"]
 
 
 @dataclass
-class Account:
-    """What became of the rows."""
+class ImportReport:
+    """Writes the samples of rows, and counts what becomes of the rows."""
 
     writer: ShardWriter
-    file: BinaryIO
+    dropped_file: BinaryIO
     on_bad: OnBad
+    is_format_named: bool
+    """Whether the format was asked for by its name, and with it its column of the prompt."""
     console: Console = field(default_factory=lambda: Console(stderr=True))
     kept: int = 0
     dropped: int = 0
-    ends: int = 0
-    """Samples whose answers ended in an end token."""
-    words: Counter[str] = field(default_factory=Counter)
-    longer: Counter[str] = field(default_factory=Counter)
-    """Pairs by which side has more words: a bias here is learned before anything else is."""
-    with_images: int = 0
-    unusual: Counter[str] = field(default_factory=Counter)
-    """Stored images by what is unusual about them."""
-    findings: PictureFindings = field(default_factory=PictureFindings)
+    findings: ImageFindings = field(default_factory=ImageFindings)
+    notes: Counter[str] = field(default_factory=Counter)
+    """Counts by the name of their note."""
     formats: Counter[str] = field(default_factory=Counter)
-    """Rows by the format that they were read as."""
     unread: Counter[str] = field(default_factory=Counter)
-    """Rows by the columns with something in them that were not read."""
-    contradicted: int = 0
-    """Rows whose own scores say that the rejected answer is the better one."""
+    longer: Counter[str] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter)
+    """Words of all pairs by side."""
 
-    def leave(self, row: SourceRow, format: Format, is_named: bool) -> None:
-        """Count what a row's format does not read of it.
+    def import_row(self, row: SourceRow, name: str) -> None:
+        """Write the samples of a row, or count and list why it makes none.
 
         Args:
-            row: one that could be read.
-            format: of the row.
-            is_named: whether the format was asked for by its name, and with it its column of the prompt.
+            row: one row, or several that are read together.
+            name: name of its format.
 
         Raises:
-            BadSample: `unread_column` where that is no small matter.
+            BadSample: the row is bad, and `on_bad` is `raise`.
         """
-        told = row.parsed()
-        for columns in told["rows"] if format.group else [told]:
-            names = [*unread(columns, format.reads(columns))]
-            self.unread.update(names)
-            refuse_meaning(
-                columns, [name for name in names if not is_named or name not in PROMPTS], row.where
-            )
-            self.contradicted += says_otherwise(columns)
-            if near := misspelt(frozenset(names), frozenset(columns)):
-                looks = ", ".join(f"{theirs!r} looks like {ours!r}" for theirs, ours in near.items())
-                raise BadSample(Reason.UNREAD_COLUMN, row.where, f"{looks}: spell it so")
-
-    def take(self, row: SourceRow, sample: Sample) -> None:
-        """Write a sample of a row, or count what is wrong with it."""
+        self.formats[name] += 1
         try:
-            check_sample(sample, row.where)
-            ended = without_ends(sample)
-            turns: Any = ended.prompt  # As the readers make them, never text.
-            self.writer.write(replace(ended, prompt=simplify(turns)))
-            self.kept += 1
-            self.ends += ended is not sample
-            self.with_images += bool(sample.images)
-            self.unusual += self.findings.counts((*sample.images, *sample.rejected_images))
-            self._measure(ended)
+            if row.fault:
+                raise row.fault
+            samples = FORMATS[name].read(row)
+            self._count_columns(row, name)
         except (BadSample, RecursionError) as error:
-            self.drop(row, error)
-
-    def note(self) -> None:
-        """Put what was measured into the manifest."""
-        self.writer.note(WITH_IMAGES_NOTE, self.with_images)
-        for trait, count in sorted(self.unusual.items()):
-            self.writer.note(IMAGE_NOTES[trait], count)
-        if self.ends:
-            self.writer.note(ENDS_NOTE, self.ends)
-        if shared := self.writer.shared:
-            self.writer.note(SHARED_NOTE, shared)
-        self.writer.note(FORMATS_NOTE, dict(self.formats))
-        if self.unread:
-            self.writer.note(UNREAD_NOTE, dict(sorted(self.unread.items())))
-        if self.contradicted:
-            self.writer.note(CONTRADICTED_NOTE, self.contradicted)
-        if pairs := self.longer.total():
-            self.writer.note("longer_side", dict(sorted(self.longer.items())))
-            for side, words in sorted(self.words.items()):
-                self.writer.note(f"{side}_words", words / pairs)
-
-    def _measure(self, sample: Sample) -> None:
-        if sample.chosen is None or sample.rejected is None:
+            self._drop(row, error)
             return
-        chosen, rejected = len(sample.chosen.split()), len(sample.rejected.split())
-        self.words.update(chosen=chosen, rejected=rejected)
-        self.longer["equal" if chosen == rejected else "chosen" if chosen > rejected else "rejected"] += 1
+        for sample in samples:
+            try:
+                self._write(sample)
+            except (BadSample, RecursionError) as error:
+                self._drop(row, error)
 
-    def drop(self, row: SourceRow, error: BadSample | RecursionError) -> None:
+    def add_notes(self) -> None:
+        """Put what was counted into the manifest."""
+        notes: dict[str, object] = {WITH_IMAGES_NOTE: 0, **self.notes, SHARED_NOTE: self.writer.shared}
+        notes |= {UNREAD_NOTE: self.unread, LONGER_NOTE: self.longer}
+        for side, words in self.words.items():
+            notes[f"{side}_words"] = words / self.longer.total()
+        for name, value in notes.items():
+            if value or name == WITH_IMAGES_NOTE:
+                self.writer.note(name, dict(sorted(value.items())) if isinstance(value, Counter) else value)
+        self.writer.note(FORMATS_NOTE, dict(self.formats))
+
+    def _count_columns(self, row: SourceRow, name: str) -> None:
+        """Count what the format does not read of a row; refuse the row where that is no small matter."""
+        format = FORMATS[name]
+        for columns in row.columns["rows"] if format.group else [row.columns]:
+            names = format.unread(columns)
+            self.unread.update(names)
+            refuse_context(
+                columns, [name for name in names if not self.is_format_named or name not in PROMPTS]
+            )
+            self.notes[CONTRADICTED_NOTE] += prefers_rejected(columns)
+            if misspelled := find_misspelled(frozenset(names), frozenset(columns)):
+                looks = ", ".join(f"{theirs!r} looks like {ours!r}" for theirs, ours in misspelled.items())
+                raise bad_row(Reason.UNREAD_COLUMN, f"{looks}: spell it so")
+
+    def _write(self, sample: Sample) -> None:
+        check_sample(sample, "")
+        ended = without_ends(sample)
+        if isinstance(ended.prompt, str):
+            raise TypeError("expected a prompt of turns, as the readers of formats make them")
+        self.writer.write(replace(ended, prompt=simplify(ended.prompt)))
+        self.kept += 1
+        self.notes[ENDS_NOTE] += ended is not sample
+        self.notes[WITH_IMAGES_NOTE] += bool(sample.images)
+        for trait, count in self.findings.count_traits((*sample.images, *sample.rejected_images)).items():
+            self.notes[IMAGE_NOTES[trait]] += count
+        if ended.chosen is not None and ended.rejected is not None:
+            chosen, rejected = len(ended.chosen.split()), len(ended.rejected.split())
+            self.words.update(chosen=chosen, rejected=rejected)
+            longer = "equal" if chosen == rejected else "chosen" if chosen > rejected else "rejected"
+            self.longer[longer] += 1
+
+    def _drop(self, row: SourceRow, error: BadSample | RecursionError) -> None:
         """Count a row that cannot be used, list it with its remedy, and print it if it is among the first."""
-        fault = _of_row(error, row)
+        fault = row.locate(error)
         if self.on_bad == "raise":
             raise fault
         self.writer.drop(fault.reason)
@@ -146,15 +149,8 @@ class Account:
             "detail": fault.detail,
             "remedy": fault.reason.remedy,
         }
-        self.file.write(json.dumps(record).encode() + b"\n")
+        self.dropped_file.write(json.dumps(record).encode() + b"\n")
         if self.dropped <= MAX_PRINTED_DROPS:
             self.console.print(f"dropped {fault}", markup=False, highlight=False)
         elif self.dropped == MAX_PRINTED_DROPS + 1:
             self.console.print(f"further drops are only listed in {self.writer.directory / DROPPED_NAME}")
-
-
-def _of_row(error: BadSample | RecursionError, row: SourceRow) -> BadSample:
-    if isinstance(error, RecursionError):
-        return BadSample(Reason.INVALID_JSON, row.where, "the row is nested too deeply")
-    # What the writer refuses it names by key; a user looks for file and row.
-    return BadSample(error.reason, row.where, error.detail)

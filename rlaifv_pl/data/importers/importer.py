@@ -1,8 +1,9 @@
-"""Import: sources of any known format to one directory of shards, with an account of what was left out."""
+"""Import: sources of any known format to one directory of shards, with a report of what was left out."""
 
 import functools
+import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -11,22 +12,21 @@ from typing import Any
 from rich.progress import track
 
 from rlaifv_pl.data.atomic import atomic_file
-from rlaifv_pl.data.bad_samples import BadSample
-from rlaifv_pl.data.importers.columns import Columns
+from rlaifv_pl.data.importers.columns import ColumnMapping
 from rlaifv_pl.data.importers.find_sources import find_sources
 from rlaifv_pl.data.importers.formats import (
     FIRST_ROWS,
     FORMATS,
     FormatName,
     detect_format,
-    gather,
-    refuse_misspelt,
+    group_rows,
+    refuse_misspelled,
 )
-from rlaifv_pl.data.importers.images import PictureLoader, image_warnings
-from rlaifv_pl.data.importers.import_report import DROPPED_NAME, Account, OnBad
+from rlaifv_pl.data.importers.images import ImageLoader
+from rlaifv_pl.data.importers.import_report import DROPPED_NAME, WITH_IMAGES_NOTE, ImportReport, OnBad
 from rlaifv_pl.data.importers.rows import read_source_rows
 from rlaifv_pl.data.importers.sources import Source, SourceError, source_hash
-from rlaifv_pl.data.manifest import Manifest
+from rlaifv_pl.data.manifest import Manifest, read_manifest
 from rlaifv_pl.data.shard_writer import ShardWriter
 
 
@@ -35,9 +35,9 @@ class ImportOptions:
     """How rows become shards.
 
     Args:
-        format: of the sources; `auto` tells it for each source by the columns of its first rows.
+        format: format of the sources; `auto` detects it for each source by the columns of its first rows.
         keys: columns under other names, as `prompt=query,chosen=good`: ours, and that of the source.
-        prompt: question of rows that have none, such as HA-DPO's descriptions.
+        prompt: prompt of rows that have none, such as HA-DPO's descriptions.
         ignore: columns that are knowingly left behind, as `margin,tools`, where one would be asked about or refused.
         images_root: folder that image paths start from and must not leave; by default that of the source. Relative
             paths may start from the source's folder, too, as long as they stay below `images_root`.
@@ -80,11 +80,11 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         FileExistsError: `out` holds other shards.
     """
     settings = ImportOptions(**options)
-    columns = Columns.parse(settings.keys, settings.prompt, settings.ignore)
-    found = find_sources(sources)
+    mapping = ColumnMapping.parse(settings.keys, settings.prompt, settings.ignore)
+    files = find_sources(sources)
     recipe = {
         "verb": "import",
-        "sources": _fingerprints(found),
+        "sources": _fingerprints(files),
         **asdict(settings),
         "images_root": settings.images_root and str(settings.images_root),
     }
@@ -97,71 +97,90 @@ def import_shards(sources: Sequence[str | Path], out: str | Path, **options: Any
         overwrite=settings.overwrite,
     ) as writer:
         with atomic_file(writer.directory / DROPPED_NAME) as file:
-            account = Account(writer, file, settings.on_bad)
-            for source in found:
-                _import_source(source, settings, columns, account)
-        account.note()
-        command = functools.partial(_command, sources, out, settings)
-        for warning in image_warnings(account.findings, account.kept, account.with_images, command):
-            account.console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
-        if not account.kept:
+            report = ImportReport(writer, file, settings.on_bad, settings.format != "auto")
+            for source in files:
+                _import_source(source, settings, mapping, report)
+        report.add_notes()
+        for warning in _image_warnings(report, functools.partial(_command, sources, out, settings)):
+            report.console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        if not report.kept:
             listed = writer.directory / DROPPED_NAME
             counts = ", ".join(f"{reason} {count}" for reason, count in writer.drops.items())
             raise SourceError(
-                f"not one of the {account.dropped} rows makes a sample ({counts}): see {listed}."
+                f"not one of the {report.dropped} rows makes a sample ({counts}): see {listed}."
             )
-    assert writer.manifest is not None
-    return writer.manifest
+    return read_manifest(writer.directory)
 
 
-def _command(sources: Sequence[str | Path], out: str | Path, settings: ImportOptions, **changed: str) -> str:
-    """The command line of an import with some options changed, to be copied into a shell."""
-    named = [str(source) for source in sources]
-    default = asdict(ImportOptions())
-    options = asdict(settings) | changed | {"overwrite": True}  # By now there are shards in `out`.
-    options = {name: value for name, value in options.items() if value != default[name]}
-    words = [named[0] if len(named) == 1 else f"[{','.join(named)}]", str(out)]
-    for name, value in options.items():
-        words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
-    return shlex.join(["rlaifv", "shards", "import", *words])
-
-
-def _import_source(source: Source, settings: ImportOptions, columns: Columns, account: Account) -> None:
+def _import_source(
+    source: Source, settings: ImportOptions, mapping: ColumnMapping, report: ImportReport
+) -> None:
     base = source.path.parent
     root = base if settings.images_root is None else Path(settings.images_root)
-    rows = read_source_rows(source, PictureLoader(root, base, settings.fetch, account.findings))
+    rows = read_source_rows(source, ImageLoader(root, base, settings.fetch, report.findings))
     first = list(islice(rows, FIRST_ROWS))
     if not first:
         return
-    columns.check(first)
-    first = [columns.renamed(row) for row in first]
-    name = detect_format(first, columns.keys) if settings.format == "auto" else settings.format
-    refuse_misspelt(first, name, columns.keys)
-    format = FORMATS[name]
-    console = account.console
-    again = chain(first, map(columns.renamed, rows))
-    read = track(again, source.path.name, console=console, disable=not console.is_terminal)
-    for row in gather(read, format):
-        account.formats[name] += 1
-        try:
-            samples = format.read(row)
-            account.leave(row, format, is_named=settings.format != "auto")
-        except (BadSample, RecursionError) as error:
-            account.drop(row, error)
-            continue
-        for sample in samples:
-            account.take(row, sample)
+    mapping.check(first)
+    first = [mapping.apply(row) for row in first]
+    name = detect_format(first, mapping.keys) if settings.format == "auto" else settings.format
+    refuse_misspelled(first, name, mapping.keys)
+    console = report.console
+    all_rows = chain(first, map(mapping.apply, rows))
+    tracked = track(all_rows, source.path.name, console=console, disable=not console.is_terminal)
+    for row in group_rows(tracked, FORMATS[name]):
+        report.import_row(row, name)
+
+
+def _image_warnings(report: ImportReport, command: Callable[..., str]) -> Iterator[str]:
+    """Say what an import may have missed of the images, each with the option that mends it.
+
+    Args:
+        report: the finished import.
+        command: writes the command line of the import with options changed.
+    """
+    findings, samples = report.findings, report.kept
+    if findings.unread:
+        name, example = next(iter(findings.unread.items()))
+        listed = ", ".join(map(repr, findings.unread))
+        yield (
+            f"the columns {listed} look like images ({name}: {example}) and were not read; `--keys image={name}` reads "
+            "one as the image"
+        )
+    without = samples - report.notes[WITH_IMAGES_NOTE]
+    if samples and without == samples:
+        yield f"none of the {samples} samples has an image"
+    elif without:
+        yield f"{without} of the {samples} samples have no image"
+    if findings.outside is not None:
+        folder = os.path.commonpath([findings.outside, *findings.roots])
+        yield (
+            f"images outside of images_root were refused; if these rows may read all files of {folder!r}, the command "
+            f"is\n  {command(images_root=folder)}"
+        )
+
+
+def _command(sources: Sequence[str | Path], out: str | Path, settings: ImportOptions, **changed: str) -> str:
+    """Return the command line of an import with some options changed, to be copied into a shell."""
+    default = asdict(ImportOptions())
+    options = asdict(settings) | changed | {"overwrite": True}  # By now there are shards in `out`.
+    names = [str(source) for source in sources]
+    words = [names[0] if len(names) == 1 else f"[{','.join(names)}]", str(out)]
+    for name, value in options.items():
+        if value != default[name]:
+            words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+    return shlex.join(["rlaifv", "shards", "import", *words])
 
 
 def _fingerprints(sources: Sequence[Source]) -> list[dict[str, str]]:
-    """Name and hash of the files of each source.
+    """Return name and hash of the files of each source.
 
     Raises:
         SourceError: two of them are copies of one another.
     """
-    found = [source_hash(source) for source in sources]
+    fingerprints = [source_hash(source) for source in sources]
     seen: dict[tuple[str, ...], Path] = {}
-    for source, hashes in zip(sources, found, strict=True):
+    for source, hashes in zip(sources, fingerprints, strict=True):
         if (first := seen.setdefault(tuple(hashes.values()), source.path)) is not source.path:
             raise SourceError(f"{source.path} is a copy of {first}. Leave one of them out.")
-    return found
+    return fingerprints

@@ -7,8 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from rlaifv_pl.data.bad_samples import Reason
 from rlaifv_pl.data.importers.column_names import ANSWERS, DIALOGUES, LISTS, PROMPTS
-from rlaifv_pl.data.importers.sources import Damaged, SourceError
+from rlaifv_pl.data.importers.sources import SourceError, bad_row
 from rlaifv_pl.data.importers.text_files import explain_encoding, open_text
 from rlaifv_pl.data.strict_json import unique_fields
 
@@ -22,7 +23,7 @@ def read_json(path: Path) -> Iterator[tuple[int, Any]]:
     """Number and columns of each row, whatever the suffix says: RLAIF-V's .jsonl hold arrays.
 
     Raises:
-        SourceError: the file is not JSON, or holds several lists of rows; bad lines of JSON lines are `Damaged`.
+        SourceError: the file is not JSON, or holds several lists of rows; bad lines of JSON lines are a `BadSample`.
     """
     with open_text(path) as file:
         is_lines = _is_lines(file)
@@ -70,15 +71,15 @@ def _read_lines(file: TextIO) -> Iterator[tuple[int, Any]]:
 
 def _parse_line(number: int, line: str) -> Any:
     if fault := explain_encoding(line, number + 1):
-        return Damaged(fault)
+        return bad_row(Reason.INVALID_JSON, fault)
     try:
         return parse_row(line)
     except json.JSONDecodeError as error:
-        return Damaged(f"line {number + 1}, column {error.colno}: {_explain(error)}")
+        return bad_row(Reason.INVALID_JSON, f"line {number + 1}, column {error.colno}: {_explain(error)}")
     except RecursionError:
-        return Damaged(f"line {number + 1} is nested too deeply")
+        return bad_row(Reason.INVALID_JSON, f"line {number + 1} is nested too deeply")
     except ValueError as error:
-        return Damaged(f"line {number + 1}: {error}")
+        return bad_row(Reason.INVALID_JSON, f"line {number + 1}: {error}")
 
 
 def _explain(error: json.JSONDecodeError) -> str:

@@ -1,7 +1,6 @@
-"""What the readers of all formats have in common: a row with its prompt found becomes a sample."""
+"""What the readers of all formats share: a row with its prompt and answers becomes a sample."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 from rlaifv_pl.data.bad_samples import BadSample, Reason
@@ -9,6 +8,7 @@ from rlaifv_pl.data.importers.column_names import ANSWERS, DIALOGUES, HISTORIES,
 from rlaifv_pl.data.importers.image_columns import likely_columns, sure_columns, unread_columns
 from rlaifv_pl.data.importers.messages import Turn, markers_in, messages_of, read_turn, text_of
 from rlaifv_pl.data.importers.rows import SourceRow
+from rlaifv_pl.data.importers.sources import bad_row
 from rlaifv_pl.data.remote_directory import redact
 from rlaifv_pl.data.sample_json import shorten
 from rlaifv_pl.records import Sample
@@ -21,114 +21,79 @@ _ORIGIN = (
 )  # fmt: skip
 READ_BY_ALL = frozenset({*SYSTEMS, *HISTORIES, *MARKS, "rejected_images", *_MOVING, *_ORIGIN})
 """Columns that `make_sample` reads, whatever the format."""
-_ASKERS = ("user", "question", "query", "prompt", "instruction", "human", "input")
-_ANSWERERS = ("assistant", "answer", "response", "output", "gpt", "bot")
-"""Fields of an earlier turn that is written as one object."""
-_MARKED = {
-    "true": True,
-    "1": True,
-    "1.0": True,
-    "yes": True,
-    "false": False,
-    "0": False,
-    "0.0": False,
-    "no": False,
+_HISTORY_FIELDS = {
+    "user": ("user", "question", "query", "prompt", "instruction", "human", "input"),
+    "assistant": ("assistant", "answer", "response", "output", "gpt", "bot"),
 }
-
-
-def holds(columns: Mapping[str, Any], *names: str) -> bool:
-    """Whether there is something in each of these columns."""
-    return all(columns.get(name) is not None for name in names)
-
-
-def holds_any(columns: Mapping[str, Any], *names: str) -> bool:
-    """Whether there is something in one of these columns."""
-    return any(columns.get(name) is not None for name in names)
-
-
-def are_lists(columns: Mapping[str, Any]) -> bool:
-    """Whether chosen and rejected are lists of texts: several answers a side."""
-    sides = [columns.get("chosen"), columns.get("rejected")]
-    return all(
-        isinstance(side, list) and side and all(isinstance(text, str) for text in side) for side in sides
-    )
-
-
-def is_asked(message: Any) -> bool:
-    """Whether a message is one of those that come before an answer."""
-    roles = [message.get("role"), message.get("from")] if isinstance(message, Mapping) else []
-    return any(role in ("user", "human", "system") for role in roles)
-
-
-def image_name(row: SourceRow) -> list[str]:
-    """The file that `image_id` names, where no column holds the image: HA-DPO's number of a JPEG, SeVa's file name."""
-    name = row.parsed().get("image_id")
-    if sure_columns(row.parsed()) or not isinstance(name, str | int) or isinstance(name, bool):
-        return []
-    return [str(name) if PurePosixPath(str(name)).suffix else f"{name}.jpg"]
+"""Fields of an earlier turn that is written as one object, by role."""
+_TRUE, _FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
 
 
 def make_sample(
     row: SourceRow,
-    prompt: Any,
+    prompt: object,
+    answers: Mapping[str, object],
     *,
-    answers: Mapping[str, Any],
     number: int | None = None,
-    pictures: Sequence[Any] = (),
+    images: Sequence[object] = (),
 ) -> Sample:
-    """A sample of a row.
+    """Make a sample of a row.
 
-    Images are those of the row's columns that can hold nothing else; without such, `pictures`; without these, what
+    Images are those of the row's columns that can hold nothing else; without such, `images`; without these, what
     the prompt itself holds, or a column such as `file_name`.
 
     Args:
         row: gives images, origin, the system's turn and earlier turns, if there are columns of them.
         prompt: a text of the user, or messages, as the source writes them.
         answers: raw cells by field: chosen, rejected, completion.
-        number: of the sample, if the row makes several.
-        pictures: images in any form.
+        number: number of the sample, if the row makes several.
+        images: images in any form.
 
     Raises:
         BadSample: `wrong_type` and `wrong_turns`, naming the column; `unpaired` for a completion that is marked as
-            bad; as `PictureLoader.load`.
+            bad; those of `ImageLoader.load`.
     """
-    _refuse_moving(row)
+    if moving := [name for name in _MOVING if row.columns.get(name)]:
+        raise bad_row(Reason.VIDEO_OR_AUDIO, f"{moving[0]}: samples hold images and texts only")
     if answers.keys() == {"completion"}:
         _refuse_marked_bad(row)
-    messages = [*_history(row), *messages_of(prompt, "prompt", row.where)]
-    turns = _with_system(row, [read_turn(message, row.where) for message in messages])
+    messages = [*_history(row), *messages_of(prompt, "prompt")]
+    turns = _with_system(row, [read_turn(message) for message in messages])
+    loaded = _images(row, markers_in(messages), images)
+    rejected_images = row.images.load(row.columns.get("rejected_images"))
+    texts: dict[str, Any] = {name: text_of(value, name) for name, value in answers.items()}
     return Sample(
         key=row.key if number is None else f"{row.key}-{number}",
         prompt=turns,
-        images=_images(row, markers_in(messages), pictures),
-        rejected_images=row.pictures("rejected_images"),
+        images=loaded,
+        rejected_images=rejected_images,
         provenance=row.provenance(*_ORIGIN),
-        **_texts(answers, row),
+        **texts,
     )
 
 
-def instruction_of(row: SourceRow) -> str:
-    """The text of a row's `instruction`, and below it that of its `input`, if there is one.
+def read_instruction(row: SourceRow) -> str:
+    """Return the text of a row's `instruction`, and below it that of its `input`, if there is one.
 
     Raises:
         BadSample: `missing_field`; `wrong_type` for what is no text.
     """
     texts = [
-        text for text in (row.require("instruction"), row.parsed().get("input")) if text not in (None, "")
+        text for text in (row.require("instruction"), row.columns.get("input")) if text not in (None, "")
     ]
     if not all(isinstance(text, str) for text in texts):
-        raise BadSample(Reason.WRONG_TYPE, row.where, "instruction, input: expected texts")
+        raise bad_row(Reason.WRONG_TYPE, "instruction, input: expected texts")
     return "\n".join(texts)
 
 
 def refuse_unanswered(row: SourceRow) -> None:
-    """Raise for a row that has columns of answers, and nothing in them: it was to be a pair, not a prompt.
+    """Refuse a row that has columns of answers, and nothing in them: it was to be a pair, not a prompt.
 
     Raises:
         BadSample: `missing_answer`.
     """
-    if empty := [name for name in ANSWERS if name in row.parsed()]:
-        raise BadSample(Reason.MISSING_ANSWER, row.where, f"nothing in the columns {empty}")
+    if empty := [name for name in ANSWERS if name in row.columns]:
+        raise bad_row(Reason.MISSING_ANSWER, f"nothing in the columns {empty}")
 
 
 def is_marked(row: SourceRow, column: str) -> bool | None:
@@ -137,96 +102,89 @@ def is_marked(row: SourceRow, column: str) -> bool | None:
     Raises:
         BadSample: `wrong_type` if it says neither.
     """
-    mark = row.parsed().get(column)
+    mark = row.columns.get(column)
     if mark is None or mark == "":
         return None
-    found = _MARKED.get(str(mark).strip().lower()) if isinstance(mark, bool | int | float | str) else None
-    if found is None:
-        raise BadSample(Reason.WRONG_TYPE, row.where, f"{column}: expected true or false, got {mark!r:.60}")
-    return found
+    word = str(mark).strip().lower()
+    if not isinstance(mark, bool | int | float | str) or word not in _TRUE + _FALSE:
+        raise bad_row(Reason.WRONG_TYPE, f"{column}: expected true or false, got {mark!r:.60}")
+    return word in _TRUE
 
 
 def _refuse_marked_bad(row: SourceRow) -> None:
     for column in MARKS:
         if is_marked(row, column) is False:
-            detail = f"{column} is {row.parsed()[column]}: the answer is marked as bad"
-            raise BadSample(Reason.UNPAIRED, row.where, detail)
+            detail = f"{column} is {row.columns[column]}: the answer is marked as bad"
+            raise bad_row(Reason.UNPAIRED, detail)
 
 
-def _images(row: SourceRow, markers: Sequence[Any], pictures: Sequence[Any]) -> tuple[bytes, ...]:
-    """The images of a row; where columns have some and the prompt's markers others, in the markers' order."""
-    columns, own = row.parsed(), [marker for marker in markers if marker is not None]
-    images, read = _of_columns(row, sure_columns(columns))
+def _images(row: SourceRow, markers: Sequence[object], given: Sequence[object]) -> tuple[bytes, ...]:
+    """Load the images of a row; where columns have some and the prompt's markers others, in the markers' order."""
+    columns, load = row.columns, row.images.load
+    in_prompt = [marker for marker in markers if marker is not None]
+    images, column = _load_first(row, sure_columns(columns))
     if not images:
-        images, read = row.load([*pictures]) or row.load(own), "image_id" if pictures else None
-    elif own and len(images) + len(own) == len(
-        markers
-    ):  # Of as many markers as images, both name the same ones.
+        images, column = load([*given]) or load(in_prompt), "image_id" if given else None
+    elif in_prompt and len(images) + len(in_prompt) == len(markers):
+        # With as many markers as images, both would name the same ones.
         rest = iter(images)
-        ordered = [(next(rest),) if marker is None else row.load(marker) for marker in markers]
-        images = tuple(picture for loaded in ordered for picture in loaded)
+        ordered = [(next(rest),) if marker is None else load(marker) for marker in markers]
+        images = tuple(image for loaded in ordered for image in loaded)
     if not images:
-        images, read = _of_columns(row, likely_columns(columns))
-    for name in unread_columns(columns, read, _TEXTS):
-        row.loader.findings.unread.setdefault(name, redact(shorten(columns[name])))
+        images, column = _load_first(row, likely_columns(columns))
+    for name in unread_columns(columns, column, _TEXTS):
+        row.images.findings.unread.setdefault(name, redact(shorten(columns[name])))
     return images
 
 
-def _of_columns(row: SourceRow, names: Sequence[str]) -> tuple[tuple[bytes, ...], str | None]:
-    """The images of the first of these columns that holds any, and its name."""
-    found = ((row.load(row.parsed()[name]), name) for name in names)
-    return next((one for one in found if one[0]), ((), None))
+def _load_first(row: SourceRow, names: Sequence[str]) -> tuple[tuple[bytes, ...], str | None]:
+    """Load the images of the first of these columns that holds any, and return its name with them."""
+    loaded = ((row.images.load(row.columns[name]), name) for name in names)
+    return next(((images, name) for images, name in loaded if images), ((), None))
 
 
 def _with_system(row: SourceRow, turns: list[Turn]) -> list[Turn]:
-    """Turns after the system's, if there is a column of it and none of them is the system's."""
-    texts = [text for name in SYSTEMS if (text := row.parsed().get(name)) not in (None, "")]
+    """Put the text of a system column before the turns, unless one of them is the system's."""
+    texts = [text for name in SYSTEMS if (text := row.columns.get(name)) not in (None, "")]
     if len(texts) > 1 or not all(isinstance(text, str) for text in texts):
         detail = f"{' and '.join(SYSTEMS)}: expected one text, got {shorten(texts)}"
-        raise BadSample(Reason.WRONG_TYPE, row.where, detail)
-    said = [text for text in texts if text.strip()]
-    asked = [turn["content"] for turn in turns if turn["role"] == "system"]
-    if not said or asked == said:
+        raise bad_row(Reason.WRONG_TYPE, detail)
+    texts = [text for text in texts if text.strip()]
+    in_turns = [turn["content"] for turn in turns if turn["role"] == "system"]
+    if not texts or in_turns == texts:
         return turns
-    if asked:
-        detail = f"the system's turn is {shorten(asked[0])}, and the column of it says {shorten(said[0])}"
-        raise BadSample(Reason.WRONG_TURNS, row.where, detail)
-    return [{"role": "system", "content": said[0]}, *turns]
+    if in_turns:
+        detail = f"the system's turn is {shorten(in_turns[0])}, and the column of it says {shorten(texts[0])}"
+        raise bad_row(Reason.WRONG_TURNS, detail)
+    return [{"role": "system", "content": texts[0]}, *turns]
 
 
 def _history(row: SourceRow) -> list[Any]:
-    """Earlier turns as messages: pairs of a question and its answer, in a list or an object, or messages."""
-    held = [name for name in HISTORIES if row.parsed().get(name)]
-    if len(held) > 1:
-        raise BadSample(Reason.WRONG_TYPE, row.where, f"{' and '.join(held)}: expected one of them")
-    turns = row.parsed()[held[0]] if held else []
+    """Return earlier turns as messages."""
+    names = [name for name in HISTORIES if row.columns.get(name)]
+    if len(names) > 1:
+        raise bad_row(Reason.WRONG_TYPE, f"{' and '.join(names)}: expected one of them")
+    if not names:
+        return []
+    turns = row.columns[names[0]]
     if not isinstance(turns, list):
-        raise BadSample(Reason.WRONG_TYPE, row.where, f"{held[0]}: {_EARLIER}, got {shorten(turns)}")
-    return [message for turn in turns for message in _earlier(row, held[0], turn)]
+        raise _bad_history(names[0], turns)
+    return [message for turn in turns for message in _history_messages(names[0], turn)]
 
 
-_EARLIER = "expected a list of [question, answer], of objects of these, or of messages"
-
-
-def _earlier(row: SourceRow, name: str, turn: Any) -> list[Any]:
-    if isinstance(turn, Mapping) and turn.keys() & {"role", "from"}:
-        return [turn]
+def _history_messages(name: str, turn: object) -> list[Any]:
+    """Return a message, or the messages of a question and its answer in a list or an object."""
     pair = turn
     if isinstance(turn, Mapping):
-        pair = [
-            turn.get(next((name for name in names if name in turn), "")) for names in (_ASKERS, _ANSWERERS)
-        ]
-        pair = pair if len(turn) == len(pair) else []
+        if turn.keys() & {"role", "from"}:
+            return [turn]
+        fields = [next((name for name in names if name in turn), "") for names in _HISTORY_FIELDS.values()]
+        pair = [turn.get(name) for name in fields] if len(turn) == len(fields) else []
     if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-        raise BadSample(Reason.WRONG_TYPE, row.where, f"{name}: {_EARLIER}, got {shorten(turn)}")
-    return [{"role": role, "content": text} for role, text in zip(("user", "assistant"), pair, strict=True)]
+        raise _bad_history(name, turn)
+    return [{"role": role, "content": text} for role, text in zip(_HISTORY_FIELDS, pair, strict=True)]
 
 
-def _texts(answers: Mapping[str, Any], row: SourceRow) -> dict[str, Any]:
-    return {name: text_of(value, name, row.where) for name, value in answers.items()}
-
-
-def _refuse_moving(row: SourceRow) -> None:
-    held = [name for name in _MOVING if row.parsed().get(name)]
-    if held:
-        raise BadSample(Reason.VIDEO_OR_AUDIO, row.where, f"{held[0]}: samples hold images and texts only")
+def _bad_history(name: str, value: object) -> BadSample:
+    expected = "expected a list of [question, answer], of objects of these, or of messages"
+    return bad_row(Reason.WRONG_TYPE, f"{name}: {expected}, got {shorten(value)}")
