@@ -11,11 +11,10 @@ from torch import Tensor
 from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.images import open_images
 from rlaifv_pl.data.schema import check_sample
-from rlaifv_pl.models.chat import Chat, Dialogue, Piece, TokenizedRow
-from rlaifv_pl.models.late_images import begin
+from rlaifv_pl.models.chat import Chat, Dialogue
 from rlaifv_pl.models.prefix_tree import Branch, build_branches
-from rlaifv_pl.models.processing import ImagesRefused
 from rlaifv_pl.models.text_checks import ChatError, RenderedPromptError, SpecialTokenError
+from rlaifv_pl.models.tokenization import ImagesRefused, Piece, TokenizedRow
 from rlaifv_pl.models.vlm import Accounting, Batch, Tokens, TreeLayout
 from rlaifv_pl.records import Sample
 
@@ -176,22 +175,17 @@ class Collator:
         ]
         blocks = [[pieces for _, pieces in block] for block in zip(*filled, strict=True)]
         images = [tree.images for tree in trees]
-        opened, tensors = self._open(blocks[0], images)
+        opened, tensors = self.chat.open_dialogues(blocks[0], images)
         rows = self._extend(opened, blocks[0])
         for block in blocks[1:]:
             same = all(
                 self.chat.beginning(one) == self.chat.beginning(other)
                 for one, other in zip(block, blocks[0], strict=True)
             )
-            rows += self._extend(opened if same else self._open(block, images)[0], block)
+            rows += self._extend(opened if same else self.chat.open_dialogues(block, images)[0], block)
         samples = [sample for block in zip(*filled, strict=True) for sample, _ in block]
         views = [(tree.dialogues[0][0], tree.rejected) for tree in trees]
         return _Rows(rows, samples, tensors, views)
-
-    def _open(
-        self, dialogues: Sequence[list[Piece]], images: Sequence[list[Image.Image]]
-    ) -> tuple[list[TokenizedRow], dict[str, Tensor]]:
-        return begin(self.chat, dialogues, images)
 
     def _extend(self, opened: list[TokenizedRow], dialogues: Sequence[list[Piece]]) -> list[TokenizedRow]:
         return [self.chat.extend(row, pieces) for row, pieces in zip(opened, dialogues, strict=True)]

@@ -14,7 +14,7 @@ from rlaifv_pl.data.reference_logps import CachedTensors
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import SidecarError, Sidecars
 from rlaifv_pl.models.chat import Chat, message_with_images
-from rlaifv_pl.models.processing import ImagesRefused
+from rlaifv_pl.models.tokenization import ImagesRefused
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
 

@@ -1,4 +1,4 @@
-"""From messages to token ids: where each answer begins and ends, and which tokens a loss may see.
+"""Messages to token ids: where each answer begins and ends, and which tokens a loss may see.
 
 Everything goes through the model's own chat template and processor. Answers always end with the
 token that stops generation, whether or not the template writes it (LLaVA-1.5's does not).
@@ -14,11 +14,17 @@ from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
 
-from rlaifv_pl.models.processing import cut, process
 from rlaifv_pl.models.text_checks import ChatError, TextCheck, check_rendered
+from rlaifv_pl.models.tokenization import (
+    Piece,
+    TokenizedRow,
+    expand_images,
+    run_processor,
+    tokenize_consecutive,
+)
 from rlaifv_pl.records import Message, Sample
 
-SENTINEL = "qzanswerzq"
+_SENTINEL = "qzanswerzq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +43,8 @@ class Dialogue:
     truncated: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of rendered text; `part` is set where its tokens are targets."""
-
-    text: str
-    part: int | None = None
-
-
-@dataclass(slots=True)
-class TokenizedRow:
-    """One tokenised dialogue.
-
-    `ids` are its token ids with image tokens expanded, `parts` the scored part of each token or
-    None, `extras` whatever else the processor gives for each token (such as `mm_token_type_ids`).
-    """
-
-    ids: list[int]
-    parts: list[int | None]
-    extras: dict[str, list[int]]
-
-
 def prompt_messages(sample: Sample) -> list[dict[str, Any]]:
-    """The prompt as messages of blocks; images without a place of their own open the first user turn."""
+    """Return the prompt as messages of blocks; images without a place of their own open the first user turn."""
     asked: list[Message] = [{"role": "user", "content": sample.prompt}]
     turns = asked if isinstance(sample.prompt, str) else sample.prompt
     messages: list[dict[str, Any]] = [
@@ -73,18 +58,18 @@ def prompt_messages(sample: Sample) -> list[dict[str, Any]]:
 
 
 def prompt_question(sample: Sample) -> str:
-    """What the user last said, as text alone."""
+    """Return the text of the last turn, without its images."""
     *_, last = prompt_messages(sample)
     return " ".join(block["text"] for block in last["content"] if block["type"] == "text")
 
 
 def text_message(role: str, text: str) -> dict[str, Any]:
-    """One message of plain text."""
+    """Return one message of plain text."""
     return {"role": role, "content": _blocks(text)}
 
 
 def message_with_images(text: str, count: int) -> dict[str, Any]:
-    """A user's turn that shows `count` images and says something about them."""
+    """Return a user's turn that shows `count` images, followed by a text."""
     return {"role": "user", "content": [{"type": "image"}] * count + _blocks(text)}
 
 
@@ -93,7 +78,7 @@ def _blocks(content: Any) -> list[dict[str, Any]]:
 
 
 class Chat:
-    """A processor's way of writing dialogues.
+    """Renders and tokenises dialogues with a model's own chat template and processor.
 
     Args:
         processor: of the model that will read them; its tokenizer must be a fast one.
@@ -113,7 +98,7 @@ class Chat:
             )
 
     def render(self, messages: Sequence[Message], *, ask: bool) -> str:
-        """The dialogue as text; with `ask`, up to where the assistant is to speak.
+        """Render the dialogue as text; with `ask`, up to where the assistant is to speak.
 
         Raises:
             ChatError: the template refuses it, or leaves words out.
@@ -133,45 +118,45 @@ class Chat:
         return text
 
     def ask(self, messages: Sequence[Message], images: int) -> str:
-        """The dialogue, with that many images, as text up to where the model is to answer.
+        """Render the dialogue, with that many images, up to where the model is to answer.
 
         Raises:
-            ChatError: as `TextCheck.checked` and `render`; or the text has not one place for each image.
+            ChatError: a text holds markup of the template, or the rendered text has not one place for each image.
         """
         text = self.render(self.texts.checked(messages), ask=True)
-        if (found := self._count_markers(text)) != images:
-            raise ChatError(f"There are {images} images, and the text has places for {found}.")
+        if (places := self._count_markers(text)) != images:
+            raise ChatError(f"There are {images} images, and the text has places for {places}.")
         return text
 
     @cached_property
     def texts(self) -> TextCheck:
-        """What texts must not hold if this model is to read them as words."""
+        """Check of the texts that this model is to read as words."""
         added = self.tokenizer.added_tokens_decoder.values()
         special = {str(token) for token in added if token.special} | self.markers
-        before, _, behind = self.render([text_message("user", SENTINEL)], ask=True).partition(SENTINEL)
+        before, _, after = self.render([text_message("user", _SENTINEL)], ask=True).partition(_SENTINEL)
         before = before.removeprefix(self.tokenizer.bos_token or "")
         ends = {self._ending[0].strip() or self.tokenizer.eos_token, self.tokenizer.eos_token}
-        return TextCheck(special, ends, (before.strip(), behind.strip()))
+        return TextCheck(special, ends, (before.strip(), after.strip()))
 
     @cached_property
     def _ending(self) -> tuple[str, str]:
-        """What the template writes behind an answer: up to the stop token, and from there.
+        """The template's text after an answer: up to the stop token, and from there.
 
-        The first is empty where it writes no stop token.
+        The first is empty where the template writes no stop token.
         """
-        _, answer, behind = self.render(
-            [text_message("user", "a"), text_message("assistant", SENTINEL)], ask=False
-        ).rpartition(SENTINEL)
+        _, answer, after = self.render(
+            [text_message("user", "a"), text_message("assistant", _SENTINEL)], ask=False
+        ).rpartition(_SENTINEL)
         if not answer:
             raise ChatError("The chat template does not write what the assistant says.")
         for token in sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True):
-            if behind.lstrip().startswith(token):
-                end = behind.index(token) + len(token)
-                return behind[:end], behind[end:]
-        return "", behind
+            if after.lstrip().startswith(token):
+                end = after.index(token) + len(token)
+                return after[:end], after[end:]
+        return "", after
 
     def pieces(self, dialogue: Dialogue) -> list[Piece]:
-        """The dialogue cut where scored answers begin and end; the first piece is context.
+        """Cut the dialogue where scored answers begin and end; the first piece is context.
 
         An answer begins where generation would begin it, so a space that the template writes in front
         of it is the answer's.
@@ -182,43 +167,43 @@ class Chat:
                 images are.
         """
         stop, after = self._ending
-        missing = "" if stop else self.tokenizer.eos_token
+        missing_stop = "" if stop else self.tokenizer.eos_token
         messages = self.texts.checked(dialogue.messages)
-        parts, pieces, done, between = enumerate(dialogue.parts), [], "", ""
+        parts, pieces, rendered, between = enumerate(dialogue.parts), [], "", ""
         for index, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            place, part = next(parts)
+            turn, part = next(parts)
             if part is None:
                 continue
             context = self.render(messages[:index], ask=True)
-            if not context.startswith(done):
+            if not context.startswith(rendered):
                 raise ChatError("The chat template rewrites earlier turns once later ones follow.")
-            pieces.append(Piece(between + context[len(done) :]))
-            done, between = self.render(messages[: index + 1], ask=False), after
-            if not (done.startswith(context) and done.endswith(stop + after)):
+            pieces.append(Piece(between + context[len(rendered) :]))
+            rendered, between = self.render(messages[: index + 1], ask=False), after
+            if not (rendered.startswith(context) and rendered.endswith(stop + after)):
                 raise ChatError(
                     "The chat template does not continue its own generation prompt with the answer."
                 )
-            answer = done[len(context) : len(done) - len(stop + after)]
-            if place in dialogue.truncated:
+            answer = rendered[len(context) : len(rendered) - len(stop + after)]
+            if turn in dialogue.truncated:
                 pieces.append(Piece(answer, part))
-                between = stop + missing + after
+                between = stop + missing_stop + after
             else:
-                pieces.append(Piece(answer + stop + missing, part))
+                pieces.append(Piece(answer + stop + missing_stop, part))
         self._check_images(dialogue, pieces)
         return pieces
 
     @cached_property
     def markers(self) -> set[str]:
-        """What stands for an image in the template's text, and in the text that the model reads."""
+        """Image markers: in the template's text, and in the text that the model reads."""
         return {
             self.processor.image_token,
             self.tokenizer.convert_ids_to_tokens(self.processor.image_token_ids[0]),
         }
 
     def beginning(self, pieces: list[Piece]) -> list[Piece]:
-        """The pieces up to the last one that shows an image; at least the first."""
+        """Return the pieces up to the last one that shows an image; at least the first."""
         shown = [number for number, piece in enumerate(pieces) if self._count_markers(piece.text)]
         return pieces[: max(shown, default=0) + 1]
 
@@ -226,14 +211,14 @@ class Chat:
         return sum(map(text.count, self.markers))
 
     def _check_images(self, dialogue: Dialogue, pieces: list[Piece]) -> None:
-        placed = sum(
+        images = sum(
             block["type"] == "image" for message in dialogue.messages for block in message["content"]
         )
-        found = [self._count_markers(piece.text) for piece in pieces]
-        if sum(found[::2]) != placed or any(found[1::2]):
+        markers = [self._count_markers(piece.text) for piece in pieces]
+        if sum(markers[::2]) != images or any(markers[1::2]):
             raise ChatError(
-                f"The chat template writes the image marker {sum(found[::2])} times before answers and "
-                f"{sum(found[1::2])} times within, and there are {placed} image blocks."
+                f"The chat template writes the image marker {sum(markers[::2])} times before answers and "
+                f"{sum(markers[1::2])} times within, and there are {images} image blocks."
             )
 
     def open(
@@ -241,51 +226,70 @@ class Chat:
     ) -> tuple[list[TokenizedRow], dict[str, Tensor]]:
         """Tokenise contexts with their images in place; no token of them is a target."""
         out = self.prompt_tensors(texts, images)
-        kept = out.pop("attention_mask").bool()
-        shape = out["input_ids"].shape
-        per_token = {name: value for name, value in out.items() if value.shape == shape}
-        ids = per_token.pop("input_ids")
+        real = out.pop("attention_mask").bool()
+        per_token = {name: value for name, value in out.items() if value.shape == out["input_ids"].shape}
+        tensors = {name: value for name, value in out.items() if name not in per_token}
         rows = []
-        for index, mask in enumerate(kept):
+        for index, mask in enumerate(real):
             extras = {name: value[index][mask].tolist() for name, value in per_token.items()}
-            row = ids[index][mask].tolist()
-            rows.append(TokenizedRow(row, [None] * len(row), extras))
-        return rows, {
-            name: value for name, value in out.items() if name not in per_token and name != "input_ids"
-        }
+            ids = extras.pop("input_ids")
+            rows.append(TokenizedRow(ids, [None] * len(ids), extras))
+        return rows, tensors
 
     def blank_image(self) -> dict[str, Tensor]:
-        """Processor outputs of a small grey image."""
+        """Return the processor outputs of a small grey image."""
         grey = Image.new("RGB", (64, 64), (127, 127, 127))
         return self.open([self.render([message_with_images("a", 1)], ask=False)], [[grey]])[1]
 
     def prompt_tensors(self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> BatchFeature:
-        """Everything the model takes for these texts with their images, padded left as generation needs it.
+        """Return all model inputs for these texts with their images, padded left as generation needs it.
 
         Raises:
             ImagesRefused: the processor raises at the images of one of them.
         """
-        return process(self.processor, texts, images, add_special_tokens=not self.writes_bos(texts[0]))
+        return run_processor(self.processor, texts, images, add_special_tokens=not self.writes_bos(texts[0]))
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Token ids of a rendered text, in which each image is still the one token that stands for it."""
+        """Return the token ids of a rendered text, in which each image is still the one token that stands for it."""
         return self.tokenizer(text, add_special_tokens=not self.writes_bos(text))["input_ids"]
 
     def writes_bos(self, text: str) -> bool:
-        """Whether the template has written the token that opens a text, so that the tokenizer must not."""
+        """Return whether the template has written the BOS token, so that the tokenizer must not."""
         bos = self.tokenizer.bos_token
         return bos is not None and text.startswith(bos)
 
+    def open_dialogues(
+        self, dialogues: Sequence[list[Piece]], images: Sequence[Sequence[Image.Image]]
+    ) -> tuple[list[TokenizedRow], dict[str, Tensor]]:
+        """Tokenise dialogues up to the last piece that shows an image; return rows and tensors of the images."""
+        openings = [self.beginning(pieces) for pieces in dialogues]
+        rows, tensors = self.open(["".join(piece.text for piece in pieces) for pieces in openings], images)
+        return [
+            self._with_targets(row, pieces, own) if len(pieces) > 1 else row
+            for row, pieces, own in zip(rows, openings, images, strict=True)
+        ], tensors
+
+    def _with_targets(
+        self, opened: TokenizedRow, pieces: list[Piece], images: Sequence[Image.Image]
+    ) -> TokenizedRow:
+        """Cut a row at its pieces, some of which are targets, although images stand behind them."""
+        pieces = expand_images(self.processor, pieces, images)
+        added = 0 if self.writes_bos(pieces[0].text) else self.tokenizer.num_special_tokens_to_add()
+        row = TokenizedRow(opened.ids[:added], [None] * added, {})
+        row.append_pieces(pieces, tokenize_consecutive(self.tokenizer, [piece.text for piece in pieces]))
+        # Token types of the vision inputs: 0 is text and 1 an image in every family.
+        is_image = [int(token in self.processor.image_token_ids) for token in row.ids]
+        row.extras = {name: is_image[:] for name in opened.extras}
+        return row
+
     def extend(self, opened: TokenizedRow, pieces: list[Piece]) -> TokenizedRow:
-        """A new row: the opened beginning of a dialogue, followed by the rest of its pieces."""
+        """Return a new row: the opened beginning of a dialogue, followed by the rest of its pieces."""
         row = TokenizedRow(
             opened.ids[:], opened.parts[:], {name: values[:] for name, values in opened.extras.items()}
         )
         begun = len(self.beginning(pieces))
-        cuts = cut(self.tokenizer, [piece.text for piece in pieces])
-        for piece, ids in zip(pieces[begun:], cuts[begun:], strict=True):
-            row.ids += ids
-            row.parts += [piece.part] * len(ids)
+        ids = tokenize_consecutive(self.tokenizer, [piece.text for piece in pieces])
+        row.append_pieces(pieces[begun:], ids[begun:])
         for values in row.extras.values():
             # Token types of the vision inputs: 0 is text in every family.
             values += [0] * (len(row.ids) - len(values))

@@ -44,11 +44,13 @@ class _ChunkedLogps(torch.autograd.Function):
             inside, column = _locate(target, start, part.shape[0])
             slope.scatter_add_(1, column[:, None], torch.where(inside, grad, 0)[:, None])
             slope = slope.to(hidden.dtype)
-            if need_hidden:
+            if grad_hidden is not None:
                 grad_hidden += slope @ part
-            if need_weight:
+            if grad_weight is not None:
                 grad_weight[start : start + ctx.chunk] = slope.T @ hidden
-        return (grad_hidden.to(hidden.dtype) if need_hidden else None), grad_weight, None, None
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden.to(hidden.dtype)
+        return grad_hidden, grad_weight, None, None
 
 
 def _locate(target: Tensor, start: int, width: int) -> tuple[Tensor, Tensor]:
@@ -76,10 +78,10 @@ def target_logps(hidden: Tensor, weight: Tensor, target: Tensor, chunk: int = VO
 
 
 def group_sums(values: Tensor, group: Tensor, num_groups: int) -> Tensor:
-    """(G,) sums of `values` (M,) over the targets of each group; 0 for a group without targets."""
+    """(G,) sums of `values` (M,) over each group; 0 for an empty group."""
     return values.new_zeros(num_groups).index_add(0, group, values)
 
 
 def sum_type(device: torch.device) -> torch.dtype:
-    """The type to add up many batches in, of which float32 would lose the last digits; MPS has no float64."""
+    """Return the type for sums over many batches: float64, since float32 loses the last digits, where there is one."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -1,4 +1,4 @@
-"""The reference: log-ps under the model that the policy started from, at the least cost."""
+"""Reference log-ps: those of the model that the policy started from, at the least cost."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ ReferenceMode = Literal["live", "adapter_off", "cached", "none"]
 
 
 class VisionFeatureMemo:
-    """What a frozen vision tower computed on a batch, so that the reference need not compute it again.
+    """Outputs of a frozen vision tower on a batch, computed for the policy and reused for the reference.
 
     Policy and reference hold the same frozen tower, or are one model with adapters on and off.
     """
@@ -29,7 +29,7 @@ class VisionFeatureMemo:
 
     @contextmanager
     def record(self, policy: VLM) -> Iterator[None]:
-        """Keep what the tower returns."""
+        """Keep the tower's outputs."""
         # Copied, since the Qwen families write into what their tower returns.
         tower = vision_tower(policy.model)
         hook = tower.register_forward_hook(lambda _m, _i, output: self._outputs.append(copy.copy(output)))
@@ -40,7 +40,7 @@ class VisionFeatureMemo:
 
     @contextmanager
     def replay(self, reference: VLM) -> Iterator[None]:
-        """Return what was kept, call by call, instead of running the tower."""
+        """Return the kept outputs call by call instead of running the tower."""
         outputs = iter(self._outputs)
         with patched_forward(
             vision_tower(reference.model), lambda *_inputs, **_options: copy.copy(next(outputs))
@@ -50,17 +50,17 @@ class VisionFeatureMemo:
 
 @torch.no_grad()
 def copy_frozen(model: VLM) -> VLM:
-    """A frozen copy that shares the parameters that are frozen already, so that only the rest costs memory."""
+    """Return a frozen copy that shares the parameters which are frozen already; only the others cost memory."""
     shared = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
     return copy.deepcopy(model, shared).requires_grad_(False).eval()
 
 
 class Reference:
-    """Scores a batch after the policy did, without running a frozen vision tower a second time.
+    """Computes reference log-ps of a batch after the policy did, without running a frozen vision tower again.
 
     Args:
-        policy: as it was loaded, before any training.
-        mode: `live` keeps a frozen copy, which shares what is frozen in the policy; `adapter_off`
+        policy: model as it was loaded, before any training.
+        mode: `live` keeps a frozen copy, which shares the frozen parameters of the policy; `adapter_off`
             is the policy without its LoRA adapters, valid since nothing else of it trains.
     """
 
@@ -72,42 +72,48 @@ class Reference:
 
     @torch.no_grad()
     def refresh(self, policy: VLM, keep: float = 0.0) -> None:
-        """Move the copy to the policy as it is now.
+        """Update the copy from the policy's present weights.
 
         Args:
+            policy: model in training.
             keep: share of the copy's own weights that stays; 0 makes it equal to the policy.
         """
-        own = dict(self.copy.named_parameters())
+        own = self._copied_parameters()
         for name, parameter in _trained(policy):
             old, new = local_tensor(own[name]), local_tensor(parameter)
             old.copy_(new if keep == 0 else torch.lerp(new.to(old), old, keep))
 
     def state(self) -> dict[str, Tensor]:
-        """The copy's own weights: those that train in the policy; slices where it is cut up."""
-        own = dict(self.copy.named_parameters())
+        """Return the copy's own weights: those that train in the policy; shards where it is sharded."""
+        own = self._copied_parameters()
         return {name: own[name].detach() for name, _ in _trained(self.policy)}
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take weights that `state` gave, whole.
+        """Load unsharded weights as `state` returned them.
 
         Raises:
-            KeyError: they are of other parameters.
+            KeyError: they belong to other parameters.
         """
-        own = dict(self.copy.named_parameters())
+        own = self._copied_parameters()
         for name, _ in _trained(self.policy):
             own[name].copy_(shard_like(state[name], own[name]))
 
+    def _copied_parameters(self) -> dict[str, Tensor]:
+        if self.copy is None:
+            raise ValueError("reference: adapter_off has no weights of its own; only a live reference has.")
+        return dict(self.copy.named_parameters())
+
     @contextmanager
     def capture_vision_features(self) -> Iterator[None]:
-        """Around the policy's forward on a batch: keeps what its frozen tower computes."""
+        """Keep the frozen tower's outputs during the policy's forward pass on a batch."""
         self._memo = VisionFeatureMemo()
         with self._memo.record(self.policy) if self._shares_tower else nullcontext():
             yield
 
     @torch.no_grad()
     def token_logps(self, batch: Batch) -> Tensor:
-        """(M,) log-ps of the targets of the batch that the policy was just watched on, in nats."""
+        """(M,) reference log-ps of the batch that `capture_vision_features` was entered for, in nats."""
         model = self.copy or self.policy
         adapters = nullcontext() if self.copy is not None else frozen(self.policy, adapters=False)
         with self._memo.replay(model) if self._shares_tower else nullcontext(), adapters:
@@ -116,12 +122,12 @@ class Reference:
 
 @contextmanager
 def frozen(policy: VLM, *, adapters: bool = True) -> Iterator[None]:
-    """The policy as a reference: without dropout, and without its LoRA adapters unless they are asked for."""
+    """Use the policy as a reference: without dropout, and without its LoRA adapters unless `adapters` is set."""
     training = policy.training
     policy.eval()
-    reading = nullcontext if adapters else getattr(policy.model, "disable_adapter", nullcontext)
+    without_adapters = nullcontext if adapters else getattr(policy.model, "disable_adapter", nullcontext)
     try:
-        with reading():
+        with without_adapters():
             yield
     finally:
         policy.train(training)
@@ -132,7 +138,7 @@ def _trained(policy: VLM) -> Iterator[tuple[str, Tensor]]:
 
 
 def resolve_reference(mode: ReferenceMode | Literal["auto"], has_adapters: bool) -> ReferenceMode:
-    """The mode that is meant: `auto` takes the adapters off where there are any, and a live copy elsewhere.
+    """Resolve `auto`: `adapter_off` for a policy with adapters, `live` for others.
 
     Raises:
         ValueError: `adapter_off` without adapters.

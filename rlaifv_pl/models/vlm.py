@@ -1,4 +1,4 @@
-"""One forward pass for every family: images encoded once, log-ps only where targets are."""
+"""Batches, and one forward pass for every model family: images encoded once, log-ps at targets only."""
 
 import copy
 from collections.abc import Callable
@@ -135,40 +135,40 @@ class Batch:
 
 
 class VLM(nn.Module):
-    """A model as the objectives see it: a batch in, log-ps of its targets out.
+    """Maps a batch to the log-ps of its targets.
 
-    This is the module that parallel strategies wrap, so that the image features, the language
-    model and the head are all reached through one forward.
+    Parallel strategies wrap this module, so that the image features, the language model and the head are all reached
+    through one forward.
 
     Args:
         model: of transformers, or a PEFT model around one.
         attention: a backend of `rlaifv_pl.models.attention`, `auto` or `rows`.
 
     Raises:
-        PolicyError: the model cannot do what is asked for; `auto` makes do with rows.
+        PolicyError: the model does not support the backend; `auto` falls back to rows.
     """
 
     wake: Callable[[], None]
-    """Of a model in slices alone: tells it that it is the root of its layers."""
+    """Makes a sharded model the root of its layers before they are called; sharded models only."""
 
     def __init__(self, model: nn.Module, attention: str = "auto") -> None:
         super().__init__()
         self.model = model
         self.attention, self.reason = choose_backend(unwrap_model(model), attention)
-        """The backend that shares prefixes, or `rows`; and why it is rows if another was asked for."""
+        """Backend that shares prefixes, or `rows`; and the reason for a fallback to rows."""
         self.tower_layout: VisionFeatureLayout | None = None
-        """How to use what batches bring along of a frozen tower; without it the tower runs."""
+        """How to use the precomputed vision features of batches; without it the tower runs."""
         self.compute: torch.dtype | None = None
-        """The type that slices of weights are gathered in, if it is another than theirs."""
+        """Type that sharded weights are gathered in, if it is not their own."""
         self.blank: dict[str, Tensor] | None = None
-        """Processor outputs of an image to look at in a batch without any, so that all processes compute in step
-        and whatever reads images gets a gradient, of zero; without it a batch without images passes them by."""
+        """Processor outputs of an image that is encoded in a batch without any, so that all processes compute in step
+        and the parts that read images get a gradient of zero; None to skip those parts."""
 
     def train(self, mode: bool = True) -> "VLM":
-        """As of any module, but parts outside of the language model that are frozen stay in evaluation mode.
+        """Set the training mode, but keep frozen parts outside of the language model in evaluation mode.
 
-        A tower's batch normalisation would go on collecting statistics, and its dropout would blur what it sees. The
-        language model keeps the mode that is asked for, also below adapters: it is what is trained then.
+        In training mode a tower's batch normalisation would collect statistics, and its dropout would blur features.
+        The language model takes the given mode, also below adapters, which train then.
         """
         super().train(mode)
         if mode:
@@ -177,15 +177,14 @@ class VLM(nn.Module):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "VLM":
-        # Rotary frequencies are buffers and stay in float32, as transformers loads them: a strategy that
-        # casts the policy to bfloat16 would turn its positions, and no longer those of the reference.
-        # (One on the `meta` device has no values to keep.)
-        wide = {name: b for name, b in self.named_buffers() if b.is_floating_point() and not b.is_meta}
+        # Rotary frequencies are buffers and stay in float32, as transformers loads them: a strategy that casts the
+        # policy to bfloat16 would move its positions away from those of the reference. (One on the `meta` device has
+        # no values to keep.)
+        floats = {name: b for name, b in self.named_buffers() if b.is_floating_point() and not b.is_meta}
         super()._apply(fn, recurse)
-        for name, buffer in wide.items():
+        for name, buffer in floats.items():
             owner, _, leaf = name.rpartition(".")
-            module = self.get_submodule(owner)
-            module._buffers[leaf] = buffer.to(module._buffers[leaf].device)
+            self.get_submodule(owner)._buffers[leaf] = buffer.to(self.get_buffer(name).device)
         return self
 
     def forward(self, batch: Batch) -> Tensor:
@@ -197,10 +196,10 @@ class VLM(nn.Module):
             for name, value in tokens.images.items()
             if name == "image_grid_thw"
         }
-        shares = self.shares(batch)
-        inputs, logit_index = (
-            self._columns(batch, grids) if shares else (tokens.rows | grids, tokens.logit_index)
-        )
+        if shares := self.shares(batch):
+            inputs, logit_index = self._columns(batch, grids)
+        else:
+            inputs, logit_index = tokens.rows | grids, tokens.logit_index
         no_image: Tensor | float = 0.0
         if tokens.images:
             features = self._image_features(batch)
@@ -208,19 +207,19 @@ class VLM(nn.Module):
                 "image": features if shares else repeat_features(features, rows_per_tree)
             }
         elif self.blank is not None:
-            # Now, where others look at their images.
+            # At the point where other processes encode their images.
             no_image = self._blank_zero(self.blank, logit_index.device)
         hidden = model.model(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)[logit_index]
         return target_logps(hidden, model.get_output_embeddings().weight, tokens.labels) + no_image
 
     @property
     def layout(self) -> Literal["packed", "trees", "rows"]:
-        """How batches are laid out: without padding, as trees padded to the longest, or as padded rows."""
+        """Layout of batches: packed without padding, trees padded to the longest, or padded rows."""
         padded: dict[str, Literal["trees", "rows"]] = {"rows": "rows", "dense": "trees"}
         return padded.get(self.attention, "packed")
 
     def shares(self, batch: Batch) -> bool:
-        """Whether the batch is read as a forest."""
+        """Return whether the batch is computed as a forest of shared prefixes."""
         return batch.layout.branches is not None and self.attention != "rows"
 
     def _blank_zero(self, blank: dict[str, Tensor], device: torch.device) -> Tensor:
@@ -244,7 +243,8 @@ class VLM(nn.Module):
         """Inputs of the language model in which each shared prefix stands once, and where they predict targets."""
         model, rows, layout = unwrap_model(self.model), batch.tokens.rows, batch.layout
         ids = rows["input_ids"]
-        make = partial(layout_forest, layout.branches, layout.num_trees, ids.shape[1], device=ids.device)
+        branches = layout.branches or []
+        make = partial(layout_forest, branches, layout.num_trees, ids.shape[1], device=ids.device)
         forest, attention = over_forest(self.attention, model, rows, make)
         inputs = {name: forest.take(value) for name, value in rows.items()}
         inputs["position_ids"] = positions(model, rows | grids, forest)

@@ -1,4 +1,4 @@
-"""What the objectives share: a policy, its optimiser and schedule, and checkpoints that tell the truth."""
+"""Base of the objectives: policy, reference, optimiser and schedule, checkpoints."""
 
 from abc import abstractmethod
 from collections import Counter
@@ -35,22 +35,24 @@ from rlaifv_pl.seeds import derive, run_seed
 
 
 class AlignmentModule(L.LightningModule):
-    """A policy in training. Subclasses say what is scored in a sample and what it costs.
+    """A policy in training. Subclasses define what is scored in a sample and its loss.
 
     Args:
         policy: the model and what of it trains.
         optimizer: any torch optimiser, without its parameters.
-        schedule: of the learning rate after the warm-up, over the whole run.
+        schedule: decay of the learning rate after the warm-up, over the whole run.
         warmup: share of the run in which the learning rate rises.
         max_length: longest row in tokens, image tokens included; longer samples are bad samples.
     """
 
     parts: int
     """Number of scored parts of a sample."""
+    policy: VLM
+    """Model in training; set by `configure_model`."""
     reference_mode: ReferenceMode = "none"
-    """Where the log-ps to compare with come from."""
+    """Source of the reference log-ps."""
     reference: Reference | None
-    """The reference that a mode holds in memory."""
+    """Reference held in memory; None unless `reference_mode` is `live` or `adapter_off`."""
 
     def __init__(
         self,
@@ -63,20 +65,17 @@ class AlignmentModule(L.LightningModule):
         super().__init__()
         self.policy_spec, self._make_optimizer = policy, optimizer
         self.schedule, self.warmup, self.max_length = schedule, warmup, max_length
-        self.policy: VLM | None = None
-        self.base_weights = ""  # A hash of the policy as it was loaded.
+        self.base_weights = ""  # Hash of the policy as it was loaded.
         # Outside the module tree: neither trained, nor saved, nor counted.
         self.__dict__["reference"] = None
         self.cached: CachedReference | None = None
         self.cached_tower: CachedVisionFeatures | None = None
         self.dropped: Counter[str] = Counter()
-        self._in_step = EmptyBatchGuard(lambda: self.collator("raise")([STAND_IN]))
-        self._running = {"train": RunningMeans(), "val": RunningMeans()}
-        self.tallies = {
-            "train": SampleTally(),
-            "val": SampleTally(),
-        }  # Of this epoch, and of this pass over validation data.
-        self._is_idle = False  # Whether no process has a sample in this step.
+        self._empty_batch_guard = EmptyBatchGuard(lambda: self.collator("raise")([STAND_IN]))
+        self._running_means = {"train": RunningMeans(), "val": RunningMeans()}
+        self.tallies = {"train": SampleTally(), "val": SampleTally()}
+        """Kept and dropped samples of this epoch, and of this pass over validation data."""
+        self._step_is_empty = False  # Whether no process has a sample in this step.
         self._tree_is_checked = self._gradients_are_checked = False
         self.schedule_epochs: int | None = None
         """Epochs that the schedule spans from `schedule_start` on; the whole run unless set."""
@@ -85,7 +84,7 @@ class AlignmentModule(L.LightningModule):
 
     @abstractmethod
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
-        """How the sample is read: always equally many dialogues, their scored turns numbered.
+        """Return the dialogues of a sample: equally many for each sample, their scored turns numbered.
 
         Raises:
             BadSample: the sample lacks what the objective learns from.
@@ -93,23 +92,24 @@ class AlignmentModule(L.LightningModule):
 
     @abstractmethod
     def objective(self, batch: Batch) -> LossOutput:
-        """What a batch adds to the loss of its step, and to what is logged of it."""
+        """Return a batch's contribution to the loss and the logged figures of its step."""
 
     def end_step(self) -> None:
-        """Learn of a step's batches, all of which have been computed; all processes call it together."""
+        """Hook after the last batch of a step; all processes call it together."""
 
     def configure_model(self) -> None:
-        if self.policy is None:
-            self.policy, self.__dict__["reference"] = load_policy(
-                self.policy_spec, self.processor, self.reference_mode, sharding_of(self._trainer)
-            )
-            self.base_weights = fingerprint(self.policy)
-            if self.reference_mode == "cached":
-                self.cached = CachedReference(self.policy, self.policy_spec, self.processor)
+        if hasattr(self, "policy"):
+            return
+        self.policy, self.__dict__["reference"] = load_policy(
+            self.policy_spec, self.processor, self.reference_mode, sharding_of(self._trainer)
+        )
+        self.base_weights = fingerprint(self.policy)
+        if self.reference_mode == "cached":
+            self.cached = CachedReference(self.policy, self.policy_spec, self.processor)
 
     def on_fit_start(self) -> None:
         if self.reference is not None and self.reference.copy is not None:
-            # As the strategy did with the policy, which was copied before.
+            # The strategy has converted the policy, of which this is an earlier copy.
             self.trainer.strategy.precision_plugin.convert_module(self.reference.copy).to(self.device)
 
     on_validation_start = on_fit_start
@@ -121,27 +121,28 @@ class AlignmentModule(L.LightningModule):
 
     @property
     def reading(self) -> dict[str, Any]:
-        """All that decides what tokens become of a sample, as JSON."""
-        limits = {"max_length": self.max_length, "max_positions": positions_of(self.policy_spec, self.policy)}
+        """Everything that decides which tokens a sample becomes, as JSON."""
+        limits = {"max_length": self.max_length, "max_positions": self._max_positions}
         return {"objective": type(self).__name__, "processor": processor_hash(self.processor), **limits}
 
     def collator(self, on_bad_sample: OnBadSample) -> Collator:
-        """Makes this objective's batches of samples."""
-        how = (self.parts, self.max_length, on_bad_sample, positions_of(self.policy_spec, self.policy))
-        return Collator(Chat(self.processor), self.dialogues, *how)
+        """Return the collator that makes this objective's batches."""
+        limits = (self.parts, self.max_length, on_bad_sample, self._max_positions)
+        return Collator(Chat(self.processor), self.dialogues, *limits)
+
+    @property
+    def _max_positions(self) -> int | None:
+        return positions_of(self.policy_spec, getattr(self, "policy", None))
 
     def known(self, samples: ShardSet, batch_size: int, how: dict[str, Any]) -> Sidecars | None:
-        """Log-ps of the samples under a cached reference, computed now where they are missing.
+        """Return log-ps of the samples under a cached reference, computed now where they are missing.
 
-        Args:
-            samples: that will be trained on.
-            batch_size: samples a device.
-            how: options of the loader that reads them.
+        `batch_size` samples a device are read by a loader with the options `how`.
         """
         return self.cached.sidecars(samples, self.trainer, batch_size, how) if self.cached else None
 
     def features(self, samples: ShardSet, num_workers: int) -> Sidecars:
-        """What the frozen vision tower makes of the samples' images, computed now where it is missing."""
+        """Return features of the samples' images from the frozen vision tower, computed now where they are missing."""
         if self.cached_tower is None:
             self.cached_tower = CachedVisionFeatures(self.policy, self.policy_spec, self.processor)
         return self.cached_tower.sidecars(samples, self.trainer, num_workers)
@@ -155,50 +156,48 @@ class AlignmentModule(L.LightningModule):
         if batch.precomputed.reference_logps is not None:
             return policy, batch.precomputed.reference_logps
         if self.cached and batch.accounting.is_stand_in:
-            return policy, policy  # Of no weight, and nowhere beside the shards.
+            return policy, policy  # It has no weight, and no log-ps beside the shards.
         if self.cached:
-            raise RunError(
-                "reference: cached needs batches of AlignmentDataModule, which bring its log-ps along."
-            )
+            raise RunError("reference: cached needs batches of AlignmentDataModule, which carry its log-ps.")
         return policy, None
 
     def training_step(self, batch: Batch, _index: int) -> Tensor | None:
         self.dropped.update(reason for _, reason in batch.accounting.dropped)
         self.tallies["train"].add(batch)
-        loss = self._train_on(batch)
+        loss = self._training_loss(batch)
         if not self.trainer.fit_loop.epoch_loop._should_accumulate():
             self.end_step()
             self._log("train")
         return loss
 
-    def _train_on(self, batch: Batch) -> Tensor | None:
-        """The loss to be trained on; None for a lone process without samples."""
-        self._is_idle = not batch.keys and (
-            batch.accounting.step_counts is None or not batch.accounting.step_counts[0]
-        )
-        if (batch := self._in_step(batch, self.trainer)) is None:
+    def _training_loss(self, batch: Batch) -> Tensor | None:
+        """Return the loss to be trained on; None for a lone process without samples."""
+        step_counts = batch.accounting.step_counts
+        self._step_is_empty = not batch.keys and (step_counts is None or not step_counts[0])
+        computed = self._empty_batch_guard(batch, self.trainer)
+        if computed is None:
             return None
-        self._check_tree(batch)
-        step = self._computed(batch, "train")
-        # The trainer takes the mean over processes and batches of what is a sum over both.
-        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
-        return step.loss * (1 if batch.accounting.step_counts is None else parts)
+        self._check_tree(computed)
+        output = self._compute(computed, "train")
+        # The trainer takes the mean over processes and batches of a sum over both.
+        num_batches = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return output.loss * (1 if step_counts is None else num_batches)
 
-    def _computed(self, batch: Batch, stage: str) -> LossOutput:
-        step = self.objective(batch)
+    def _compute(self, batch: Batch, stage: str) -> LossOutput:
+        output = self.objective(batch)
         if batch.accounting.is_stand_in:
-            step = step.without_weight()
-        self._running[stage].add(step, batch.counts)
-        return step
+            output = output.without_weight()
+        self._running_means[stage].add(output, batch.counts)
+        return output
 
     def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
-        if self._is_idle:
-            self.policy.zero_grad()  # An optimiser passes over what has none, and would decay on zeros.
+        if self._step_is_empty:
+            self.policy.zero_grad()  # An optimiser skips weights without a gradient; on zeros it would decay them.
 
     def _check_tree(self, batch: Batch) -> None:
         if self._tree_is_checked or self.policy.attention == "rows":
             return
-        # All processes at the same batch: those with slices of the policy compute in step.
+        # All processes at the same batch: those that share a sharded policy compute in step.
         if self.trainer.strategy.reduce_boolean_decision(self.policy.shares(batch)):
             self._tree_is_checked = check_tree(self.policy, batch)
 
@@ -207,22 +206,23 @@ class AlignmentModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         self.tallies["val"].add(batch)
-        if (batch := self._in_step(batch, self.trainer)) is not None:
-            self._computed(batch, "val")
+        computed = self._empty_batch_guard(batch, self.trainer)
+        if computed is not None:
+            self._compute(computed, "val")
 
     def on_validation_epoch_end(self) -> None:
         self.tallies["val"].check("data.val")
         self._log("val", on_step=False, on_epoch=True, sync_dist=self.trainer.world_size > 1)
 
     def _log(self, stage: str, **how: Any) -> None:
-        for name, value in self._running[stage].take(self.trainer).items():
+        for name, value in self._running_means[stage].take(self.trainer).items():
             self.log(f"{stage}/{name}", value, prog_bar=name == "loss", **how)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        # Named, so that an optimiser may treat matrices of layers and embeddings differently.
+        # With names, so that an optimiser may treat matrices of layers and embeddings differently.
         named = [(name, p) for name, p in self.policy.named_parameters() if p.requires_grad]
         optimizer = self._make_optimizer(named)
-        self._settings = [
+        self._optimizer_settings = [
             {key: value for key, value in group.items() if key not in ("params", "param_names")}
             for group in optimizer.param_groups
         ]
@@ -230,12 +230,12 @@ class AlignmentModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         follow_schedule(self.trainer)
-        # A checkpoint brings the optimiser's settings of its time along; those of the config hold.
-        for group, settings in zip(self._param_groups, self._settings, strict=True):
+        # A checkpoint restores the settings that it was saved with; those of the config win.
+        for group, settings in zip(self._param_groups, self._optimizer_settings, strict=True):
             group.update(settings, initial_lr=settings["lr"])
 
     def on_train_epoch_start(self) -> None:
-        # Shards may differ from epoch to epoch, and with them the length of the run.
+        # Shards, and with them the length of the run, may change between epochs.
         self.__dict__.pop("_planned_steps", None)
         self.tallies["train"] = SampleTally()
 
@@ -244,30 +244,31 @@ class AlignmentModule(L.LightningModule):
 
     @cached_property
     def _planned_steps(self) -> int:
-        return total_steps(self.trainer, self.schedule_epochs or self.trainer.max_epochs)
+        max_epochs = self.trainer.max_epochs
+        return total_steps(self.trainer, self.schedule_epochs or (-1 if max_epochs is None else max_epochs))
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         if self.cached:
             self.cached.mark_policy_changed()
-        # Dropout depends on the position alone, so that a resumed run draws what the killed one drew.
+        # Dropout depends on the position alone, so that a resumed run equals an uninterrupted one.
         torch.manual_seed(derive(run_seed(), "step", self.current_epoch, index, self.global_rank))
-        share = lr_factor(
+        factor = lr_factor(
             self.global_step - self.schedule_start, self._planned_steps, self.warmup, self.schedule
         )
         for group in self._param_groups:
-            group["lr"] = group["initial_lr"] * share
+            group["lr"] = group["initial_lr"] * factor
         self.log("train/lr", self._param_groups[0]["lr"])
 
     @property
     def _param_groups(self) -> list[dict[str, Any]]:
-        return self.optimizers().param_groups  # type: ignore[union-attr]  # There is one optimiser.
+        return self.optimizers().param_groups  # type: ignore[union-attr]  # One optimiser.
 
     def on_after_backward(self) -> None:
         if not self._gradients_are_checked:
             self._gradients_are_checked = checks.check_gradients(self.policy)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # A process that leaves writing to the first one has nothing.
+        # Only the process that writes the checkpoint has all of the state.
         state, trained = checkpoint["state_dict"], self._trained_names()
         checkpoint["state_dict"] = {name: state[name] for name in trained if name in state}
         checkpoint["base"] = checks.origin_of(self)
@@ -276,10 +277,10 @@ class AlignmentModule(L.LightningModule):
             checkpoint["reference"] = self.cached.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the frozen weights, which are not in the checkpoint, beside the trained ones.
+        """Add the frozen weights, which are not in the checkpoint, to the trained ones.
 
         Raises:
-            RunError: as `check_resumed`.
+            RunError: the checkpoint is of another objective, model or set of trained weights.
         """
         checks.check_resumed(checkpoint, self._trained_names(), checks.origin_of(self))
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
@@ -288,12 +289,12 @@ class AlignmentModule(L.LightningModule):
             self.cached.load_state_dict(checkpoint.get("reference", self.cached.state_dict()))
 
     def trained_state(self) -> dict[str, Tensor]:
-        """What of the state training changes, by name; what is tied is one tensor with several names."""
+        """Return the trained part of the state by name; tied weights are one tensor with several names."""
         state = self.state_dict(keep_vars=True)
         return {name: state[name] for name in self._trained_names()}
 
     def _trained_names(self) -> list[str]:
-        # With duplicates: a tied head has a name of its own in the state.
+        # With duplicates: a tied head has its own name in the state.
         named = self.named_parameters(remove_duplicate=False)
         frozen = {name for name, parameter in named if not parameter.requires_grad}
         return [name for name in self.state_dict() if name not in frozen]

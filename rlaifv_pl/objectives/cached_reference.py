@@ -1,4 +1,4 @@
-"""The cached reference: one pass over the shards before training, and no second model in it."""
+"""Cached reference log-ps: one pass over the shards before training, and no second model in it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,18 +18,18 @@ from rlaifv_pl.models.loading import load_policy
 from rlaifv_pl.models.policy import PolicyError, PolicySpec
 from rlaifv_pl.models.reference import frozen
 from rlaifv_pl.models.vlm import VLM, Batch
-from rlaifv_pl.objectives.cached_vision import seen_as
+from rlaifv_pl.objectives.cached_vision import image_identity
 from rlaifv_pl.objectives.checks import sharding_of
 from rlaifv_pl.objectives.empty_batch_guard import STAND_IN, EmptyBatchGuard
 
 
 class CachedReference:
-    """Which model the policy is compared with, and its log-ps beside the shards.
+    """Identity of the reference model, and its log-ps beside the shards.
 
     Args:
-        policy: as it was loaded, before any training; it is the reference, without its LoRA adapters.
-        spec: from which it was loaded.
-        processor: that prepares images. (Tokens are compared sample by sample.)
+        policy: model before any training; it is the reference, without its LoRA adapters.
+        spec: source of the policy.
+        processor: prepares images. (Tokens are compared sample by sample.)
     """
 
     def __init__(self, policy: VLM, spec: PolicySpec, processor: Any) -> None:
@@ -38,7 +38,7 @@ class CachedReference:
         self._is_policy = True
 
     def invalidate(self) -> None:
-        """Compare with the policy as it is now, adapters included."""
+        """Make the policy as it is now the reference, adapters included."""
         self.weights, self.adapters, self._is_policy = weights_hash(self.policy), True, True
 
     def mark_policy_changed(self) -> None:
@@ -46,54 +46,58 @@ class CachedReference:
         self._is_policy = not self.adapters and self.spec.lora is not None
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Return the state for a checkpoint."""
         return {"weights": self.weights, "adapters": self.adapters}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what a checkpoint holds; the policy has been trained since."""
+        """Restore the state of a checkpoint, whose policy has been trained."""
         self.weights, self.adapters = state["weights"], state["adapters"]
         self.mark_policy_changed()
 
     def sidecars(self, samples: ShardSet, trainer: Trainer, batch_size: int, how: dict[str, Any]) -> Sidecars:
-        """The log-ps of the samples, computed now where they are missing.
+        """Return the log-ps of the samples, computed now where they are missing.
 
         Args:
-            samples: of one or more directories.
-            trainer: with the policy on its device.
+            samples: one or more directories of shards.
+            trainer: trainer with the policy on its device.
             batch_size: samples a device in the pass.
             how: options of the loader.
 
         Raises:
-            SidecarError: a file beside a shard is of another shard.
-            PolicyError: something is missing, and the reference is no longer to be had.
+            SidecarError: a file beside a shard belongs to another shard.
+            PolicyError: log-ps are missing, and the reference is no longer available.
         """
         identity = {"weights": self.weights, "adapters": self.adapters, "readings": READINGS}
-        identity |= seen_as(self.processor, self.spec, trainer)
+        identity |= image_identity(self.processor, self.spec, trainer)
         sidecars = Sidecars(samples, "reference", identity)
         missing = sidecars.missing()
-        # Before one process writes what another has yet to miss; and before one reads what another writes.
+        # All processes must see the same gaps before one fills them, and all files before one reads them.
         trainer.strategy.barrier()
         if missing:
-            self._make(sidecars, _plan(samples, missing, trainer, batch_size), trainer, how)
+            self._compute(sidecars, _plan(samples, missing, trainer, batch_size), trainer, how)
         trainer.strategy.barrier()
         return sidecars
 
-    def _make(self, sidecars: Sidecars, work: list["_Work"], trainer: Trainer, how: dict[str, Any]) -> None:
+    def _compute(
+        self, sidecars: Sidecars, work: list["_RankBatch"], trainer: Trainer, how: dict[str, Any]
+    ) -> None:
         model, samples = self._model(trainer), sidecars.samples
-        in_step = EmptyBatchGuard(lambda: how["collate"]([STAND_IN]))
+        guard = EmptyBatchGuard(lambda: how["collate"]([STAND_IN]))
         loader = BatchLoader(samples, [part.numbers for part in work], **how)
-        shown = track(
+        progress = track(
             zip(work, loader, strict=True), "reference log-ps", len(work), is_shown=trainer.is_global_zero
         )  # fmt: skip
-        found: dict[int, CachedTensors] = {}
-        for part, batch in shown:
-            if (computed := in_step(batch, trainer)) is not None:
-                found |= self._score(model, trainer, part.numbers, computed)
+        logps_by_number: dict[int, CachedTensors] = {}
+        for part, batch in progress:
+            if (computed := guard(batch, trainer)) is not None:
+                logps_by_number |= self._score(model, trainer, part.numbers, computed)
             if part.ends_shard:
-                found = _gather(found, trainer.world_size)
+                logps_by_number = _gather(logps_by_number, trainer.world_size)
                 if trainer.is_global_zero:
-                    sidecars.write(part.shard, [found.get(n, UNKNOWN) for n in samples.numbers(part.shard)])
-                found = {}
+                    sidecars.write(
+                        part.shard, [logps_by_number.get(n, UNKNOWN) for n in samples.numbers(part.shard)]
+                    )
+                logps_by_number = {}
 
     @torch.no_grad()
     def _score(
@@ -108,7 +112,7 @@ class CachedReference:
         return {numbers[kept]: value for kept, value in zip(batch.accounting.kept, values, strict=True)}
 
     def _model(self, trainer: Trainer) -> VLM:
-        """The reference itself: the policy, or one that is loaded once more."""
+        """Return the reference model: the policy, or one that is loaded again."""
         if self._is_policy:
             return self.policy
         if self.adapters:
@@ -128,29 +132,29 @@ class CachedReference:
         return converted.to(trainer.strategy.root_device)
 
 
-class _Work(NamedTuple):
-    """A batch of the pass, of this process."""
+class _RankBatch(NamedTuple):
+    """One batch of the pass on this process."""
 
     shard: int
     numbers: list[int]
     ends_shard: bool
 
 
-def _plan(samples: ShardSet, shards: Sequence[int], trainer: Trainer, batch_size: int) -> list[_Work]:
-    """Shard by shard, and equally many batches for each process: sharded models compute in step."""
+def _plan(samples: ShardSet, shards: Sequence[int], trainer: Trainer, batch_size: int) -> list[_RankBatch]:
+    """Plan batches shard by shard, equally many for each process, since sharded models compute in step."""
     rank, size = trainer.global_rank, trainer.world_size
     work = []
     for shard in shards:
         numbers = samples.numbers(shard)
         mine = [deal[rank] for deal in split_batches(numbers, size, batch_size)]
-        work += [_Work(shard, part, place == len(mine) - 1) for place, part in enumerate(mine)]
+        work += [_RankBatch(shard, part, place == len(mine) - 1) for place, part in enumerate(mine)]
     return work
 
 
-def _gather(found: dict[int, CachedTensors], processes: int) -> dict[int, CachedTensors]:
-    """What all processes found."""
+def _gather(logps_by_number: dict[int, CachedTensors], processes: int) -> dict[int, CachedTensors]:
+    """Merge the log-ps of all processes."""
     if processes == 1:
-        return found
-    parts: list[Any] = [None] * processes
-    dist.all_gather_object(parts, found)
-    return {number: value for part in parts for number, value in part.items()}
+        return logps_by_number
+    gathered: list[Any] = [None] * processes
+    dist.all_gather_object(gathered, logps_by_number)
+    return {number: value for part in gathered for number, value in part.items()}

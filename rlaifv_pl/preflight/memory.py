@@ -155,7 +155,7 @@ def _optimiser(module: AlignmentModule, trained: Sequence[nn.Parameter]) -> tupl
 
 def _is_foreach(module: AlignmentModule) -> bool:
     """Whether torch, on a GPU, takes all weights in one go, with a copy of them on the way."""
-    settings = module._settings[0]
+    settings = module._optimizer_settings[0]
     return "foreach" in settings and settings["foreach"] is not False and not settings.get("fused")
 
 

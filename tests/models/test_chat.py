@@ -12,9 +12,10 @@ from transformers import AutoProcessor
 
 from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.collate import Collator
-from rlaifv_pl.models.chat import Chat, Dialogue, TokenizedRow, prompt_messages, text_message
+from rlaifv_pl.models.chat import Chat, Dialogue, prompt_messages, text_message
 from rlaifv_pl.models.policy import PolicySpec, load_processor
 from rlaifv_pl.models.text_checks import ChatError
+from rlaifv_pl.models.tokenization import TokenizedRow
 from rlaifv_pl.records import Sample
 from tests.data.samples import picture
 from tests.families import FAMILIES

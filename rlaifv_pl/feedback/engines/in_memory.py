@@ -30,8 +30,8 @@ from rlaifv_pl.feedback.prompt_templates import FILL
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.fingerprint import fingerprint
 from rlaifv_pl.models.policy import VisionLanguageModel, unwrap_model
-from rlaifv_pl.models.processing import ImagesRefused
 from rlaifv_pl.models.self_check import tree_error
+from rlaifv_pl.models.tokenization import ImagesRefused
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.records import Sample
 from rlaifv_pl.seeds import derive

@@ -8,8 +8,9 @@ from PIL import Image
 
 from rlaifv_pl.data.collate import pad_rows
 from rlaifv_pl.feedback.engines.engine import EngineError
-from rlaifv_pl.models.chat import Chat, TokenizedRow
+from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.prefix_tree import Branch
+from rlaifv_pl.models.tokenization import TokenizedRow
 from rlaifv_pl.models.vlm import Batch, Tokens, TreeLayout
 
 
