@@ -1,7 +1,7 @@
-"""The nouns: what passes between the stages, one frozen record each.
+"""Frozen records that pass between the stages.
 
-A `Sample` is one keyed entry of a shard. Feedback looks at the policy's `Candidate`s through their
-`Claim`s and the labeler's `Verdict`s, and leaves samples with a chosen and a rejected completion.
+A `Sample` is one keyed entry of a shard. Feedback judges the policy's `Candidate`s by their `Claim`s and the
+labeler's `Verdict`s, and writes samples with a chosen and a rejected completion.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """One atomic statement of a candidate that can be true or false on its own."""
+    """One atomic statement of a candidate that is true or false on its own."""
 
     text: str
     """The claim in words."""
     question: str
-    """The claim put so that yes confirms it."""
+    """The claim as a question that yes confirms."""
     spans: tuple[tuple[int, int], ...]
-    """Stretches of the candidate that make this claim and no other: first character and one past the last, in order."""
+    """Character ranges [start, end) of the candidate that make this claim and no other, in order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What the labeler makes of one claim: the probability that it puts on each answer."""
+    """The labeler's probabilities of yes and no for one claim."""
 
     yes: float
     no: float
@@ -44,17 +44,17 @@ class Candidate:
 
     text: str
     seed: int
-    """Seed of its sampling, so that it can be drawn again."""
+    """Seed that its sampling can be repeated with."""
     ended: bool = True
-    """Whether the policy ended it; false where the limit of tokens cut it off."""
+    """Whether the policy ended it; false where the token limit cut it off."""
     claims: tuple[Claim, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     """One for each claim, in the same order."""
     fault: str | None = None
-    """Why nobody can tell how good it is; one of `feedback.reasons.REMEDIES`."""
+    """Reason why it could not be judged; one of `feedback.reasons.REMEDIES`."""
     score: float | None = None
-    """What the verdicts combine to, higher is better; its order means something within one prompt only.
-    None before that, and for a candidate without claims: nobody judged it."""
+    """Combined verdicts; higher is better, comparable within one prompt only.
+    None before that, and for a candidate without claims, which is not judged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,14 +72,14 @@ class Correction:
     question: str
     answer: str
     codes: tuple[str, ...] = ()
-    """Ids of the codebook's error types that the turn is about."""
+    """Ids of the codebook's error types that the turn corrects."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One keyed entry of a shard: images, a prompt, and what an objective learns from.
+    """One keyed entry of a shard: images, a prompt, and the answers that an objective learns from.
 
-    Which of `chosen`/`rejected`, `completion` and `corrections` are present decides which
+    The fields that are present (`chosen` and `rejected`, `completion`, `corrections`) decide which
     objectives can use the sample.
     """
 
@@ -93,27 +93,27 @@ class Sample:
     chosen: str | None = None
     rejected: str | None = None
     completion: str | None = None
-    """The answer to learn by SFT."""
+    """Answer for SFT."""
     truncated: tuple[str, ...] = ()
-    """Which of `chosen`, `rejected` and `completion` a limit of tokens cut off: what ends those is nothing to learn."""
+    """Those of `chosen`, `rejected` and `completion` that a token limit cut off; their end is not a target."""
     corrections: tuple[Correction, ...] = ()
     rejected_images: tuple[bytes, ...] = ()
-    """Images of the rejected side where they differ from `images`; as many."""
+    """Images of the rejected side where they differ from `images`; equally many."""
     evidence: Mapping[str, Any] = field(default_factory=dict)
     """`{chosen|rejected: {score, seed, claims: [{text, question, spans, yes, no}]}}`."""
     spans: tuple[Mapping[str, Any], ...] = ()
     """`{side, start, end, weight}`: weights of character ranges of a completion."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """`{source, round, generator, labeler, seed, ...}`: where the sample came from."""
+    """Origin of the sample: `{source, round, generator, labeler, seed, ...}`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of the JSON that the schema does not know, kept as they are."""
+    """JSON keys that are unknown to the schema, unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What a policy completes a held-out prompt with, where somebody knows what of it is true."""
+    """A policy's completion of a held-out prompt whose mentions are known to be true or false."""
 
     prompt: Sample
     text: str
     mentions: tuple[tuple[int, int, bool], ...] = ()
-    """First character, one past the last, and whether it is true, of each thing said; in order, none over another."""
+    """(start, end, is_true) of each mention in characters; in order, without overlaps."""

@@ -16,7 +16,7 @@ from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.datamodule import Shards, check_room, expected
 from rlaifv_pl.data.shards import ShardSet, load_shards
 from rlaifv_pl.models.policy import load_model
-from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
+from rlaifv_pl.models.pretrained import validate_checkpoint
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.preflight import disk, tables, trial

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rlaifv_pl.export.policy import ExportError
 from rlaifv_pl.models.fingerprint import fingerprint
 from rlaifv_pl.models.policy import LoRA, PolicySpec, load_model
-from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
+from rlaifv_pl.models.pretrained import validate_checkpoint
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.training.checkpoint_io import AtomicCheckpointIO
 

@@ -27,11 +27,11 @@ TREE = "prefix_tree"
 CAUSAL_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 Masks = dict[str, Tensor | None] | Tensor | None
-"""What sees what in the plain rows: (rows, 1, T, T), None where that is plainly causal; one for each kind
-of layer if there are several."""
+"""Boolean masks of the plain rows: (rows, 1, T, T), None for plainly causal; one for each kind of layer if there are
+several."""
 
 Layout = Callable[..., Forest]
-"""`layout_forest` of a batch; takes `packed`."""
+"""`layout_forest` with the arguments of a batch; takes `packed`."""
 
 
 def tree_attention(
@@ -42,7 +42,7 @@ def tree_attention(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers calls it; over a forest if the call brings one."""
+    """Attention function for transformers; over a forest if the call passes one."""
     attend = options.pop(TREE, sdpa_attention_forward)
     return attend(module, query, key, value, attention_mask, **options)
 
@@ -52,13 +52,13 @@ AttentionMaskInterface.register(TREE, sdpa_mask)
 
 
 def unsupported_reason(model: PreTrainedModel) -> str:
-    """Why the model cannot share prefixes; empty if it can."""
+    """Return why the model cannot share prefixes; empty if it can."""
     decoder = model.get_decoder()
     config = decoder.config
-    carried = sorted(set(getattr(config, "layer_types", None) or ()) - CAUSAL_LAYERS)
-    if carried or getattr(decoder, "_is_stateful", False):
-        named = f" ({', '.join(carried)})" if carried else ""
-        return f"{type(model).__name__} has layers that carry a state from token to token{named}"
+    stateful = sorted(set(getattr(config, "layer_types", None) or ()) - CAUSAL_LAYERS)
+    if stateful or getattr(decoder, "_is_stateful", False):
+        kinds = f" ({', '.join(stateful)})" if stateful else ""
+        return f"{type(model).__name__} has layers that carry a state from token to token{kinds}"
     if getattr(config, "is_encoder_decoder", False) or not decoder._can_set_attn_implementation():
         return f"{type(model).__name__} does not take its attention from transformers' AttentionInterface"
     if config._attn_implementation not in ("sdpa", TREE):
@@ -67,10 +67,10 @@ def unsupported_reason(model: PreTrainedModel) -> str:
 
 
 def row_masks(model: PreTrainedModel, rows: dict[str, Tensor]) -> Masks:
-    """The family's own masks of plain rows that are padded right, padding not regarded."""
+    """Return the family's own masks of plain rows that are padded right; padding is not masked."""
     ids = rows["input_ids"]
     make = getattr(model, "create_masks_for_generate", create_masks_for_generate)
-    # Only its shape, type and device are asked for.
+    # Only its shape, type and device are read.
     embeds = torch.empty((*ids.shape, 0), dtype=model.dtype, device=ids.device)
     # By position: the cache has another name from release to release of transformers.
     return make(
@@ -85,24 +85,24 @@ def row_masks(model: PreTrainedModel, rows: dict[str, Tensor]) -> Masks:
 
 
 def is_causal(masks: Masks) -> bool:
-    """Whether every layer is plainly causal."""
+    """Return whether every layer is plainly causal."""
     return not any(mask is not None for mask in (masks.values() if isinstance(masks, dict) else [masks]))
 
 
 def dense(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
-    """A line for each tree and a boolean mask: simple, and as costly as the square of a line's width."""
+    """One line for each tree and a boolean mask: simple, at a cost of the square of a line's width."""
     forest = make(packed=False)
     return forest, {"attention_mask": _for_layers(masks, partial(_visible, forest))}
 
 
 def split(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
-    """One line for all trees: each branch by itself attends over its path."""
+    """One line for all trees; each branch attends over its path in a call of its own."""
     forest = make(packed=True)
     return forest, {"attention_mask": _for_layers(masks, partial(_by_offset, forest)), TREE: _Split(forest)}
 
 
 def flex(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
-    """One line for all trees, and compiled kernels that leave out what nothing sees; CUDA only."""
+    """One line for all trees, and compiled kernels that skip masked blocks; CUDA only."""
     from torch.nn.attention.flex_attention import create_block_mask
     from transformers.integrations.flex_attention import flex_attention_forward
 
@@ -116,64 +116,63 @@ def flex(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
 
 
 def flash(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
-    """One line for all trees, and one call of flash-attn with more keys than queries for a branch."""
+    """One line for all trees, and one call of flash-attn in which a branch has more keys than queries."""
     if not is_causal(masks):
         raise PolicyError(
-            "policy.attention: flash knows plainly causal attention only, and this model has windows or images "
-            "that see themselves. Choose split."
+            "policy.attention: flash supports plainly causal attention only, and this model has sliding windows or "
+            "bidirectional image tokens. Set policy.attention: split."
         )
     forest = make(packed=True)
     return forest, {"attention_mask": _for_layers(masks, partial(_by_offset, forest)), TREE: _Flash(forest)}
 
 
 BACKENDS = {"dense": dense, "split": split, "flex": flex, "flash": flash}
-"""Each lays out a forest and says how a decoder attends over it."""
+"""Each lays out a forest and returns the arguments with which a decoder attends over it."""
 
 AUTO = "split"
-"""Exact and fast on any device. The kernels of flex and flash have not been run on one yet: they are taken when
-they are asked for."""
+"""Exact and fast on any device; flex and flash are used only when they are named."""
 
 
 def choose_backend(model: PreTrainedModel, attention: str) -> tuple[str, str]:
-    """What `attention` comes to, and why it is `rows` where that was not asked for; makes the model ready for it.
+    """Resolve `attention` to a backend or `rows`, with the reason for a fallback to rows; prepare the model for it.
 
     Args:
         model: of transformers.
-        attention: name of a backend, `auto` for the best or `rows`, or an attention of transformers, which is
-            for rows.
+        attention: a backend, `auto` for the best or `rows`, or an attention implementation of transformers, which
+            reads rows.
 
     Raises:
-        PolicyError: a backend was asked for by name, and the model or the machine cannot run it.
+        PolicyError: a backend was named that the model or the machine cannot run.
     """
     if attention not in BACKENDS and attention != "auto":
         return "rows", ""
-    reason = unsupported_reason(model) or _lacking(attention)
+    reason = unsupported_reason(model) or _missing_dependency(attention)
     if not reason:
         model.get_decoder().set_attn_implementation(TREE)
         return attention, ""
     if attention != "auto":
-        raise PolicyError(f"policy.attention: {attention} cannot be: {reason}. Choose auto or rows.")
+        raise PolicyError(f"policy.attention: {attention} is not possible: {reason}. Choose auto or rows.")
     return "rows", reason
 
 
-def _lacking(attention: str) -> str:
+def _missing_dependency(attention: str) -> str:
     if attention == "flex" and not torch.cuda.is_available():
         return "FlexAttention has no gradient on the CPU"
     if attention == "flash" and not is_flash_attn_2_available():
-        return "flash-attn and a GPU for it are not there"
+        return "flash-attn or a GPU for it is missing"
     return ""
 
 
 def over_forest(
     attention: str, model: PreTrainedModel, rows: dict[str, Tensor], make: Layout
 ) -> tuple[Forest, dict[str, Any]]:
-    """The forest of a batch, and the arguments with which the model attends over it.
+    """Lay out the forest of a batch, and return it with the arguments with which the model attends over it.
 
     Args:
         attention: name of a backend, or `auto` for `AUTO`.
         model: of transformers.
         rows: the plain rows.
-        make: lays out their branches.
+        make: function that lays out their branches.
     """
     masks = row_masks(model, rows)
     backend = BACKENDS[AUTO if attention == "auto" else attention]
@@ -181,13 +180,15 @@ def over_forest(
 
 
 def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """The type in which weights of `dtype` are multiplied here and now."""
+    """Return the type in which weights of `dtype` are multiplied under the present autocast."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
 
 
 def rounding_dtype(model: PreTrainedModel, dtype: torch.dtype | None = None) -> torch.dtype:
-    """The type that says how far two ways to compute the same may differ; `dtype` is that of the weights in use, if
-    not the model's own."""
+    """Return the type whose rounding bounds how far two ways to compute the same may differ.
+
+    `dtype` is that of the weights in use, if not the model's own.
+    """
     dtype = compute_dtype(dtype or model.dtype, model.device)
     # TensorFloat-32 has the mantissa of float16.
     rounds = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
@@ -201,19 +202,19 @@ def _for_layers(masks: Masks, convert: Callable[[Tensor | None], Any]) -> Any:
 
 
 def _visible(forest: Forest, mask: Tensor | None) -> Tensor:
-    """(lines, 1, width, width) what sees what."""
+    """(lines, 1, width, width) attention mask of the columns."""
     lines, width = forest.token.shape
     line, column = (torch.arange(size, device=forest.token.device) for size in (lines, width))
     return forest.sees(line[:, None, None], column[:, None], column, mask)[:, None]
 
 
 def _block_rule(forest: Forest, mask: Tensor | None) -> Callable[..., Tensor]:
-    """The same, column by column."""
+    """Return the rule of that mask for single columns."""
     return lambda line, _head, query, key: forest.sees(line, query, key, mask)
 
 
 def _by_offset(forest: Forest, mask: Tensor | None) -> Tensor:
-    """(1, 1, width, row_width) what each column sees on its path; of size 0 where that is plainly causal.
+    """(1, 1, width, row_width) mask of each column over its path; of size 0 for plainly causal attention.
 
     Never None, which transformers would replace by a mask of its own.
     """
@@ -223,13 +224,13 @@ def _by_offset(forest: Forest, mask: Tensor | None) -> Tensor:
 
 
 class _Split:
-    """Each branch is a call of SDPA: its columns are the queries, its path up to its end the keys."""
+    """One call of SDPA for each branch: its columns are the queries, its path up to its end the keys."""
 
     def __init__(self, forest: Forest) -> None:
         self.spans, self.pieces = spans(forest)
         self.lengths = [span.length for span in self.spans]
-        # Where the path is longer than the branch, causal means from its lower right corner.
-        self.corners = [
+        # Where the path is longer than the branch, the causal mask is aligned to the lower right.
+        self.causal_masks = [
             _lower_right(span.length, span.stop, forest.token.device) if span.start else None
             for span in self.spans
         ]
@@ -237,15 +238,15 @@ class _Split:
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **options: Any
     ) -> tuple[Tensor, None]:
-        # Cut by split and not by slices, each of which would have a gradient of full size.
+        # Split instead of sliced: each slice would have a gradient of full size.
         queries = query.split(self.lengths, 2)
         masks = mask.split(self.lengths, 2) if mask.numel() else None
         keys, values = (self._paths(states) for states in (key, value))
         outputs = []
         for at, span in enumerate(self.spans):
-            seen = self.corners[at] if masks is None else masks[at][..., : span.stop]
+            visible = self.causal_masks[at] if masks is None else masks[at][..., : span.stop]
             outputs.append(
-                sdpa_attention_forward(module, queries[at], keys[at], values[at], seen, **options)[0]
+                sdpa_attention_forward(module, queries[at], keys[at], values[at], visible, **options)[0]
             )
         return torch.cat(outputs, 1), None
 
@@ -262,16 +263,16 @@ def _lower_right(queries: int, keys: int, device: torch.device) -> Tensor:
 
 
 class _Flash:
-    """All branches in one call: flash-attn aligns causal masks at the lower right corner."""
+    """All branches in one call: flash-attn aligns causal masks to the lower right."""
 
     def __init__(self, forest: Forest) -> None:
         from flash_attn import flash_attn_varlen_func
 
         self.attend = flash_attn_varlen_func
-        device, found = forest.token.device, spans(forest)[0]
+        device, branches = forest.token.device, spans(forest)[0]
         places = forest.place.view(-1, forest.row_width)
-        self.keys = torch.cat([places[span.row, : span.stop] for span in found])
-        sizes = [span.length for span in found], [span.stop for span in found]
+        self.keys = torch.cat([places[span.row, : span.stop] for span in branches])
+        sizes = [span.length for span in branches], [span.stop for span in branches]
         self.longest = [max(lengths) for lengths in sizes]
         self.ends = [
             torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device) for lengths in sizes

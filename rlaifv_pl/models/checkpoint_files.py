@@ -18,27 +18,26 @@ PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PROCESSOR = ("processor_config.json", "preprocessor_config.json")
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
-OBJECTS = (
+JSON_FILES = (
     *(CONFIG, "generation_config.json", "chat_template.json", "added_tokens.json", "special_tokens_map.json"),
     *(*PROCESSOR, "video_preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
 )
 """JSON files that transformers reads of a model directory."""
 LFS = b"version https://git-lfs.github.com/spec/"
-LARGE = 1 << 24
-"""Bytes of a JSON file (a tokenizer's vocabulary) above which only its beginning is looked at."""
-COPY_AGAIN = "Copy the whole directory again from where it came from"
+MAX_PARSED_BYTES = 1 << 24
+"""Size in bytes from which only the beginning of a JSON file is checked (a tokenizer's vocabulary)."""
 
 
 def is_local(path: str) -> bool:
-    """Whether a model's path can only mean a directory of this machine, whether it exists or not."""
+    """Return whether a path can only mean a directory of this machine, whether it exists or not."""
     parts = Path(path).parts
-    beside = len(parts) == 2 and os.path.isdir(parts[0])
+    is_in_known_folder = len(parts) == 2 and os.path.isdir(parts[0])
     return (
         os.path.lexists(path)
         or path.startswith((".", "~", os.sep))
         or "\\" in path
         or len(parts) > 2
-        or beside
+        or is_in_known_folder
     )
 
 
@@ -49,18 +48,18 @@ def validate_files(path: str) -> None:
         path: directory.
 
     Raises:
-        PolicyError: a file is missing, cut off or something else than its name says.
+        PolicyError: a file is missing, truncated or of another kind than its name says.
     """
     directory = Path(path)
     if not directory.is_dir():
         raise _no_directory(path)
     if not any(directory.iterdir()):
-        raise cannot_load(path, "the directory is empty", COPY_AGAIN + ".")
+        raise cannot_load(path, "the directory is empty")
     if (directory / ADAPTER_CONFIG).is_file():
         raise _is_adapter(path)
     if not (directory / CONFIG).is_file():
         raise _no_config(path)
-    for file in [directory / name for name in OBJECTS if (directory / name).is_file()]:
+    for file in [directory / name for name in JSON_FILES if (directory / name).is_file()]:
         _check_json(path, file)
     _check_weights(path)
     for names, what in ((PROCESSOR, "prepares its images"), (TOKENIZER, "holds its tokenizer")):
@@ -79,8 +78,8 @@ def require_weights(path: str) -> None:
     Raises:
         PolicyError: it holds none.
     """
-    if not dict(_listed(Path(path))):
-        raise cannot_load(path, f"it holds no weights ({WEIGHTS} is missing)", f"{COPY_AGAIN}.")
+    if not dict(_indexed_files(Path(path))):
+        raise cannot_load(path, f"it holds no weights ({WEIGHTS} is missing)")
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -109,7 +108,7 @@ def _no_directory(path: str) -> Exception:
 
 
 def _is_adapter(path: str) -> Exception:
-    base = _object(Path(path) / ADAPTER_CONFIG).get("base_model_name_or_path")
+    base = _read_json(Path(path) / ADAPTER_CONFIG).get("base_model_name_or_path")
     return cannot_load(
         path,
         f"it holds a PEFT adapter of {base!r}, not a model",
@@ -123,44 +122,44 @@ def _no_config(path: str) -> Exception:
     fault = f"{CONFIG} is missing"
     if (directory / "config.yaml").is_file() and (directory / "checkpoints").is_dir():
         out = directory / "export"
-        there = (
+        cure = (
             f"Name {out}."
             if out.is_dir()
             else f"Write its model by `rlaifv export {path} OUT`, and name OUT."
         )
-        return cannot_load(path, f"it is the directory of a run ({fault})", there)
-    inside = sorted([*directory.glob(f"*/{CONFIG}"), *directory.glob(f"snapshots/*/{CONFIG}")])
-    if inside:
-        return cannot_load(path, fault, f"A model lies in {inside[0].parent}: name that directory.")
-    return cannot_load(path, fault, f"{COPY_AGAIN}, or name the one that `save_pretrained` wrote.")
+        return cannot_load(path, f"it is the directory of a run ({fault})", cure)
+    nested = sorted([*directory.glob(f"*/{CONFIG}"), *directory.glob(f"snapshots/*/{CONFIG}")])
+    if nested:
+        return cannot_load(path, fault, f"There is a model in {nested[0].parent}: name that directory.")
+    return cannot_load(
+        path, fault, "Copy the whole directory again, or name the one that `save_pretrained` wrote."
+    )
 
 
 def _check_json(path: str, file: Path) -> None:
-    with open(file, "rb") as opened:
-        begins = opened.read(len(LFS))
-    if begins == LFS:
+    with open(file, "rb") as stream:
+        first_bytes = stream.read(len(LFS))
+    if first_bytes == LFS:
         raise _lfs(path, file)
-    if file.stat().st_size <= LARGE:
-        _object(file)
-    elif not begins.lstrip().startswith(b"{"):
-        raise _no_json(file, "it does not begin with a brace")
+    if file.stat().st_size <= MAX_PARSED_BYTES:
+        _read_json(file)
+    elif not first_bytes.lstrip().startswith(b"{"):
+        raise _not_json(file, "it does not begin with a brace")
 
 
-def _object(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise _no_json(file, str(error)) from error
+        raise _not_json(file, str(error)) from error
     if not isinstance(value, dict):
-        raise _no_json(file, f"it holds a {type(value).__name__}")
+        raise _not_json(file, f"it holds a {type(value).__name__}")
     return value
 
 
-def _no_json(file: Path, detail: str) -> Exception:
+def _not_json(file: Path, detail: str) -> Exception:
     begins = file.read_bytes()[:40].decode(errors="replace").strip()
-    return cannot_load(
-        file.parent, f"{file.name} is no JSON object ({detail}; it begins {begins!r})", f"{COPY_AGAIN}."
-    )
+    return cannot_load(file.parent, f"{file.name} is no JSON object ({detail}; it begins {begins!r})")
 
 
 def _lfs(path: str, file: Path) -> Exception:
@@ -172,26 +171,23 @@ def _lfs(path: str, file: Path) -> Exception:
 
 
 def _check_weights(path: str) -> None:
-    files = dict(_listed(Path(path)))
+    files = dict(_indexed_files(Path(path)))
     for file, expected in files.items():
         if not file.is_file():
             raise cannot_load(
-                path,
-                f"{file.name} is missing, which {INDEX} lists ({len(files)} files of weights)",
-                f"{COPY_AGAIN}.",
+                path, f"{file.name} is missing, which {INDEX} lists ({len(files)} files of weights)"
             )
         with open(file, "rb") as opened:
             if opened.read(len(LFS)) == LFS:
                 raise _lfs(path, file)
-        if file.suffix == ".safetensors" and (lost := expected - _names(path, file)):
+        if file.suffix == ".safetensors" and (lost := expected - _tensor_names(path, file)):
             raise cannot_load(
                 path,
                 f"{file.name} lacks weights that {INDEX} says it has, such as {min(lost)} ({len(lost)} in all)",
-                f"{COPY_AGAIN}.",
             )
 
 
-def _listed(directory: Path) -> Iterator[tuple[Path, set[str]]]:
+def _indexed_files(directory: Path) -> Iterator[tuple[Path, set[str]]]:
     """Yield the files of the weights that transformers would read, with the names that an index gives to each."""
     for index in (INDEX, PICKLED_INDEX):
         single = directory / (WEIGHTS if index == INDEX else PICKLED)
@@ -206,17 +202,15 @@ def _listed(directory: Path) -> Iterator[tuple[Path, set[str]]]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    listed = _object(index).get("weight_map")
+    listed = _read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
-        raise cannot_load(index.parent, f"{index.name} has no `weight_map` of files", f"{COPY_AGAIN}.")
+        raise cannot_load(index.parent, f"{index.name} has no `weight_map` of files")
     return listed
 
 
-def _names(path: str, file: Path) -> set[str]:
+def _tensor_names(path: str, file: Path) -> set[str]:
     try:
         with safe_open(file, "pt") as opened:
             return set(opened.keys())
     except SafetensorError as error:
-        raise cannot_load(
-            path, f"{file.name} is cut off, or no safetensors file ({error})", f"{COPY_AGAIN}."
-        ) from error
+        raise cannot_load(path, f"{file.name} is cut off, or no safetensors file ({error})") from error

@@ -7,6 +7,8 @@ class PolicyError(UserError, ValueError):
     """A policy that cannot be loaded or trained as configured; the message says what to change."""
 
 
-def cannot_load(path: object, fault: str, cure: str) -> PolicyError:
+def cannot_load(
+    path: object, fault: str, cure: str = "Copy the whole directory again from where it came from."
+) -> PolicyError:
     """Return the error of a model directory or hub name, as one sentence with its cure."""
     return PolicyError(f"cannot load the model {str(path)!r}: {fault}. {cure}")

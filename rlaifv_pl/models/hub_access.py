@@ -1,4 +1,4 @@
-"""Whether the hub can be reached, found out in seconds instead of minutes of retries."""
+"""Find out within seconds whether the hub can be reached, instead of minutes of retries."""
 
 import threading
 from functools import cache
@@ -12,7 +12,7 @@ from rlaifv_pl.models.checkpoint_files import CONFIG
 from rlaifv_pl.models.errors import cannot_load
 
 REACH_SECONDS = 3.0
-"""Within which the hub must answer at all."""
+"""Time limit for any answer of the hub."""
 
 
 def hub_options(name: str, revision: str | None) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def hub_options(name: str, revision: str | None) -> dict[str, Any]:
     why = "HF_HUB_OFFLINE is set" if is_offline_mode() else f"{constants.ENDPOINT} does not answer"
     raise cannot_load(
         name,
-        f"there is no such directory here, and as a hub name it is not to be had: {why}, and the cache "
+        f"there is no such directory here, and as a hub name it is not available: {why}, and the cache "
         f"({constants.HF_HUB_CACHE}) does not hold it",
         "Correct the path, or copy the model to a directory here and name that.",
     )
@@ -47,14 +47,14 @@ def is_reachable(endpoint: str) -> bool:
     """Return whether anything answers at an address, within `REACH_SECONDS`."""
     answers: list[Any] = []
 
-    def ask() -> None:
+    def request() -> None:
         try:
             answers.append(get_session().head(endpoint, timeout=REACH_SECONDS))
-        except Exception:  # Whatever it is: it is not reachable.
+        except Exception:  # Any error means that it is not reachable.
             return
 
     # In a thread, since looking up a name has no time limit of its own.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(REACH_SECONDS)
+    thread = threading.Thread(target=request, daemon=True)
+    thread.start()
+    thread.join(REACH_SECONDS)
     return bool(answers)

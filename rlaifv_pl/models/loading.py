@@ -1,35 +1,34 @@
-"""A policy and its reference out of a model's directory, whole or in slices."""
+"""Load a policy and its reference from a model's directory, whole or sharded."""
 
 from typing import Any
 
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.model_checks import check_image_tokens, max_positions
 from rlaifv_pl.models.policy import PolicySpec, load_model, trains_vision, unwrap_model
-from rlaifv_pl.models.pretrained import load_config
+from rlaifv_pl.models.pretrained import load_config, validate_checkpoint
 from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.sharding import Sharding
-from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
 from rlaifv_pl.models.vlm import VLM
 
 
 def load_policy(
     spec: PolicySpec, processor: Any, mode: ReferenceMode = "none", slicing: Sharding | None = None
 ) -> tuple[VLM, Reference | None]:
-    """The policy as it is on disk, and a reference of it that a mode holds in memory.
+    """Load the policy, and the reference where `mode` holds one in memory.
 
     Args:
-        spec: what to load and what of it trains.
-        processor: that goes with it.
+        spec: model and trainable parts.
+        processor: processor of the model.
         mode: `live` and `adapter_off` give a reference; others give None.
-        slicing: how many processes share the models; without it, each has its own.
+        slicing: how processes share the models; without it, each has its own.
 
     Raises:
-        PolicyError: it cannot be loaded, or not be cut into slices.
+        PolicyError: the model cannot be loaded, or not be sharded.
     """
-    is_loaded_elsewhere = slicing is not None and not slicing.is_first
-    is_compared = is_loaded_elsewhere or validate_checkpoint(spec, processor, trains=True)
-    policy = VLM(load_model(spec, empty=is_loaded_elsewhere), spec.attention).train()
-    if not is_compared:
+    is_empty = slicing is not None and not slicing.is_first
+    image_tokens_checked = is_empty or validate_checkpoint(spec, processor, trains=True)
+    policy = VLM(load_model(spec, empty=is_empty), spec.attention).train()
+    if not image_tokens_checked:
         check_image_tokens(spec.path, unwrap_model(policy.model), processor)
     reference = Reference(policy, mode) if mode in ("live", "adapter_off") else None
     models = [policy, *([reference.copy] if reference and reference.copy else [])]
@@ -42,5 +41,5 @@ def load_policy(
 
 
 def positions_of(spec: PolicySpec, policy: VLM | None) -> int | None:
-    """Return how many tokens a row may have, by the policy's config, which is read where it is not loaded yet."""
+    """Return the maximal row length in tokens by the policy's config, which is read if the policy is not loaded yet."""
     return max_positions(unwrap_model(policy.model).config if policy else load_config(spec))

@@ -1,4 +1,4 @@
-"""Check what was loaded of a model: config, weights, processor; each fault is one sentence with its cure."""
+"""Checks of a loaded config, weights and processor; each fault is one sentence with its cure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,19 +11,19 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig,
 from rlaifv_pl.models.chat import Chat, ChatError, Dialogue, message_with_images, text_message
 from rlaifv_pl.models.errors import PolicyError, cannot_load
 
-SHOWN = 5
-"""Names that a message lists of many."""
+MAX_NAMES = 5
+"""Number of names that a message lists."""
 DERIVED = ("inv_freq", "position_ids", "num_batches_tracked")
-"""Ends of the names of buffers that models compute for themselves and older files hold."""
-PROBE = (96, 64)
-"""Width and height of the image that a model and its processor are tried on."""
+"""Suffixes of buffers that models compute themselves and older files contain."""
+PROBE_SIZE = (96, 64)
+"""Width and height of the image on which a model and its processor are tried."""
 
 
 def check_config(path: str, config: PreTrainedConfig, *, trust_remote_code: bool) -> None:
     """Check that a config is of a vision-language model.
 
     Raises:
-        PolicyError: it is of something else, such as a plain language model.
+        PolicyError: it is of another kind of model, such as a plain language model.
     """
     own = getattr(config, "auto_map", None) or {}
     if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or (
@@ -39,7 +39,7 @@ def check_config(path: str, config: PreTrainedConfig, *, trust_remote_code: bool
 
 
 def check_trainable(path: str, config: PreTrainedConfig) -> None:
-    """Check that the weights are numbers that an optimiser can move.
+    """Check that the weights can be trained.
 
     Raises:
         PolicyError: they are quantised.
@@ -64,12 +64,12 @@ def check_weights(path: str, info: Mapping[str, Any]) -> None:
         info: loading info of `from_pretrained`.
 
     Raises:
-        PolicyError: they did not, so that a part of the model would be random.
+        PolicyError: weights are missing, of another shape or left over.
     """
     if missing := sorted(info["missing_keys"]):
         raise cannot_load(
             path,
-            f"its files lack {_listed(missing)}, and random numbers would stand there",
+            f"its files lack {_join_names(missing)}, and random numbers would stand there",
             "Take a complete copy of the model; a part that was saved by itself has to be merged into it first.",
         )
     if wrong := sorted(info["mismatched_keys"], key=str):
@@ -83,13 +83,13 @@ def check_weights(path: str, info: Mapping[str, Any]) -> None:
     if left:
         raise cannot_load(
             path,
-            f"its files hold {_listed(left)}, for which the model that config.json names has no place",
+            f"its files hold {_join_names(left)}, for which the model that config.json names has no place",
             "Take config.json and weights of the same model; adapters have to be merged first.",
         )
 
 
 def complete_processor(processor: Any, config: PreTrainedConfig) -> None:
-    """Fill in what older processors leave open and the model's config or the tokenizer knows.
+    """Fill in settings that older processors lack from the model's config and the tokenizer.
 
     The chat template may be the tokenizer's; any token may pad, since padding is masked; and processors of the LLaVA
     family that were saved without a patch size take the vision tower's.
@@ -128,7 +128,7 @@ def check_processor(path: str, processor: Any, config: PreTrainedConfig) -> None
     """Check that processor, tokenizer and chat template are complete and agree with the model's config.
 
     Raises:
-        PolicyError: they are not, or do not.
+        PolicyError: one of them is incomplete or disagrees.
     """
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise cannot_load(
@@ -151,7 +151,7 @@ def _check_tokenizer(path: str, processor: Any, config: PreTrainedConfig) -> Non
     if beyond := sorted(token for token, number in tokenizer.get_vocab().items() if number >= rows):
         raise cannot_load(
             path,
-            f"its tokenizer has {_listed(beyond, 'token')} beyond the {rows} rows of the embedding matrix",
+            f"its tokenizer has {_join_names(beyond, 'token')} beyond the {rows} rows of the embedding matrix",
             "Take tokenizer and weights of the same model, or enlarge the model by `resize_token_embeddings`.",
         )
     if tokenizer.eos_token is None:
@@ -193,7 +193,8 @@ def _check_template(path: str, processor: Any) -> None:
             path, f"its chat template cannot be used: {str(error).rstrip('.')}", _TEMPLATE
         ) from error
     except Exception as error:  # A template is a program, which may raise anything.
-        fault = f"its chat template does not render a question about an image ({type(error).__name__}: {_line(error)})"
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        fault = f"its chat template does not render a question about an image ({reason})"
         raise cannot_load(path, fault, _TEMPLATE) from error
 
 
@@ -210,35 +211,35 @@ def check_image_tokens(path: str, model: PreTrainedModel, processor: Any) -> boo
         processor: that goes with it.
 
     Returns:
-        whether they could be: not every model runs on the `meta` device.
+        whether they could be compared: not every model runs on the `meta` device.
 
     Raises:
-        PolicyError: they are not equally many, so that no forward pass would work.
+        PolicyError: their numbers differ, so that no forward pass would work.
     """
     chat: Any = Chat(processor)
     asked = chat.render([message_with_images("a", 1)], ask=False)
-    (row,), images = chat.open([asked], [[Image.new("RGB", PROBE, (127, 127, 127))]])
+    (row,), images = chat.open([asked], [[Image.new("RGB", PROBE_SIZE, (127, 127, 127))]])
     # A family's processor may count what stands around an image among its tokens.
     own = _image_token(model.config)
     tokens = sum(token in ([own] if own is not None else processor.image_token_ids) for token in row.ids)
-    features = _features(model, images)
-    if features is None:
+    num_features = _count_features(model, images)
+    if num_features is None:
         return False
-    if features != tokens:
+    if num_features != tokens:
         raise cannot_load(
             path,
-            f"its processor writes {tokens} tokens for an image of which the model makes {features} features",
+            f"its processor writes {tokens} tokens for an image of which the model makes {num_features} features",
             "Take processor and config.json of the same model; in LLaVA's family, patch_size, "
             "num_additional_image_tokens and vision_feature_select_strategy must be those of the vision tower.",
         )
     return True
 
 
-def _features(model: Any, images: Mapping[str, Tensor]) -> int | None:
+def _count_features(model: Any, images: Mapping[str, Tensor]) -> int | None:
     """Return the number of image features, or None where the model's code asks for values that it does not have."""
     weight = next(model.parameters())
     # Sizes of images are numbers that the code reads; only pixels may be without values.
-    placed = {
+    inputs = {
         name: value.to(weight.device, weight.dtype)
         if value.is_floating_point()
         else value.to(weight.device)
@@ -247,31 +248,31 @@ def _features(model: Any, images: Mapping[str, Tensor]) -> int | None:
         for name, value in images.items()
     }
     try:
-        made = model.get_image_features(**placed, return_dict=True).pooler_output
+        features = model.get_image_features(**inputs, return_dict=True).pooler_output
     except Exception as error:  # Of any family's own code.
         if weight.is_meta:
             return None
-        fault = f"it cannot encode an image ({type(error).__name__}: {_line(error)})"
+        fault = f"it cannot encode an image ({type(error).__name__}: {_first_line(error)})"
         raise cannot_load(
             model.name_or_path, fault, "Take processor and config.json of the same model."
         ) from error
-    return sum(part.shape[:-1].numel() for part in ([made] if isinstance(made, Tensor) else made))
+    return sum(part.shape[:-1].numel() for part in ([features] if isinstance(features, Tensor) else features))
 
 
-def _listed(names: Sequence[str], what: str = "weight") -> str:
-    shown = ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
-    return f"{len(names)} {what}{'' if len(names) == 1 else 's'} ({shown})"
+def _join_names(names: Sequence[str], what: str = "weight") -> str:
+    joined = ", ".join(names[:MAX_NAMES]) + (" ..." if len(names) > MAX_NAMES else "")
+    return f"{len(names)} {what}{'' if len(names) == 1 else 's'} ({joined})"
 
 
-def _line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "")[:200]
 
 
 def max_positions(config: PreTrainedConfig) -> int | None:
     """Return how many tokens a row may have, or None where the config does not say (`max_position_embeddings`)."""
     text = config.get_text_config()
-    known = getattr(text, "max_position_embeddings", None)
-    scaled = getattr(text, "rope_parameters", None) or {}
-    if known is None or "original_max_position_embeddings" in scaled:
-        return known
-    return int(known * (scaled.get("factor") or 1.0))
+    positions = getattr(text, "max_position_embeddings", None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    if positions is None or "original_max_position_embeddings" in rope:
+        return positions
+    return int(positions * (rope.get("factor") or 1.0))

@@ -1,4 +1,4 @@
-"""Load a vision-language model with its processor, and decide what of it trains."""
+"""Load a vision-language model, and choose which of its parameters train."""
 
 import fnmatch
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ __all__ = ["LoRA", "PolicyError", "PolicySpec", "VisionLanguageModel", "load_mod
 
 
 class VisionLanguageModel(PreTrainedModel):
-    """What the classes of all families share, for annotations: transformers has no class of its own for it."""
+    """Common interface of all families, for annotations: transformers has no class for it."""
 
     model: Any
     """Tower, projector and language model, without the head."""
@@ -26,11 +26,14 @@ class VisionLanguageModel(PreTrainedModel):
 
 
 def load_model(spec: PolicySpec, *, empty: bool = False) -> nn.Module:
-    """The model, frozen and adapted as `spec` says; a PEFT model when it has adapters.
+    """Load the model, frozen and adapted as `spec` says; a PEFT model when it has adapters.
 
     Args:
         spec: what to load.
-        empty: leave the weights away; the model is on the `meta` device then.
+        empty: skip the weights; the model is on the `meta` device then.
+
+    Raises:
+        PolicyError: the model cannot be loaded or trained as `spec` says.
     """
     if spec.lora and (spec.freeze or not spec.freeze_vision):
         raise PolicyError(
@@ -47,7 +50,7 @@ def load_model(spec: PolicySpec, *, empty: bool = False) -> nn.Module:
         _freeze(model, spec)
     if spec.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-        # Comes along for the sake of reentrant checkpointing, and would give a frozen tower a backward pass.
+        # Enabled for reentrant checkpointing, it would give a frozen tower a backward pass.
         model.disable_input_require_grads()
     return adapted
 
@@ -63,18 +66,18 @@ def _check_head(model: PreTrainedModel) -> None:
 
 
 def vision_tower(model: nn.Module) -> nn.Module:
-    """The module that turns pixels into features, before any projection of LLaVA-like families."""
+    """Return the module that turns pixels into features, before any projection of LLaVA-like families."""
     return unwrap_model(model).get_encoder("image")
 
 
 def unwrap_model(model: nn.Module) -> VisionLanguageModel:
-    """The transformers model inside a PEFT wrapper, or the model itself."""
+    """Return the transformers model inside a PEFT wrapper, or the model itself."""
     wrapped: Any = model
     return wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
 
 
-def _parts(model: PreTrainedModel) -> tuple[set[int], set[int]]:
-    """Ids of the tower's parameters, and of those outside tower, language model and head."""
+def _vision_parameters(model: PreTrainedModel) -> tuple[set[int], set[int]]:
+    """Return ids of the tower's parameters, and of those outside tower, language model and head."""
     tower = {id(p) for p in vision_tower(model).parameters()}
     language = {id(p) for p in model.get_decoder().parameters()} | {
         id(p) for p in model.get_output_embeddings().parameters()
@@ -84,14 +87,14 @@ def _parts(model: PreTrainedModel) -> tuple[set[int], set[int]]:
 
 
 def trains_vision(model: nn.Module) -> bool:
-    """Whether something trains that only images pass through: the tower, or what lies behind it."""
+    """Return whether a part trains that only images pass through: the tower, or the projector."""
     base = unwrap_model(model)
-    seen = set.union(*_parts(base))
-    return any(parameter.requires_grad for parameter in base.parameters() if id(parameter) in seen)
+    vision = set.union(*_vision_parameters(base))
+    return any(parameter.requires_grad for parameter in base.parameters() if id(parameter) in vision)
 
 
 def frozen_parts(model: nn.Module) -> Iterator[nn.Module]:
-    """Modules outside of the language model with parameters, none of which trains; the outermost of each."""
+    """Yield the outermost modules outside of the language model whose parameters are all frozen."""
     decoder = unwrap_model(model).get_decoder()
 
     def search(module: nn.Module) -> Iterator[nn.Module]:
@@ -106,7 +109,7 @@ def frozen_parts(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _freeze(model: PreTrainedModel, spec: PolicySpec) -> None:
-    tower, projector = _parts(model)
+    tower, projector = _vision_parameters(model)
     frozen = (tower if spec.freeze_vision else set()) | (projector if spec.freeze_projector else set())
     unused = set(spec.freeze)
     for name, parameter in model.named_parameters():
@@ -122,7 +125,7 @@ def _freeze(model: PreTrainedModel, spec: PolicySpec) -> None:
 
 
 def _with_adapters(model: PreTrainedModel, lora: LoRA) -> nn.Module:
-    # Here, since it takes seconds to import and few commands need it.
+    # Imported here, since it takes seconds and few commands need it.
     from peft import LoraConfig, get_peft_model
 
     inside = {id(module) for module in model.get_decoder().modules()}
@@ -141,9 +144,9 @@ def _with_adapters(model: PreTrainedModel, lora: LoRA) -> nn.Module:
 
 
 def parameter_table(model: nn.Module) -> list[tuple[str, int, int]]:
-    """(part, parameters, of them trainable) for the tower, the projector and the language model."""
+    """Return (part, parameters, trainable parameters) of the tower, the projector and the language model."""
     base = unwrap_model(model)
-    tower, projector = _parts(base)
+    tower, projector = _vision_parameters(base)
     counts = {"vision tower": [0, 0], "projector": [0, 0], "language model": [0, 0]}
     for parameter in model.parameters():
         part = "vision tower" if id(parameter) in tower else "language model"

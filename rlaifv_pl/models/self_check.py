@@ -1,4 +1,4 @@
-"""Whether a tree of rows gives what its rows give: every known mistake in one is silent."""
+"""Comparison of log-ps over shared prefixes with those of plain rows: mistakes in masks or positions are silent."""
 
 import math
 
@@ -9,20 +9,20 @@ from rlaifv_pl.models.policy import unwrap_model
 from rlaifv_pl.models.vlm import VLM, Batch
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}
-"""Nats, mean over the tokens of an answer. Ten times what tiny models of all families differ by in the type,
-or more; mistakes in masks and positions move them by 0.2 and more."""
+"""Allowed difference by type, in nats, as the mean over an answer's tokens. At least ten times the rounding of tiny
+models of all families; mistakes in masks and positions move log-ps by 0.2 and more."""
 
 
 @torch.no_grad()
 def tree_error(policy: VLM, batch: Batch) -> tuple[float, float]:
-    """How far log-ps out of the batch's tree are from those of its plain rows, and how far they may be.
+    """Measure how far log-ps of the batch's trees are from those of its plain rows.
 
     Returns:
         the largest mean over the tokens of an answer (NaN where no plain row gives a finite number, so that nothing can
         be compared), and the tolerance of the type, in nats.
     """
     training = policy.training
-    policy.eval()  # Dropout would be another on other rows; and no random number is drawn.
+    policy.eval()  # Dropout would differ between the two; and no random number is drawn.
     try:
         tree, rows = policy(batch), policy(batch.as_rows())
     finally:

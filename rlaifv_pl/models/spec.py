@@ -1,4 +1,4 @@
-"""Which model is loaded, and what of it trains."""
+"""Settings of the policy: which model is loaded, and which of its parts train."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,9 +9,9 @@ class LoRA:
     """Low-rank adapters on the linear layers of the language model; nothing else trains then.
 
     Args:
-        rank: of the adapters.
+        rank: rank of the adapters.
         alpha: scale; the adapters' output is multiplied by alpha / rank.
-        dropout: on the adapters' input.
+        dropout: dropout on the adapters' input.
     """
 
     rank: int = 64
@@ -21,22 +21,22 @@ class LoRA:
 
 @dataclass(kw_only=True)
 class PolicySpec:
-    """Which model is trained, and which parts of it.
+    """The model to train, and its trainable parts.
 
     Args:
         path: local directory or hub name of any model that AutoModelForImageTextToText loads.
-        revision: of a hub model.
-        dtype: of the weights. With LoRA the frozen weights may be bfloat16; full fine-tuning keeps
+        revision: branch, tag or commit of a hub model.
+        dtype: type of the weights. With LoRA the frozen weights may be bfloat16; full fine-tuning keeps
             float32 masters and computes in `trainer.precision`.
-        attention: `auto`, which is `split`, computes what the answers of a sample share once; so do `dense` (a
-            mask), `flex` (a GPU) and `flash` (a GPU with flash-attn). `rows` computes each answer with a prefix
-            of its own; so does any attention implementation of transformers, in the language model alone.
+        attention: `auto`, which is `split`, computes shared prefixes of a sample's answers once; so do `dense` (a
+            mask), `flex` (needs a GPU) and `flash` (needs a GPU and flash-attn). `rows` computes each answer with its
+            own prefix; so does any attention implementation of transformers, in the language model alone.
         freeze_vision: keep the vision tower as it is.
-        freeze_projector: keep what lies between tower and language model as it is.
+        freeze_projector: keep the part between tower and language model as it is.
         freeze: further parameters to keep, as glob patterns of their names.
         lora: train adapters instead of the weights.
-        gradient_checkpointing: compute activations again in the backward pass to save memory.
-        chat_template: path to a Jinja file, for a checkpoint that has none.
+        gradient_checkpointing: recompute activations in the backward pass to save memory.
+        chat_template: path of a Jinja file, for a checkpoint without a template.
         trust_remote_code: run code that comes with the checkpoint.
     """
 

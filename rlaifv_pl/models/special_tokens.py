@@ -1,8 +1,7 @@
 """Markup of chat templates in plain text: special tokens, and turns that a template has written already.
 
-A tokenizer reads a special token wherever it stands, so that `</s>` in an answer ends it and `<image>` in a question
-stands for an image that nobody gave. What is known here is written by the common families; what a model has beyond
-that, `Chat` adds.
+A tokenizer reads a special token anywhere, so that `</s>` in an answer ends it and `<image>` in a question stands for
+an image that does not exist. Tokens of the common families are listed here; `Chat` adds those of its model.
 """
 
 import re
@@ -13,10 +12,10 @@ END_TOKENS = (
     "<|eot|>", "<|return|>", "<end_of_turn>", "<turn|>", "<end_of_utterance>",
     "<\uff5cend\u2581of\u2581sentence\uff5c>", "<|END_OF_TURN_TOKEN|>",
 )  # fmt: skip
-"""Written behind an answer by some family, padding included."""
+"""Tokens that some family writes behind an answer, padding included."""
 
 _STRUCK_OUT = re.compile(r"(?!\A)<s>[^<]*</s>")
-"""HTML within a text, which is no token of Llama's."""
+"""HTML strike-through, which is no token of Llama's."""
 
 _SPECIAL = re.compile(
     r"<\|[A-Za-z][\w/-]{1,40}\|?>|<[A-Za-z][\w-]{1,40}\|>|<\uff5c[^<>\uff5c]{1,40}\uff5c>|\[\|[A-Za-z]{2,20}\|\]"
@@ -41,38 +40,38 @@ _ANSWER_LABEL = re.compile(r"\s*(?:ASSISTANT|#{2,3}\s?(?:Assistant|Response))\s?
 
 
 def markup_in(text: str) -> str | None:
-    """What tells that a text is no plain words: the turns of a template, or a special token."""
+    """Return the first template turn or special token in a text, or None for plain words."""
     return turns_in(text) or special_token_in(text)
 
 
 def without_end(text: str, ends: Collection[str] = END_TOKENS) -> str:
-    """The answer without the end tokens and padding behind it; one that has none stays letter by letter.
+    """Strip end tokens and padding from the end of an answer; an answer without any is unchanged.
 
     >>> without_end("A red square. </s>")
     'A red square.'
     >>> without_end("The old price is <s>5</s>")
     'The old price is <s>5</s>'
     """
-    kept = whole = _masked(text).rstrip()
-    while end := next((one for one in ends if kept.endswith(one)), ""):
-        kept = kept.removesuffix(end).rstrip()
-    return text if kept == whole else text[: len(kept)]
+    stripped = whole = _masked(text).rstrip()
+    while end := next((token for token in ends if stripped.endswith(token)), ""):
+        stripped = stripped.removesuffix(end).rstrip()
+    return text if stripped == whole else text[: len(stripped)]
 
 
 def special_token_in(text: str) -> str | None:
-    """The first special token of a common family in a text.
+    """Return the first special token of a common family in a text.
 
     >>> special_token_in("Sit.<|im_end|> Stay."), special_token_in("Is x<y or y>z?")
     ('<|im_end|>', None)
     """
-    found = _SPECIAL.search(_masked(text))
-    return found[0] if found else None
+    match = _SPECIAL.search(_masked(text))
+    return match[0] if match else None
 
 
 def plain(text: str, special: re.Pattern[str] = _SPECIAL) -> str:
-    """The text with a blank in each special token, so that a model reads it as words.
+    """Insert a blank into each special token, so that a model reads it as words.
 
-    For what is said about a text, such as a claim. Texts to be learned or answered are refused instead.
+    Meant for text about a text, such as a claim. Texts to be learned or answered are refused instead.
 
     >>> plain("Is there an <image>?")
     'Is there an < image>?'
@@ -81,7 +80,7 @@ def plain(text: str, special: re.Pattern[str] = _SPECIAL) -> str:
 
 
 def turns_in(text: str) -> str | None:
-    """What tells that a text holds turns as a chat template writes them.
+    """Return the evidence that a text contains turns of a chat template, or None.
 
     >>> turns_in("USER: <image>\\nWhat is it? ASSISTANT:"), turns_in("What does USER: mean on the screen?")
     ('USER: ... ASSISTANT:', None)
@@ -94,7 +93,7 @@ def turns_in(text: str) -> str | None:
 
 
 def _labels_in(text: str) -> str | None:
-    """Roles in words: both stand there, and one begins or ends the text. A question may well speak of a USER."""
+    """Find role labels: both must occur, and one must begin or end the text. A question may mention a USER."""
     if (asked := _ASKED.search(text)) and (last := _ANSWERED_LAST.search(text, len(text) - _LONGEST_LABEL)):
         return f"{asked[0]} ... {last[0]}"
     if (asked := _ASKED_FIRST.match(text)) and (answered := _ANSWERED.search(text)):
@@ -103,5 +102,5 @@ def _labels_in(text: str) -> str | None:
 
 
 def _masked(text: str) -> str:
-    """The text in which HTML's own tags are letters, every place as it was."""
+    """Replace HTML strike-through by letters of the same length."""
     return _STRUCK_OUT.sub(lambda tag: "x" * len(tag[0]), text) if "<s>" in text else text

@@ -1,4 +1,4 @@
-"""The texts of messages, checked before a chat template writes its own markup around them."""
+"""Checks of message texts before a chat template writes its own markup around them."""
 
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -12,7 +12,7 @@ class ChatError(ValueError):
 
 
 class SpecialTokenError(ChatError):
-    """A text that holds a special token of the model."""
+    """A text that contains a special token of the model."""
 
 
 class RenderedPromptError(ChatError):
@@ -20,12 +20,12 @@ class RenderedPromptError(ChatError):
 
 
 class TextCheck:
-    """What texts must not hold if a model is to read them as words.
+    """Refuses texts that a model would not read as plain words.
 
     Args:
         special: special tokens of its tokenizer.
-        ends: those that end an answer.
-        around: what its template writes in front of a user's words, and behind them.
+        ends: tokens that end an answer.
+        around: text that its template writes before and after a user's words.
     """
 
     def __init__(self, special: Collection[str], ends: Collection[str], around: tuple[str, str]) -> None:
@@ -34,17 +34,19 @@ class TextCheck:
         self._before, self._behind = around
 
     def checked(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages, in which an answer ends where its words end: the end token is the template's.
+        """Check messages, and strip end tokens from answers: the template writes its own.
 
         Raises:
-            SpecialTokenError: a text holds a special token.
-            RenderedPromptError: a text of the user has around it what the template writes there.
+            SpecialTokenError: a text contains a special token.
+            RenderedPromptError: a text of the user has been rendered by the template already.
         """
-        checked = [self._ended(one) if one["role"] == "assistant" else one for one in messages]
-        for role, text in spoken(checked):
-            if found := self._special.search(text):
+        checked = [
+            self._without_end(message) if message["role"] == "assistant" else message for message in messages
+        ]
+        for role, text in _text_blocks(checked):
+            if token := self._special.search(text):
                 raise SpecialTokenError(
-                    f"A text of the {role} holds {found[0]!r}, a special token of this model: {text[:60]!r}."
+                    f"A text of the {role} holds {token[0]!r}, a special token of this model: {text[:60]!r}."
                 )
             if role == "user" and self._is_rendered(text.strip()):
                 raise RenderedPromptError(
@@ -53,22 +55,22 @@ class TextCheck:
         return checked
 
     def plain(self, text: str) -> str:
-        """The text as `markup.plain` writes it, with the special tokens of this model."""
+        """Insert a blank into each special token of this model, as `special_tokens.plain` does."""
         return plain(text, self._special)
 
     def _is_rendered(self, text: str) -> bool:
         is_marked = bool(self._before and self._behind)
         return is_marked and text.startswith(self._before) and text.endswith(self._behind)
 
-    def _ended(self, message: Message) -> Message:
+    def _without_end(self, message: Message) -> Message:
         *before, last = message["content"]
         if last["type"] != "text":
             return message
         return {**message, "content": [*before, {**last, "text": without_end(last["text"], self._ends)}]}
 
 
-def spoken(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
-    """Role and text of each block of text."""
+def _text_blocks(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
+    """Yield role and text of each block of text."""
     for message in messages:
         for block in message["content"]:
             if block["type"] == "text":
@@ -76,13 +78,13 @@ def spoken(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
 
 
 def check_rendered(messages: Sequence[Message], text: str) -> None:
-    """Refuse a rendered text in which something is missing that system or user say.
+    """Refuse a rendered text that lacks words of the system or the user.
 
-    Of an earlier answer a template may rightly leave out what a model thought before it.
+    Templates may leave out the reasoning of earlier answers.
 
     Raises:
-        ChatError: naming what is missing.
+        ChatError: words are missing.
     """
-    for role, said in spoken(messages):
-        if role != "assistant" and said.strip() not in text:
-            raise ChatError(f"The chat template leaves out what the {role} says: {said[:60]!r}.")
+    for role, words in _text_blocks(messages):
+        if role != "assistant" and words.strip() not in text:
+            raise ChatError(f"The chat template leaves out what the {role} says: {words[:60]!r}.")

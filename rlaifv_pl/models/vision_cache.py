@@ -1,7 +1,7 @@
-"""What a frozen vision tower makes of images, taken apart to be kept and put together again.
+"""Storage of a frozen vision tower's output, image by image, and its reassembly for a batch.
 
-A tower returns more than the model reads (LLaVA's all hidden states, of which one is read). Only that is kept, and it
-lies one image behind the other, so that a batch's is the concatenation of its images'.
+A tower returns more than the model reads (LLaVA's returns all hidden states, one of which is read). Only what is read
+is kept. It is laid out image by image, so that a batch's features are the concatenation of its images'.
 """
 
 import copy
@@ -20,13 +20,13 @@ Images = Mapping[str, Tensor]
 """Processor outputs, as a model's `get_image_features` takes them."""
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
-"""Of image features, relative in the Euclidean norm. Other images, and images in another order, differ by 0.3 and
-more."""
+"""Allowed relative difference of image features in the Euclidean norm, by type. Other images, and images in another
+order, differ by 0.3 and more."""
 
 
 @contextmanager
 def patched_forward(tower: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Call `forward` in place of the tower's own; hooks still run."""
+    """Replace the tower's forward by `forward`; hooks still run."""
     before = vars(tower).get("forward")
     tower.forward = forward
     try:
@@ -38,57 +38,58 @@ def patched_forward(tower: nn.Module, forward: Callable[..., Any]) -> Iterator[N
 
 
 def consumed(features: Any) -> list[Tensor]:
-    """The tensors of a model's image features that its language model reads."""
+    """Return the tensors of a model's image features that its language model reads."""
     return pytree.tree_leaves((features.pooler_output, getattr(features, "deepstack_features", None) or ()))
 
 
 class VisionFeatureLayout:
-    """How a tower's output is built, which of its tensors the model reads, and how to do without the tower.
+    """Structure of a tower's output: which of its tensors the model reads, and how to replace the tower by them.
 
     Args:
         model: of transformers, or a PEFT model around one; its tower is frozen.
-        images: any, to see what the tower returns.
+        images: examples on which the tower's output is examined.
 
     Raises:
-        PolicyError: the model reads what cannot be kept.
+        PolicyError: the model reads something that cannot be kept.
     """
 
     def __init__(self, model: nn.Module, images: Images) -> None:
-        # A validation may have begun, and what it computes can never have a gradient.
+        # Tensors of a validation's inference mode can never have a gradient.
         with torch.inference_mode(False):
             output = vision_output(model, images)
             paths, self._spec = pytree.tree_flatten_with_path(output)
             self._used = self._find_used(model, images, [leaf for _, leaf in paths])
         self.names = [pytree.keystr(paths[number][0]) for number in self._used]
-        """Of the tensors that are kept, for instance `['hidden_states'][1]`."""
+        """Names of the tensors that are kept, for instance `['hidden_states'][1]`."""
         self.empty = [paths[number][1][:0].cpu() for number in self._used]
-        """What is kept of no image."""
+        """Kept tensors for no image, of length 0."""
         self._checked: set[bool] = set()
 
     def take(self, output: Any) -> list[Tensor]:
-        """What is kept of an output.
+        """Return the tensors of an output that are kept.
 
         Raises:
-            PolicyError: it is shaped by what its images are, and cannot stand beside others.
+            PolicyError: their shapes depend on the images, so that they cannot be concatenated.
         """
         leaves, spec = pytree.tree_flatten(output)
         if spec != self._spec:
-            raise _refusal("its output is built in more than one way")
+            raise _not_cacheable("its output is built in more than one way")
         kept = [leaves[number] for number in self._used]
         if [leaf.shape[1:] for leaf in kept] != [leaf.shape[1:] for leaf in self.empty]:
-            raise _refusal(f"its output has the shapes {[tuple(leaf.shape) for leaf in kept]}")
+            raise _not_cacheable(f"its output has the shapes {[tuple(leaf.shape) for leaf in kept]}")
         return kept
 
     def features(self, model: nn.Module, images: Images, kept: Sequence[Tensor], *, several: bool) -> Any:
-        """Image features as the model's `get_image_features` computes them, without its tower.
+        """Compute image features as the model's `get_image_features` does, without running its tower.
 
         Args:
-            images: of a batch.
-            kept: of its images, one behind the other.
-            several: whether they are of more than one tree.
+            model: model of transformers, or a PEFT model around one.
+            images: processor outputs of a batch.
+            kept: kept tensors, concatenated over its images.
+            several: whether the images belong to more than one tree.
 
         Raises:
-            PolicyError: the features of the first batch are not those of the tower, or of the first of several trees.
+            PolicyError: the features of the first batch, or of the first with several trees, are not the tower's.
         """
         if several not in self._checked:
             self.check(model, images, kept)
@@ -97,25 +98,25 @@ class VisionFeatureLayout:
 
     @torch.no_grad()
     def check(self, model: nn.Module, images: Images, kept: Sequence[Tensor]) -> None:
-        """Compare with what the tower computes.
+        """Compare kept tensors with the tower's output.
 
         Raises:
             PolicyError: they differ by more than rounding.
         """
         expected = consumed(unwrap_model(model).get_image_features(**images, return_dict=True))
         try:
-            found = consumed(self._replay(model, images, kept))
-            errors = [_distance(one, other) for one, other in zip(found, expected, strict=True)]
+            replayed = consumed(self._replay(model, images, kept))
+            errors = [_distance(one, other) for one, other in zip(replayed, expected, strict=True)]
         except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-            raise _refusal(f"the model says {error!r}") from error
+            raise _not_cacheable(f"the model says {error!r}") from error
         allowed = TOLERANCE[rounding_dtype(unwrap_model(model))]
         if not max(errors) <= allowed:
-            raise _refusal(
+            raise _not_cacheable(
                 f"features differ by {max(errors):.2g} of their norm, and rounding explains {allowed:.2g}"
             )
 
     def _replay(self, model: nn.Module, images: Images, kept: Sequence[Tensor]) -> Any:
-        # None where nothing is kept: whoever reads it fails aloud.
+        # None where nothing is kept, so that reading it raises.
         leaves: list[Tensor | None] = [None] * self._spec.num_leaves
         for number, leaf in zip(self._used, kept, strict=True):
             leaves[number] = leaf
@@ -126,33 +127,33 @@ class VisionFeatureLayout:
             return unwrap_model(model).get_image_features(**images, return_dict=True)
 
     def _rebuilt(self, leaves: list[Any]) -> Any:
-        # Anew for each call, since families write into what their tower returns.
+        # Anew for each call, since some families write into their tower's output.
         return pytree.tree_unflatten(leaves, self._spec)
 
     def _find_used(self, model: nn.Module, images: Images, leaves: list[Any]) -> list[int]:
-        """Numbers of the leaves that have a derivative of the features."""
+        """Return the indices of the leaves on which the features depend, by their derivative."""
         floating = [n for n, leaf in enumerate(leaves) if torch.is_tensor(leaf) and leaf.is_floating_point()]
-        marked = list(leaves)
+        inputs = list(leaves)
         for number in floating:
-            marked[number] = leaves[number].detach().clone().requires_grad_()
+            inputs[number] = leaves[number].detach().clone().requires_grad_()
         with torch.enable_grad():
-            read = consumed(self._with_leaves(model, images, marked))
+            read = consumed(self._with_leaves(model, images, inputs))
             total = torch.stack([value.float().sum() for value in read]).sum()
             if not total.requires_grad:
-                raise _refusal("what the model reads of it has no derivative")
-            slopes = torch.autograd.grad(total, [marked[number] for number in floating], allow_unused=True)
-        return [number for number, slope in zip(floating, slopes, strict=True) if slope is not None]
+                raise _not_cacheable("what the model reads of it has no derivative")
+            gradients = torch.autograd.grad(total, [inputs[number] for number in floating], allow_unused=True)
+        return [number for number, gradient in zip(floating, gradients, strict=True) if gradient is not None]
 
 
 @torch.no_grad()
 def vision_output(model: nn.Module, images: Images) -> Any:
-    """What the tower returns when the model computes the features of images.
+    """Return the tower's output while the model computes the features of images.
 
     Raises:
         PolicyError: it is called more than once.
     """
     outputs: list[Any] = []
-    # Copied, since families write into it.
+    # Copied, since some families write into it.
     hook = vision_tower(model).register_forward_hook(
         lambda _tower, _inputs, output: outputs.append(copy.copy(output))
     )
@@ -161,7 +162,7 @@ def vision_output(model: nn.Module, images: Images) -> Any:
     finally:
         hook.remove()
     if len(outputs) != 1:
-        raise _refusal(f"it is called {len(outputs)} times for one set of images")
+        raise _not_cacheable(f"it is called {len(outputs)} times for one set of images")
     return outputs[0]
 
 
@@ -169,7 +170,7 @@ def _distance(one: Tensor, other: Tensor) -> float:
     return ((one - other).double().norm() / other.double().norm().clamp(min=1e-30)).item()
 
 
-def _refusal(detail: str) -> PolicyError:
+def _not_cacheable(detail: str) -> PolicyError:
     return PolicyError(
         "What this policy's vision tower computes of a batch cannot be put together from what was kept of its samples: "
         f"{detail}. Set data.cache_vision: false."

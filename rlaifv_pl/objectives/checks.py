@@ -1,10 +1,10 @@
-"""What is looked at once, at the start or the first batch, since it would go wrong in silence."""
+"""Checks at the start or at the first batch, of faults that would otherwise be silent."""
 
 import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
@@ -12,22 +12,30 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from rlaifv_pl.errors import UserError
 from rlaifv_pl.models.self_check import tree_error
 from rlaifv_pl.models.sharding import Sharding
+from rlaifv_pl.models.spec import PolicySpec
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives.terms import Term
 
 SLICED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
-"""Strategies under which no process has a whole model."""
+"""Strategies that shard the model."""
+
+
+class Origin(Protocol):
+    """The part of an objective that checkpoints record."""
+
+    policy_spec: PolicySpec
+    base_weights: str
 
 
 class RunError(UserError, RuntimeError):
-    """A run that cannot go on as configured; the message says what to change."""
+    """A run that cannot continue as configured; the message says what to change."""
 
 
 def sharding_of(trainer: Trainer | None) -> Sharding | None:
-    """How the strategy cuts models into slices; None if each process has its own.
+    """Return how the strategy shards models; None if each process has a whole one.
 
     Raises:
-        RunError: it does so by means that are not supported.
+        RunError: the strategy shards in a way that is not supported.
     """
     if trainer is None:
         return None
@@ -44,7 +52,7 @@ def check_tree(policy: VLM, batch: Batch) -> bool:
     """Compare log-ps over shared prefixes with those of plain rows.
 
     Returns:
-        whether they could be: a batch gone bad says nothing of either.
+        whether they could be compared: a non-finite batch shows nothing.
 
     Raises:
         RunError: they differ by more than rounding.
@@ -62,29 +70,25 @@ def check_tree(policy: VLM, batch: Batch) -> bool:
 
 
 def check_gradients(policy: VLM) -> bool:
-    """Look, after a backward pass, for parameters that train and got no gradient; true where there are none.
+    """Check after a backward pass that every trained parameter has a gradient.
 
     Raises:
-        RunError: there are some.
+        RunError: some have none.
     """
-    idle = [name for name, p in policy.named_parameters() if p.requires_grad and p.grad is None]
-    if idle:
+    without = [name for name, p in policy.named_parameters() if p.requires_grad and p.grad is None]
+    if without:
         raise RunError(
-            f"{len(idle)} parameters are set to train but got no gradient from the first batch: "
-            f"{', '.join(idle[:8])}{' ...' if len(idle) > 8 else ''}. Their optimiser state could not be saved "
+            f"{len(without)} parameters are set to train but got no gradient from the first batch: "
+            f"{', '.join(without[:8])}{' ...' if len(without) > 8 else ''}. Their optimiser state could not be saved "
             "and distributed training would hang. Freeze them: policy.freeze takes patterns of these names "
             "(without the leading 'model.')."
         )
     return True
 
 
-def origin_of(module: Any) -> dict[str, str]:
-    """What a run starts from, for its checkpoints: path of the policy, hash of its weights, objective, and the
-    directory from which a relative path is taken.
-
-    Args:
-        module: the objective.
-    """
+def origin_of(module: Origin) -> dict[str, str]:
+    """Return the origin of a run for its checkpoints: policy path, hash of its weights, objective, and the directory
+    that a relative path starts from."""
     return {
         "path": module.policy_spec.path,
         "weights": module.base_weights,
@@ -94,16 +98,16 @@ def origin_of(module: Any) -> dict[str, str]:
 
 
 def check_resumed(checkpoint: Mapping[str, Any], trained: Sequence[str], origin: Mapping[str, str]) -> None:
-    """Compare a checkpoint with the run that is to go on from it.
+    """Compare a checkpoint with the run that resumes from it.
 
     Args:
-        checkpoint: as it was saved.
-        trained: names of what trains.
-        origin: of the run.
+        checkpoint: saved checkpoint.
+        trained: names of the trained parameters.
+        origin: `origin_of` the run.
 
     Raises:
-        RunError: other parameters train now, or the run did not start from these weights, so that what is frozen,
-            and the reference, would be others.
+        RunError: the objective or the trained parameters differ, or the run started from other weights, so that
+            frozen weights and the reference would differ.
     """
     base = checkpoint.get("base", {"path": "no model of this program", "weights": ""})
     if (objective := base.get("objective", origin["objective"])) != origin["objective"]:
@@ -127,11 +131,11 @@ def check_resumed(checkpoint: Mapping[str, Any], trained: Sequence[str], origin:
 
 
 def check_terms(terms: Sequence[Term], has_reference: bool) -> None:
-    """Refuse a list of terms that cannot be meant, before a model is loaded for it.
+    """Refuse a list of terms that makes no sense, before a model is loaded for it.
 
     Raises:
         ValueError: the list is empty, trains nothing, names a class twice, lacks the reference that a
-            term compares with, or has one that no term looks at.
+            term needs, or has one that no term uses.
     """
     if not terms:
         raise ValueError("`losses` is empty: give at least one term, for instance `class_path: Sigmoid`.")

@@ -1,4 +1,4 @@
-"""DPO: learn from which of two completions is better, against a frozen reference."""
+"""DPO: preference training on the better of two completions, against a frozen reference."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -26,7 +26,7 @@ class DPOModule(AlignmentModule):
         reference: `live` keeps a frozen copy of the policy as it was loaded, `adapter_off` takes the
             policy without its LoRA adapters, `auto` chooses between them, and `none` is for losses
             that compare with nothing.
-        kwargs: as of AlignmentModule.
+        kwargs: arguments of AlignmentModule.
     """
 
     parts = 2
@@ -42,7 +42,7 @@ class DPOModule(AlignmentModule):
         terms = [Sigmoid()] if losses is None else losses
         check_terms(terms, has_reference=reference != "none")
         self._terms = terms
-        self.losses = nn.ModuleList(terms)  # Of the tree, so that what they keep moves and is saved.
+        self.losses = nn.ModuleList(terms)  # Registered, so that their buffers move and are saved.
 
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
         """Return the prompt with `chosen` (part 0) and with `rejected` (part 1)."""
@@ -70,7 +70,7 @@ class DPOModule(AlignmentModule):
         logps, reference_logps = self.score(batch)
         policy = _pair_logps(logps, batch)
         reference = None if reference_logps is None else _pair_logps(reference_logps, batch)
-        # Terms learn of training alone, and nothing of a batch that counts for nothing.
+        # Terms with state read training batches only, and none of weight 0.
         self.losses.train(self.training and not batch.accounting.is_stand_in)
         loss, by_term = compose(self._terms, policy, reference)
         metrics = pair_metrics(policy, reference, self._beta)
@@ -84,7 +84,7 @@ class DPOModule(AlignmentModule):
 
     @property
     def _beta(self) -> float:
-        """Of the logged rewards, which are of whole completions; without such a beta they are log-ratios."""
+        """Beta of the logged rewards, which are of whole completions; 1 (log-ratios) without such a term."""
         betas = (getattr(term, "beta", None) for term in self._terms if not term.per_token)
         return next((beta for beta in betas if beta is not None), 1.0)
 

@@ -1,4 +1,4 @@
-"""What of an epoch, or of a pass over validation data, was trained on, and what was left out."""
+"""Counts of kept and dropped samples of an epoch, or of a pass over validation data."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from rlaifv_pl.objectives.checks import RunError
 
 
 class SampleTally:
-    """Counts the samples of this process that were kept, and those that were left out, by reason.
+    """Counts the kept samples of this process, and the dropped ones by reason.
 
     Args:
-        state: as `state_dict` gave it.
+        state: a `state_dict` to continue from.
     """
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
@@ -22,7 +22,7 @@ class SampleTally:
         self.kept: int = state["kept"]
         self.dropped: Counter[str] = Counter(state["dropped"])
         self.examples: dict[str, str] = dict(state["examples"])
-        """Where one of each reason lies."""
+        """Location of one sample for each reason."""
 
     def add(self, batch: Batch) -> None:
         """Count a batch."""
@@ -32,30 +32,30 @@ class SampleTally:
             self.examples.setdefault(reason, where)
 
     def of_all(self) -> "SampleTally":
-        """That of all processes together; all call it together."""
+        """Return the tally of all processes; all call it together."""
         if not dist.is_initialized():
             return self
         states: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(states, self._own())
-        whole = SampleTally()
+        total = SampleTally()
         for state in states:
-            whole.kept += state["kept"]
-            whole.dropped.update(state["dropped"])
-            whole.examples = state["examples"] | whole.examples
-        return whole
+            total.kept += state["kept"]
+            total.dropped.update(state["dropped"])
+            total.examples = state["examples"] | total.examples
+        return total
 
     def state_dict(self) -> dict[str, Any]:
-        """That of all processes together, for one of them to go on with."""
+        """Return the tally of all processes, for one of them to continue with."""
         return self.of_all()._own()
 
     def check(self, what: str) -> None:
-        """Refuse to go on as if something had been learned, or measured, where nothing was; all call it together.
+        """Refuse to continue without a single sample; all processes call it together.
 
         Args:
-            what: was read.
+            what: name of the data, for the message.
 
         Raises:
-            RunError: no process kept a sample of it.
+            RunError: no process kept a sample.
         """
         whole = self.of_all()
         if whole.kept:

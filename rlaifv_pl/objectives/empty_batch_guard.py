@@ -1,4 +1,4 @@
-"""Processes that compute in step: each has a batch when the others have one."""
+"""A batch for each process whenever others have one, since they compute in step."""
 
 import copy
 from collections.abc import Callable
@@ -17,14 +17,14 @@ STAND_IN = Sample(
     rejected="No.",
     corrections=(Correction(question="Is it?", answer="Yes."),),
 )
-"""What a process without a sample computes: what every objective can read, and short."""
+"""Short sample that every objective can read, for a process without one."""
 
 
 class EmptyBatchGuard:
-    """Puts a batch that counts for nothing in the place of one without samples.
+    """Replaces a batch without samples by one of weight 0.
 
     Args:
-        make: makes a batch of `STAND_IN`.
+        make: function that returns a batch of `STAND_IN`.
     """
 
     def __init__(self, make: Callable[[], Batch]) -> None:
@@ -35,7 +35,7 @@ class EmptyBatchGuard:
         return replace(self._make(), accounting=Accounting(is_stand_in=True))
 
     def __call__(self, batch: Batch, trainer: Trainer) -> Batch | None:
-        """The batch, or one in its place; None for a lone process, which needs none."""
+        """Return the batch or its replacement; None for a lone process, which needs none."""
         if batch.keys:
             return batch
         if trainer.world_size == 1:

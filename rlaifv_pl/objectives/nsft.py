@@ -1,7 +1,7 @@
 """nSFT: the negative signal of a rejected answer as ordinary supervised text (Zhu et al., CVPR 2025).
 
-Each sample brings `corrections`, question and answer turns that get right what its rejected answer
-got wrong. L = L_sft(chosen) + L_sft(corrections): one model, plain cross-entropy, no reference.
+Each sample has `corrections`: question and answer turns that correct errors of its rejected answer.
+ L = L_sft(chosen) + L_sft(corrections): one model, plain cross-entropy, no reference.
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ class NSFTModule(AlignmentModule):
             answer out (the paper's ablation).
         reduction: `token_mean` is the mean over all targets of a step, in which longer parts weigh
             more; `sum_of_means` adds the means of the two parts, as the paper's formula does.
-        kl_weight: of the per-token KL estimate against the reference (the paper's last ablation).
-            It needs a reference: nSFT holds a second model then, unless it is `adapter_off`.
-        reference: of the KL term: `adapter_off` takes the policy without its LoRA adapters, `live`
+        kl_weight: weight of the per-token KL estimate against the reference (the paper's last ablation).
+            It needs a reference, a second model in memory unless it is `adapter_off`.
+        reference: reference of the KL term: `adapter_off` takes the policy without its LoRA adapters, `live`
             a frozen copy.
-        kwargs: as of AlignmentModule.
+        kwargs: arguments of AlignmentModule.
     """
 
     parts = 2
@@ -59,17 +59,17 @@ class NSFTModule(AlignmentModule):
         return super().reading | {"merge": self.merge}
 
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
-        """The chosen answer and the corrections, in one dialogue or two as `merge` says.
+        """Return the chosen answer and the corrections, in one dialogue or two as `merge` says.
 
         Raises:
-            BadSample: `missing_answer`, of the corrections or of what is to be chosen.
+            BadSample: `missing_answer`: the sample lacks corrections or a chosen answer.
         """
-        later = (CORRECTIONS,) * len(sample.corrections)
-        turns = _turns(sample)
+        correction_parts = (CORRECTIONS,) * len(sample.corrections)
+        turns = _correction_turns(sample)
         opening = message_with_images(sample.corrections[0].question, len(sample.images))
-        corrected = Dialogue([opening, *turns[1:]], later)
+        correction_dialogue = Dialogue([opening, *turns[1:]], correction_parts)
         if self.merge == "corrections_only":
-            return [corrected]
+            return [correction_dialogue]
         answer = sample.completion if sample.chosen is None else sample.chosen
         if answer is None:
             raise _missing(sample, "`chosen` or `completion`")
@@ -79,8 +79,8 @@ class NSFTModule(AlignmentModule):
         side = "completion" if sample.chosen is None else "chosen"
         truncated = (len(context),) if side in sample.truncated else ()
         if self.merge == "append":
-            return [Dialogue([*answered, *turns], (*context, CHOSEN, *later), truncated=truncated)]
-        return [Dialogue(answered, (*context, CHOSEN), truncated=truncated), corrected]
+            return [Dialogue([*answered, *turns], (*context, CHOSEN, *correction_parts), truncated=truncated)]
+        return [Dialogue(answered, (*context, CHOSEN), truncated=truncated), correction_dialogue]
 
     def objective(self, batch: Batch) -> LossOutput:
         """Return the cross-entropy of answers and corrections, with the KL to a reference where there is one."""
@@ -102,7 +102,7 @@ def _missing(sample: Sample, what: str) -> BadSample:
     return BadSample(Reason.MISSING_ANSWER, f"sample {sample.key}", f"nSFT needs {what}")
 
 
-def _turns(sample: Sample) -> list[Message]:
+def _correction_turns(sample: Sample) -> list[Message]:
     if not sample.corrections:
         raise _missing(sample, "`corrections`")
     return [

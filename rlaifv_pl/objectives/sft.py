@@ -1,4 +1,4 @@
-"""SFT: learn to say what the answers say. Continual SFT when the model is trained already."""
+"""SFT on answers; continual SFT when the model is trained already."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,8 @@ from rlaifv_pl.records import Sample
 class SFTModule(AlignmentModule):
     """Cross-entropy on answers: the mean over all target tokens of a step.
 
-    Of an SFT sample every assistant turn is a target, as in LLaVA's training; of a preference sample
-    it is `chosen` alone, which makes this the continual-SFT baseline of DPO on the same shards.
+    Every assistant turn of an SFT sample is a target, as in LLaVA's training; a preference sample has `chosen`
+    alone as target, which is the continual-SFT baseline of DPO on the same shards.
     """
 
     parts = 1

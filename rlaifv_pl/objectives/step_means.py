@@ -1,4 +1,4 @@
-"""Means over the samples or targets of a step, however it is cut into batches and dealt to processes."""
+"""Means over the samples or targets of a step, however it is divided into batches and processes."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -12,62 +12,62 @@ from rlaifv_pl.models.logps import sum_type
 from rlaifv_pl.models.vlm import Batch
 
 SAMPLES, TARGETS = slice(0, 1), slice(1, None)
-"""What of `Batch.counts` a mean is over."""
+"""Entries of `Batch.counts` that a mean is over."""
 
 
-LOSS = "loss "
-"""What the names of a loss's parts begin with, among figures that are logged by other names."""
+_LOSS = "loss "
+"""Prefix of the names of losses among logged figures."""
 
 
 def targets_of(part: int) -> slice:
-    """The targets of one scored part, among `Batch.counts`."""
+    """Return the entry of `Batch.counts` for the targets of one scored part."""
     return slice(1 + part, 2 + part)
 
 
 class PartialMean(NamedTuple):
-    """A batch's part of a mean."""
+    """A batch's contribution to a mean."""
 
     total: Tensor
-    """Sum over what the batch has."""
+    """Sum over the batch's samples or targets."""
     over: slice
-    """Which of the counts it is divided by."""
+    """Entries of the counts whose sum it is divided by."""
 
     def by(self, counts: Tensor) -> Tensor:
-        """What the batch adds to the mean over everything that was counted; 0 where nothing was."""
+        """Divide by the counts; 0 where nothing was counted."""
         return self.total / counts[self.over].sum().clamp(min=1)
 
     def times(self, factor: float) -> "PartialMean":
-        """The same, weighted."""
+        """Return the contribution multiplied by a factor."""
         return PartialMean(self.total * factor, self.over)
 
 
 class LossOutput(NamedTuple):
-    """What an objective makes of a batch: parts of means over the step that it belongs to. They add up to the means."""
+    """An objective's contributions of one batch to the loss and the figures of its step."""
 
     losses: Sequence[PartialMean]
-    """Whose sum is trained on: the only things with a gradient."""
+    """Means whose sum is trained on; only they have gradients."""
     logged: Mapping[str, PartialMean]
     counts: Tensor
     """(1 + parts,) samples, and targets of each part, in the whole step."""
 
     @property
     def loss(self) -> Tensor:
-        """What the batch adds to the step's loss."""
+        """Contribution to the step's loss."""
         return torch.stack([mean.by(self.counts) for mean in self.losses]).sum()
 
     @property
     def metrics(self) -> dict[str, Tensor]:
-        """What the batch adds to each figure of the step."""
+        """Contribution to each figure of the step."""
         return {name: mean.by(self.counts) for name, mean in self.logged.items()}
 
     def without_weight(self) -> "LossOutput":
-        """The same, counting for nothing."""
+        """Return the output with weight 0."""
         logged = {name: mean.times(0.0) for name, mean in self.logged.items()}
         return self._replace(losses=[mean.times(0.0) for mean in self.losses], logged=logged)
 
 
 class RunningMeans:
-    """Figures of a step, or of a pass over validation data, from those of its batches."""
+    """Accumulates figures of a step, or of a pass over validation data."""
 
     def __init__(self) -> None:
         self._means: dict[str, PartialMean] = {}
@@ -75,8 +75,8 @@ class RunningMeans:
 
     @torch.no_grad()
     def add(self, step: LossOutput, counts: Tensor) -> None:
-        """Take in a batch with these counts of its own."""
-        named = {**step.logged, **{f"{LOSS}{number}": mean for number, mean in enumerate(step.losses)}}
+        """Add a batch with its own counts."""
+        named = {**step.logged, **{f"{_LOSS}{number}": mean for number, mean in enumerate(step.losses)}}
         wide = sum_type(counts.device)
         for name, (total, over) in named.items():
             before = self._means[name].total if name in self._means else 0.0
@@ -84,7 +84,7 @@ class RunningMeans:
         self._counts = counts if self._counts is None else self._counts + counts
 
     def take(self, trainer: Trainer) -> dict[str, Tensor]:
-        """The figures of all processes so far, `loss` among them, and begin anew; NaN where no sample was.
+        """Return the figures of all processes, `loss` among them, and reset; NaN without samples.
 
         All processes call it together.
         """
@@ -93,19 +93,19 @@ class RunningMeans:
         sums = torch.stack([mean.total for mean in self._means.values()])
         sums = summed(torch.cat([sums, self._counts.to(sums)]), trainer)
         counts = sums[len(self._means) :]
-        nothing = torch.where(counts[0] > 0, 0.0, torch.nan)
-        found = {
-            name: (PartialMean(sums[place], mean.over).by(counts) + nothing).float()
+        nan_if_empty = torch.where(counts[0] > 0, 0.0, torch.nan)
+        figures = {
+            name: (PartialMean(sums[place], mean.over).by(counts) + nan_if_empty).float()
             for place, (name, mean) in enumerate(self._means.items())
         }
         self._means = {
             name: PartialMean(torch.zeros_like(mean.total), mean.over) for name, mean in self._means.items()
         }
         self._counts = torch.zeros_like(self._counts)
-        losses = [found.pop(name) for name in list(found) if name.startswith(LOSS)]
-        return {**found, "loss": torch.stack(losses).sum()}
+        losses = [figures.pop(name) for name in list(figures) if name.startswith(_LOSS)]
+        return {**figures, "loss": torch.stack(losses).sum()}
 
 
 def counts_of(batch: Batch) -> Tensor:
-    """(1 + parts,) what a batch's sums are divided by: the counts of its step, or its own if it is by itself."""
+    """(1 + parts,) counts of the batch's step, or its own counts for a batch by itself."""
     return batch.counts if batch.accounting.step_counts is None else batch.accounting.step_counts

@@ -19,7 +19,7 @@ from transformers import AutoProcessor
 from rlaifv_pl.models import hub_access
 from rlaifv_pl.models.chat import Chat, message_with_images
 from rlaifv_pl.models.policy import PolicyError, PolicySpec, load_model, load_processor
-from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
+from rlaifv_pl.models.pretrained import validate_checkpoint
 from tests.families import FAMILIES
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"

@@ -15,7 +15,7 @@ from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.fingerprint import directory_fingerprint
 from rlaifv_pl.models.model_checks import check_image_tokens
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor, unwrap_model
-from rlaifv_pl.models.validate_checkpoint import validate_checkpoint
+from rlaifv_pl.models.pretrained import validate_checkpoint
 from rlaifv_pl.models.vlm import VLM
 
 
