@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Message = Mapping[str, Any]
+JsonObject = Mapping[str, Any]
+"""A JSON object as it is read."""
+
+Message = JsonObject
 """One turn: `role` (system, user, assistant) and `content` (text, or a list of blocks
 `{"type": "text", "text": ...}` and `{"type": "image"}`)."""
 
@@ -99,13 +102,13 @@ class Sample:
     corrections: tuple[Correction, ...] = ()
     rejected_images: tuple[bytes, ...] = ()
     """Images of the rejected side where they differ from `images`; equally many."""
-    evidence: Mapping[str, Any] = field(default_factory=dict)
+    evidence: JsonObject = field(default_factory=dict)
     """`{chosen|rejected: {score, seed, claims: [{text, question, spans, yes, no}]}}`."""
-    spans: tuple[Mapping[str, Any], ...] = ()
+    spans: tuple[JsonObject, ...] = ()
     """`{side, start, end, weight}`: weights of character ranges of a completion."""
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: JsonObject = field(default_factory=dict)
     """Origin of the sample: `{source, round, generator, labeler, seed, ...}`."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: JsonObject = field(default_factory=dict)
     """JSON keys that are unknown to the schema, unchanged."""
 
 

@@ -30,6 +30,9 @@ Masks = dict[str, Tensor | None] | Tensor | None
 """Boolean masks of the plain rows: (rows, 1, T, T), None for plainly causal; one for each kind of layer if there are
 several."""
 
+ForwardArguments = dict[str, Any]
+"""Arguments of a decoder's forward."""
+
 Layout = Callable[..., Forest]
 """`layout_forest` with the arguments of a batch; takes `packed`."""
 
@@ -89,19 +92,19 @@ def is_causal(masks: Masks) -> bool:
     return not any(mask is not None for mask in (masks.values() if isinstance(masks, dict) else [masks]))
 
 
-def dense(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
+def dense(make: Layout, masks: Masks) -> tuple[Forest, ForwardArguments]:
     """One line for each tree and a boolean mask: simple, at a cost of the square of a line's width."""
     forest = make(packed=False)
     return forest, {"attention_mask": _for_layers(masks, partial(_visible, forest))}
 
 
-def split(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
+def split(make: Layout, masks: Masks) -> tuple[Forest, ForwardArguments]:
     """One line for all trees; each branch attends over its path in a call of its own."""
     forest = make(packed=True)
     return forest, {"attention_mask": _for_layers(masks, partial(_by_offset, forest)), TREE: _Split(forest)}
 
 
-def flex(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
+def flex(make: Layout, masks: Masks) -> tuple[Forest, ForwardArguments]:
     """One line for all trees, and compiled kernels that skip masked blocks; CUDA only."""
     from torch.nn.attention.flex_attention import create_block_mask
     from transformers.integrations.flex_attention import flex_attention_forward
@@ -115,7 +118,7 @@ def flex(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
     return forest, {"attention_mask": _for_layers(masks, block_mask), TREE: flex_attention_forward}
 
 
-def flash(make: Layout, masks: Masks) -> tuple[Forest, dict[str, Any]]:
+def flash(make: Layout, masks: Masks) -> tuple[Forest, ForwardArguments]:
     """One line for all trees, and one call of flash-attn in which a branch has more keys than queries."""
     if not is_causal(masks):
         raise PolicyError(
@@ -165,7 +168,7 @@ def _missing_dependency(attention: str) -> str:
 
 def over_forest(
     attention: str, model: PreTrainedModel, rows: dict[str, Tensor], make: Layout
-) -> tuple[Forest, dict[str, Any]]:
+) -> tuple[Forest, ForwardArguments]:
     """Lay out the forest of a batch, and return it with the arguments with which the model attends over it.
 
     Args:

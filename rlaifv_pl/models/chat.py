@@ -17,6 +17,7 @@ from transformers import BatchFeature
 from rlaifv_pl.models.text_checks import ChatError, TextCheck, check_rendered
 from rlaifv_pl.models.tokenization import (
     Piece,
+    Processor,
     TokenizedRow,
     expand_images,
     run_processor,
@@ -27,14 +28,18 @@ from rlaifv_pl.records import Message, Sample
 _SENTINEL = "qzanswerzq"
 
 
+Block = dict[str, str]
+BlockMessage = dict[str, Any]
+"""A `Message` whose content is a list of blocks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """Messages of which some assistant turns are to be scored.
+    """Messages of which some assistant turns are scored.
 
-    `parts` has one entry for each assistant turn, in order: the number of the scored part that the
-    turn belongs to, or None where it is only context. With `rejected_images` it is about those, if
-    the sample has any. `truncated` are the places in `parts` of answers that a limit of tokens cut off:
-    what ends those is no target.
+    `parts` has the scored part of each assistant turn, or None for mere context. With `rejected_images` it is about
+    those, if the sample has any. `truncated` are indices into `parts` of answers that a token limit cut off, whose
+    end is no target.
     """
 
     messages: Sequence[Message]
@@ -43,11 +48,11 @@ class Dialogue:
     truncated: tuple[int, ...] = ()
 
 
-def prompt_messages(sample: Sample) -> list[dict[str, Any]]:
+def prompt_messages(sample: Sample) -> list[BlockMessage]:
     """Return the prompt as messages of blocks; images without a place of their own open the first user turn."""
     asked: list[Message] = [{"role": "user", "content": sample.prompt}]
     turns = asked if isinstance(sample.prompt, str) else sample.prompt
-    messages: list[dict[str, Any]] = [
+    messages: list[BlockMessage] = [
         {"role": turn["role"], "content": _blocks(turn["content"])} for turn in turns
     ]
     placed = sum(block["type"] == "image" for message in messages for block in message["content"])
@@ -63,17 +68,17 @@ def prompt_question(sample: Sample) -> str:
     return " ".join(block["text"] for block in last["content"] if block["type"] == "text")
 
 
-def text_message(role: str, text: str) -> dict[str, Any]:
+def text_message(role: str, text: str) -> BlockMessage:
     """Return one message of plain text."""
     return {"role": role, "content": _blocks(text)}
 
 
-def message_with_images(text: str, count: int) -> dict[str, Any]:
+def message_with_images(text: str, count: int) -> BlockMessage:
     """Return a user's turn that shows `count` images, followed by a text."""
     return {"role": "user", "content": [{"type": "image"}] * count + _blocks(text)}
 
 
-def _blocks(content: Any) -> list[dict[str, Any]]:
+def _blocks(content: str | Sequence[Block]) -> list[Block]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
@@ -84,7 +89,7 @@ class Chat:
         processor: of the model that will read them; its tokenizer must be a fast one.
     """
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: Processor) -> None:
         self.processor = processor
         self.tokenizer = processor.tokenizer
         if getattr(processor, "chat_template", None) is None:

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -147,7 +146,7 @@ def _check_json(path: str, file: Path) -> None:
         raise _not_json(file, "it does not begin with a brace")
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, object]:
     try:
         value = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:

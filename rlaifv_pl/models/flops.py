@@ -144,12 +144,12 @@ class FlopMeter:
         for hook in self._hooks:
             hook.remove()
 
-    def _on_forward_start(self, _policy: nn.Module, _inputs: Any) -> None:
+    def _on_forward_start(self, _policy: nn.Module, _inputs: object) -> None:
         # Without gradients, the forward pass is one of the reference, a check or a validation.
         if torch.is_grad_enabled():
             self._linears, self._scores, self._is_recording = [], [], True
 
-    def _on_forward_end(self, _policy: nn.Module, _inputs: Any, _output: Any) -> None:
+    def _on_forward_end(self, _policy: nn.Module, _inputs: object, _output: object) -> None:
         # Checkpointing calls the layers again in the backward pass.
         self._is_recording = False
 
@@ -158,7 +158,9 @@ class FlopMeter:
             times = 1 + module.weight.requires_grad + inputs[0].requires_grad
             self._linears.append(_Linear(module, output.numel() // module.weight.shape[0], times))
 
-    def _on_attention(self, module: nn.Module, inputs: tuple, options: dict[str, Any], output: Any) -> None:
+    def _on_attention(
+        self, module: nn.Module, inputs: tuple, options: dict[str, Any], output: Tensor | tuple
+    ) -> None:
         if not self._is_recording:
             return
         attended = output[0] if isinstance(output, tuple) else output

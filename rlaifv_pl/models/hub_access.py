@@ -2,7 +2,6 @@
 
 import threading
 from functools import cache
-from typing import Any
 
 from huggingface_hub import constants, is_offline_mode, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
@@ -15,7 +14,7 @@ REACH_SECONDS = 3.0
 """Time limit for any answer of the hub."""
 
 
-def hub_options(name: str, revision: str | None) -> dict[str, Any]:
+def hub_options(name: str, revision: str | None) -> dict[str, bool]:
     """Return options with which `from_pretrained` finds a model by its hub name: from the cache alone without a hub.
 
     Raises:
@@ -45,7 +44,7 @@ def hub_options(name: str, revision: str | None) -> dict[str, Any]:
 @cache
 def is_reachable(endpoint: str) -> bool:
     """Return whether anything answers at an address, within `REACH_SECONDS`."""
-    answers: list[Any] = []
+    answers: list[object] = []
 
     def request() -> None:
         try:

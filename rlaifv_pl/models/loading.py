@@ -1,18 +1,17 @@
 """Load a policy and its reference from a model's directory, whole or sharded."""
 
-from typing import Any
-
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.model_checks import check_image_tokens, max_positions
 from rlaifv_pl.models.policy import PolicySpec, load_model, trains_vision, unwrap_model
 from rlaifv_pl.models.pretrained import load_config, validate_checkpoint
 from rlaifv_pl.models.reference import Reference, ReferenceMode
 from rlaifv_pl.models.sharding import Sharding
+from rlaifv_pl.models.tokenization import Processor
 from rlaifv_pl.models.vlm import VLM
 
 
 def load_policy(
-    spec: PolicySpec, processor: Any, mode: ReferenceMode = "none", slicing: Sharding | None = None
+    spec: PolicySpec, processor: Processor, mode: ReferenceMode = "none", slicing: Sharding | None = None
 ) -> tuple[VLM, Reference | None]:
     """Load the policy, and the reference where `mode` holds one in memory.
 

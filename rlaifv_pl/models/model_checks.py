@@ -6,10 +6,16 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from rlaifv_pl.models.chat import Chat, ChatError, Dialogue, message_with_images, text_message
 from rlaifv_pl.models.errors import PolicyError, cannot_load
+from rlaifv_pl.models.tokenization import Processor
 
 MAX_NAMES = 5
 """Number of names that a message lists."""
@@ -114,17 +120,15 @@ def complete_processor(processor: Any, config: PreTrainedConfig) -> None:
             processor.num_additional_image_tokens = int(vision.model_type == "clip_vision_model")
 
 
-def _token(tokenizer: Any, number: Any) -> str | None:
+def _token(tokenizer: PreTrainedTokenizerBase, number: object) -> str | None:
     """Return the token of an id, or of the first of several; None where there is none."""
     number = number[0] if isinstance(number, list) and number else number
-    return (
-        tokenizer.convert_ids_to_tokens(number)
-        if isinstance(number, int) and 0 <= number < len(tokenizer)
-        else None
-    )
+    if isinstance(number, int) and 0 <= number < len(tokenizer):
+        return tokenizer.convert_ids_to_tokens([number])[0]
+    return None
 
 
-def check_processor(path: str, processor: Any, config: PreTrainedConfig) -> None:
+def check_processor(path: str, processor: Processor, config: PreTrainedConfig) -> None:
     """Check that processor, tokenizer and chat template are complete and agree with the model's config.
 
     Raises:
@@ -146,7 +150,7 @@ def check_processor(path: str, processor: Any, config: PreTrainedConfig) -> None
     _check_template(path, processor)
 
 
-def _check_tokenizer(path: str, processor: Any, config: PreTrainedConfig) -> None:
+def _check_tokenizer(path: str, processor: Processor, config: PreTrainedConfig) -> None:
     tokenizer, rows = processor.tokenizer, config.get_text_config().vocab_size
     if beyond := sorted(token for token, number in tokenizer.get_vocab().items() if number >= rows):
         raise cannot_load(
@@ -177,7 +181,7 @@ def _image_token(config: PreTrainedConfig) -> int | None:
     return next((number for number in named if number is not None), None)
 
 
-def _check_template(path: str, processor: Any) -> None:
+def _check_template(path: str, processor: Processor) -> None:
     if getattr(processor, "chat_template", None) is None:
         raise cannot_load(
             path,
@@ -202,7 +206,7 @@ _TEMPLATE = "Correct chat_template.jinja, or give another file by chat_template 
 
 
 @torch.no_grad()
-def check_image_tokens(path: str, model: PreTrainedModel, processor: Any) -> bool:
+def check_image_tokens(path: str, model: PreTrainedModel, processor: Processor) -> bool:
     """Compare the image tokens that the processor writes with the features that the model makes of an image.
 
     Args:
@@ -216,7 +220,7 @@ def check_image_tokens(path: str, model: PreTrainedModel, processor: Any) -> boo
     Raises:
         PolicyError: their numbers differ, so that no forward pass would work.
     """
-    chat: Any = Chat(processor)
+    chat = Chat(processor)
     asked = chat.render([message_with_images("a", 1)], ask=False)
     (row,), images = chat.open([asked], [[Image.new("RGB", PROBE_SIZE, (127, 127, 127))]])
     # A family's processor may count what stands around an image among its tokens.

@@ -29,6 +29,7 @@ from rlaifv_pl.models.model_checks import (
     complete_processor,
 )
 from rlaifv_pl.models.spec import PolicySpec
+from rlaifv_pl.models.tokenization import Processor
 
 DEFAULT_ATTENTION = ("auto", "split", "dense", "flex", "flash", "rows")
 """Values of `PolicySpec.attention` with which each part keeps transformers' default: SDPA where it has one."""
@@ -36,14 +37,14 @@ LOADING_INFO = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 """Options with which `from_pretrained` returns which weights are missing, instead of initialising them silently."""
 
 
-def load_processor(spec: PolicySpec) -> Any:
+def load_processor(spec: PolicySpec) -> Processor:
     """Load the model's processor, with `spec.chat_template` in place of its own if given.
 
     Raises:
         PolicyError: it is incomplete, or does not agree with the model's config.
     """
     config = load_config(spec)
-    processor = from_pretrained(AutoProcessor.from_pretrained, spec)
+    processor: Processor = from_pretrained(AutoProcessor.from_pretrained, spec)
     if spec.chat_template:
         try:
             processor.chat_template = Path(spec.chat_template).read_text()
@@ -100,7 +101,9 @@ def load_weights(spec: PolicySpec, **options: Any) -> PreTrainedModel:
     return model
 
 
-def validate_checkpoint(spec: PolicySpec, processor: Any = None, *, trains: bool = False) -> bool:
+def validate_checkpoint(
+    spec: PolicySpec, processor: Processor | None = None, *, trains: bool = False
+) -> bool:
     """Check that a model is complete, and that its files, config, tokenizer and processor agree.
 
     Args:

@@ -1,14 +1,30 @@
 """Rendered dialogues and their images as token ids and tensors, by a model's own processor."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
-from transformers import BatchFeature
+from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from rlaifv_pl.models.text_checks import ChatError
+
+
+class Processor(Protocol):
+    """The part of transformers' processors that is used of all families."""
+
+    tokenizer: Any
+    """A fast tokenizer."""
+    image_processor: Any
+    chat_template: str | None
+    image_token: str
+    image_token_ids: list[int]
+    apply_chat_template: Callable[..., str]
+    save_pretrained: Callable[..., object]
+
+    def __call__(self, **inputs: Any) -> BatchFeature:
+        """Return model inputs for texts and images."""
 
 
 class ImagesRefused(ChatError):
@@ -43,7 +59,7 @@ class TokenizedRow:
 
 
 def run_processor(
-    processor: Any,
+    processor: Processor,
     texts: Sequence[str],
     images: Sequence[Sequence[Image.Image]],
     *,
@@ -72,7 +88,7 @@ def run_processor(
         ) from error
 
 
-def tokenize_consecutive(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def tokenize_consecutive(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Return the token ids of each of several consecutive texts, cut from one tokenisation of them all.
 
     Tokenising an answer on its own would give other tokens than generation does, for instance
@@ -94,7 +110,9 @@ def tokenize_consecutive(tokenizer: Any, texts: Sequence[str]) -> list[list[int]
     return ids
 
 
-def expand_images(processor: Any, pieces: Sequence[Piece], images: Sequence[Image.Image]) -> list[Piece]:
+def expand_images(
+    processor: Processor, pieces: Sequence[Piece], images: Sequence[Image.Image]
+) -> list[Piece]:
     """Replace the marker of each image in the pieces by all tokens that the processor writes for it."""
     out = processor(
         text=["".join(piece.text for piece in pieces)],

@@ -7,7 +7,7 @@ is kept. It is laid out image by image, so that a batch's features are the conca
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,17 @@ from torch.utils import _pytree as pytree
 from rlaifv_pl.models.attention import rounding_dtype
 from rlaifv_pl.models.policy import PolicyError, unwrap_model, vision_tower
 
+Leaves = list[Any]
+"""Leaves of a tower's output as a pytree: tensors, None and plain values."""
 Images = Mapping[str, Tensor]
 """Processor outputs, as a model's `get_image_features` takes them."""
+
+
+class ImageFeatures(Protocol):
+    """Output of a model's `get_image_features`; some families add `deepstack_features`, one entry a layer."""
+
+    pooler_output: Tensor | Sequence[Tensor]
+
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Allowed relative difference of image features in the Euclidean norm, by type. Other images, and images in another
@@ -37,7 +46,7 @@ def patched_forward(tower: nn.Module, forward: Callable[..., Any]) -> Iterator[N
             tower.forward = before
 
 
-def consumed(features: Any) -> list[Tensor]:
+def consumed(features: ImageFeatures) -> list[Tensor]:
     """Return the tensors of a model's image features that its language model reads."""
     return pytree.tree_leaves((features.pooler_output, getattr(features, "deepstack_features", None) or ()))
 
@@ -65,7 +74,7 @@ class VisionFeatureLayout:
         """Kept tensors for no image, of length 0."""
         self._checked: set[bool] = set()
 
-    def take(self, output: Any) -> list[Tensor]:
+    def take(self, output: object) -> list[Tensor]:
         """Return the tensors of an output that are kept.
 
         Raises:
@@ -79,7 +88,9 @@ class VisionFeatureLayout:
             raise _not_cacheable(f"its output has the shapes {[tuple(leaf.shape) for leaf in kept]}")
         return kept
 
-    def features(self, model: nn.Module, images: Images, kept: Sequence[Tensor], *, several: bool) -> Any:
+    def features(
+        self, model: nn.Module, images: Images, kept: Sequence[Tensor], *, several: bool
+    ) -> ImageFeatures:
         """Compute image features as the model's `get_image_features` does, without running its tower.
 
         Args:
@@ -115,22 +126,22 @@ class VisionFeatureLayout:
                 f"features differ by {max(errors):.2g} of their norm, and rounding explains {allowed:.2g}"
             )
 
-    def _replay(self, model: nn.Module, images: Images, kept: Sequence[Tensor]) -> Any:
+    def _replay(self, model: nn.Module, images: Images, kept: Sequence[Tensor]) -> ImageFeatures:
         # None where nothing is kept, so that reading it raises.
-        leaves: list[Tensor | None] = [None] * self._spec.num_leaves
+        leaves: Leaves = [None] * self._spec.num_leaves
         for number, leaf in zip(self._used, kept, strict=True):
             leaves[number] = leaf
         return self._with_leaves(model, images, leaves)
 
-    def _with_leaves(self, model: nn.Module, images: Images, leaves: list[Any]) -> Any:
+    def _with_leaves(self, model: nn.Module, images: Images, leaves: Leaves) -> ImageFeatures:
         with patched_forward(vision_tower(model), lambda *_inputs, **_options: self._rebuilt(leaves)):
             return unwrap_model(model).get_image_features(**images, return_dict=True)
 
-    def _rebuilt(self, leaves: list[Any]) -> Any:
+    def _rebuilt(self, leaves: Leaves) -> object:
         # Anew for each call, since some families write into their tower's output.
         return pytree.tree_unflatten(leaves, self._spec)
 
-    def _find_used(self, model: nn.Module, images: Images, leaves: list[Any]) -> list[int]:
+    def _find_used(self, model: nn.Module, images: Images, leaves: Leaves) -> list[int]:
         """Return the indices of the leaves on which the features depend, by their derivative."""
         floating = [n for n, leaf in enumerate(leaves) if torch.is_tensor(leaf) and leaf.is_floating_point()]
         inputs = list(leaves)
@@ -146,13 +157,13 @@ class VisionFeatureLayout:
 
 
 @torch.no_grad()
-def vision_output(model: nn.Module, images: Images) -> Any:
+def vision_output(model: nn.Module, images: Images) -> object:
     """Return the tower's output while the model computes the features of images.
 
     Raises:
         PolicyError: it is called more than once.
     """
-    outputs: list[Any] = []
+    outputs: list[object] = []
     # Copied, since some families write into it.
     hook = vision_tower(model).register_forward_hook(
         lambda _tower, _inputs, output: outputs.append(copy.copy(output))

@@ -14,7 +14,7 @@ from rlaifv_pl.models.attention import choose_backend, over_forest
 from rlaifv_pl.models.logps import group_sums, target_logps
 from rlaifv_pl.models.policy import VisionLanguageModel, frozen_parts, unwrap_model
 from rlaifv_pl.models.prefix_tree import Branch, Forest, layout_forest
-from rlaifv_pl.models.vision_cache import VisionFeatureLayout, consumed
+from rlaifv_pl.models.vision_cache import ImageFeatures, VisionFeatureLayout, consumed
 
 
 class Precomputed:
@@ -227,12 +227,12 @@ class VLM(nn.Module):
         features = self._features({name: value.to(device) for name, value in blank.items()})
         return torch.stack([leaf.float().sum() for leaf in consumed(features)]).sum() * 0.0
 
-    def _features(self, images: dict[str, Tensor]) -> Any:
+    def _features(self, images: dict[str, Tensor]) -> ImageFeatures:
         if self.compute:
             images = {n: v.to(self.compute) if v.is_floating_point() else v for n, v in images.items()}
         return unwrap_model(self.model).get_image_features(**images, return_dict=True)
 
-    def _image_features(self, batch: Batch) -> Any:
+    def _image_features(self, batch: Batch) -> ImageFeatures:
         """The model's own features of the images of the trees."""
         images, kept = batch.tokens.images, batch.precomputed.vision_features
         if kept is None or self.tower_layout is None:

@@ -21,6 +21,7 @@ from rlaifv_pl.models.fingerprint import fingerprint
 from rlaifv_pl.models.loading import load_policy, positions_of
 from rlaifv_pl.models.policy import PolicySpec, load_processor
 from rlaifv_pl.models.reference import Reference, ReferenceMode
+from rlaifv_pl.models.tokenization import Processor
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives import checks
 from rlaifv_pl.objectives.cached_reference import CachedReference
@@ -115,12 +116,12 @@ class AlignmentModule(L.LightningModule):
     on_validation_start = on_fit_start
 
     @cached_property
-    def processor(self) -> Any:
+    def processor(self) -> Processor:
         """The policy's processor."""
         return load_processor(self.policy_spec)
 
     @property
-    def reading(self) -> dict[str, Any]:
+    def reading(self) -> dict[str, object]:
         """Everything that decides which tokens a sample becomes, as JSON."""
         limits = {"max_length": self.max_length, "max_positions": self._max_positions}
         return {"objective": type(self).__name__, "processor": processor_hash(self.processor), **limits}
@@ -135,10 +136,7 @@ class AlignmentModule(L.LightningModule):
         return positions_of(self.policy_spec, getattr(self, "policy", None))
 
     def known(self, samples: ShardSet, batch_size: int, how: dict[str, Any]) -> Sidecars | None:
-        """Return log-ps of the samples under a cached reference, computed now where they are missing.
-
-        `batch_size` samples a device are read by a loader with the options `how`.
-        """
+        """Return log-ps under a cached reference, computed now where missing; `how` are options of the loader."""
         return self.cached.sidecars(samples, self.trainer, batch_size, how) if self.cached else None
 
     def features(self, samples: ShardSet, num_workers: int) -> Sidecars:
@@ -214,9 +212,9 @@ class AlignmentModule(L.LightningModule):
         self.tallies["val"].check("data.val")
         self._log("val", on_step=False, on_epoch=True, sync_dist=self.trainer.world_size > 1)
 
-    def _log(self, stage: str, **how: Any) -> None:
+    def _log(self, stage: str, **options: Any) -> None:
         for name, value in self._running_means[stage].take(self.trainer).items():
-            self.log(f"{stage}/{name}", value, prog_bar=name == "loss", **how)
+            self.log(f"{stage}/{name}", value, prog_bar=name == "loss", **options)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # With names, so that an optimiser may treat matrices of layers and embeddings differently.

@@ -1,7 +1,7 @@
 """Cached reference log-ps: one pass over the shards before training, and no second model in it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 import torch.distributed as dist
@@ -17,10 +17,18 @@ from rlaifv_pl.models.fingerprint import weights_hash
 from rlaifv_pl.models.loading import load_policy
 from rlaifv_pl.models.policy import PolicyError, PolicySpec
 from rlaifv_pl.models.reference import frozen
+from rlaifv_pl.models.tokenization import Processor
 from rlaifv_pl.models.vlm import VLM, Batch
 from rlaifv_pl.objectives.cached_vision import image_identity
 from rlaifv_pl.objectives.checks import sharding_of
 from rlaifv_pl.objectives.empty_batch_guard import STAND_IN, EmptyBatchGuard
+
+
+class ReferenceState(TypedDict):
+    """State of a cached reference in checkpoints."""
+
+    weights: str
+    adapters: bool
 
 
 class CachedReference:
@@ -32,7 +40,7 @@ class CachedReference:
         processor: prepares images. (Tokens are compared sample by sample.)
     """
 
-    def __init__(self, policy: VLM, spec: PolicySpec, processor: Any) -> None:
+    def __init__(self, policy: VLM, spec: PolicySpec, processor: Processor) -> None:
         self.policy, self.spec, self.processor = policy, spec, processor
         self.weights, self.adapters = weights_hash(policy, adapters=False), False
         self._is_policy = True
@@ -45,11 +53,11 @@ class CachedReference:
         """Note that the policy is being trained."""
         self._is_policy = not self.adapters and self.spec.lora is not None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> ReferenceState:
         """Return the state for a checkpoint."""
         return {"weights": self.weights, "adapters": self.adapters}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: ReferenceState) -> None:
         """Restore the state of a checkpoint, whose policy has been trained."""
         self.weights, self.adapters = state["weights"], state["adapters"]
         self.mark_policy_changed()

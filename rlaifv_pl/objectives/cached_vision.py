@@ -2,7 +2,6 @@
 
 import shutil
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +30,7 @@ from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.fingerprint import weights_hash
 from rlaifv_pl.models.policy import PolicyError, PolicySpec, vision_tower
 from rlaifv_pl.models.reference import frozen
+from rlaifv_pl.models.tokenization import Processor
 from rlaifv_pl.models.vision_cache import VisionFeatureLayout, vision_output
 from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.objectives.checks import SLICED
@@ -41,7 +41,7 @@ PROBES = ((320, 240), (200, 300))
 """Width and height of two images on which the tower is tried."""
 
 
-def image_identity(processor: Any, spec: PolicySpec, trainer: Trainer) -> dict[str, str]:
+def image_identity(processor: Processor, spec: PolicySpec, trainer: Trainer) -> dict[str, str]:
     """Return what decides features of images beside weights: preprocessing, and precision."""
     images = hash_json([processor.image_processor.to_json_string(), OPENING])
     compute = getattr(trainer.strategy, "compute", None) or trainer.precision
@@ -60,7 +60,7 @@ class CachedVisionFeatures:
         PolicyError: the tower trains.
     """
 
-    def __init__(self, policy: VLM, spec: PolicySpec, processor: Any) -> None:
+    def __init__(self, policy: VLM, spec: PolicySpec, processor: Processor) -> None:
         self.policy, self.spec, self.processor = policy, spec, processor
         tower = vision_tower(policy.model)
         if any(parameter.requires_grad for parameter in tower.parameters()):

@@ -1,13 +1,20 @@
 """Counts of kept and dropped samples of an epoch, or of a pass over validation data."""
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import torch.distributed as dist
 
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.checks import RunError
+
+
+class TallyState(TypedDict):
+    """State of a `SampleTally` in checkpoints."""
+
+    kept: int
+    dropped: dict[str, int]
+    examples: dict[str, str]
 
 
 class SampleTally:
@@ -17,7 +24,7 @@ class SampleTally:
         state: a `state_dict` to continue from.
     """
 
-    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, state: TallyState | None = None) -> None:
         state = state or {"kept": 0, "dropped": {}, "examples": {}}
         self.kept: int = state["kept"]
         self.dropped: Counter[str] = Counter(state["dropped"])
@@ -35,16 +42,16 @@ class SampleTally:
         """Return the tally of all processes; all call it together."""
         if not dist.is_initialized():
             return self
-        states: list[Any] = [None] * dist.get_world_size()
+        states: list[TallyState | None] = [None] * dist.get_world_size()
         dist.all_gather_object(states, self._own())
         total = SampleTally()
-        for state in states:
+        for state in filter(None, states):
             total.kept += state["kept"]
             total.dropped.update(state["dropped"])
             total.examples = state["examples"] | total.examples
         return total
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> TallyState:
         """Return the tally of all processes, for one of them to continue with."""
         return self.of_all()._own()
 
@@ -70,5 +77,5 @@ class SampleTally:
             "`rlaifv shards verify`."
         )
 
-    def _own(self) -> dict[str, Any]:
+    def _own(self) -> TallyState:
         return {"kept": self.kept, "dropped": dict(self.dropped), "examples": self.examples}

@@ -55,7 +55,7 @@ class NSFTModule(AlignmentModule):
         self.merge, self.reduction, self.kl_weight = merge, reduction, kl_weight
 
     @property
-    def reading(self) -> dict[str, Any]:
+    def reading(self) -> dict[str, object]:
         return super().reading | {"merge": self.merge}
 
     def dialogues(self, sample: Sample) -> Sequence[Dialogue]:
