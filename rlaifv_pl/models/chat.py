@@ -64,8 +64,8 @@ def prompt_messages(sample: Sample) -> list[BlockMessage]:
 
 def prompt_question(sample: Sample) -> str:
     """Return the text of the last turn, without its images."""
-    *_, last = prompt_messages(sample)
-    return " ".join(block["text"] for block in last["content"] if block["type"] == "text")
+    last = prompt_messages(sample)[-1]["content"]
+    return " ".join(block["text"] for block in last if block["type"] == "text")
 
 
 def text_message(role: str, text: str) -> BlockMessage:
@@ -109,9 +109,8 @@ class Chat:
             ChatError: the template refuses it, or leaves words out.
         """
         try:
-            text = self.processor.apply_chat_template(
-                list(messages), add_generation_prompt=ask, tokenize=False
-            )
+            how = {"add_generation_prompt": ask, "tokenize": False}
+            text = self.processor.apply_chat_template(list(messages), **how)
         except TemplateSyntaxError as error:
             raise ChatError(
                 f"The chat template has a syntax error in line {error.lineno}: {error.message}"
