@@ -121,7 +121,7 @@ class AlignmentDataModule(L.LightningDataModule):
         # Called before a checkpoint is restored: a second run with this object is a run of its own.
         self._begin()
         if self.trainer is not None:  # Before the model is loaded.
-            found = [local_copy(path, self.cache_dir) for path in self._named_shards()]
+            found = self.fetch(self._named_shards())
             check_places([cache_place(one, self.cache_dir) for one in found], self._computed())
 
     def state_dict(self) -> dict[str, Any]:
