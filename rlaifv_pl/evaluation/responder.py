@@ -20,7 +20,7 @@ from rlaifv_pl.evaluation.benchmark import Benchmark, Item
 from rlaifv_pl.evaluation.benchmark_files import BenchmarkError
 from rlaifv_pl.evaluation.chair.ground_truth import image_key
 from rlaifv_pl.evaluation.rank_shares import PARTS_SUFFIX, run_share
-from rlaifv_pl.feedback.candidates.sampling import of_each
+from rlaifv_pl.feedback.bad_prompts import skip_bad_prompts
 from rlaifv_pl.feedback.chunks import UNFINISHED, WAIT_SECONDS, Chunks, RankShare, Row
 from rlaifv_pl.feedback.engines.engine import Engine, EngineError, Sampling
 from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
@@ -135,7 +135,9 @@ def answer_benchmark(
 
     def answer(some: Sequence[int]) -> Iterator[Row]:
         samples = [asked[number].sample for number in some]
-        drawn = of_each(samples, lambda good: engine.sample(good, [[0]] * len(good), sampling))
+        drawn = skip_bad_prompts(
+            samples, lambda good: engine.sample([samples[n] for n in good], [[0]] * len(good), sampling)
+        )
         for sample, said in zip(samples, drawn, strict=True):
             if isinstance(said, BadSample):
                 yield {"key": sample.key, "completion": None, "fault": str(said)}

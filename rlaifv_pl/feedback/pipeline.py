@@ -16,8 +16,9 @@ from rlaifv_pl.console import stderr, track
 from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.manifest import Manifest, hash_json, read_manifest
 from rlaifv_pl.data.shards import ShardWriter
+from rlaifv_pl.feedback.bad_prompts import show_faults, skip_bad_prompts
 from rlaifv_pl.feedback.candidates.candidate_json import decode_candidates, encode_candidates
-from rlaifv_pl.feedback.candidates.sampling import VERSION, of_each, sample_candidates
+from rlaifv_pl.feedback.candidates.sampling import VERSION, sample_candidates
 from rlaifv_pl.feedback.chunks import UNFINISHED, WAIT_SECONDS, Chunks, Executor, RankShare, wait_for
 from rlaifv_pl.feedback.claims.split import split_candidates, usable_part
 from rlaifv_pl.feedback.config import FeedbackConfig, PromptSet
@@ -36,8 +37,6 @@ MANY_LOW = 0.1
 
 REFUSED = "refused"
 """Key of the row of a prompt that cannot be asked: why."""
-SHOWN_FAULTS = 3
-"""Prompts of a part that are named as they are left out; examples are beside the shards."""
 
 Drawn = list[list[Candidate]]
 """Candidates of each of some prompts."""
@@ -175,22 +174,27 @@ class FeedbackPipeline:
         return rows
 
     def _generate(self, samples: Sequence[Sample], _: Drawn) -> list[list[Candidate] | BadSample]:
-        drawn = of_each(
-            samples, lambda good: sample_candidates(self.policy, good, self.feedback.sampling, self.seed)
-        )
-        faults = [one for one in drawn if isinstance(one, BadSample)]
-        for fault in faults[:SHOWN_FAULTS]:
-            more = f" ({len(faults)} such prompts among {len(samples)})" if len(faults) > SHOWN_FAULTS else ""
-            stderr.print(f"left out: {fault}{more}", markup=False, highlight=False)
-        return drawn
+        def sample(numbers: Sequence[int]) -> Drawn:
+            prompts = [samples[number] for number in numbers]
+            return sample_candidates(self.policy, prompts, self.feedback.sampling, self.seed)
+
+        candidates = skip_bad_prompts(samples, sample)
+        show_faults(candidates)
+        return candidates
 
     def _divide(self, samples: Sequence[Sample], candidates: Drawn) -> Drawn:
         keep = self.feedback.truncated == "keep"
         usable = [[usable_part(candidate, keep=keep) for candidate in drawn] for drawn in candidates]
         return split_candidates(self.feedback.splitter, list(map(prompt_question, samples)), usable)
 
-    def _conquer(self, samples: Sequence[Sample], candidates: Drawn) -> Drawn:
-        return judge_claims(samples, candidates, self.feedback.labeler, self.policy)
+    def _conquer(self, samples: Sequence[Sample], candidates: Drawn) -> list[list[Candidate] | BadSample]:
+        def judge(numbers: Sequence[int]) -> Drawn:
+            prompts, drawn = [samples[n] for n in numbers], [candidates[n] for n in numbers]
+            return judge_claims(prompts, drawn, self.feedback.labeler, self.policy)
+
+        judged = skip_bad_prompts(samples, judge)
+        show_faults(judged)
+        return judged
 
     def _write(self, recipe: Mapping[str, Any]) -> None:
         outcome = make_pairs(self.candidates(), self.feedback, self.seed)

@@ -8,7 +8,7 @@ import pytest
 from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import ShardWriter, load_shards
-from rlaifv_pl.feedback.candidates.sampling import of_each
+from rlaifv_pl.feedback.bad_prompts import skip_bad_prompts
 from rlaifv_pl.feedback.engines.engine import EngineError, Request, Sampling
 from rlaifv_pl.feedback.engines.requests import asking
 from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
@@ -52,6 +52,29 @@ def test_a_pass_leaves_out_what_cannot_be_asked_and_counts_it(tmp_path, capsys):
     assert made and made <= {"first", "last"}
 
 
+class PickyLabeler(Script):
+    """Refuses one image, as a processor may that wants another shape."""
+
+    def choose(self, requests, words):
+        for request in requests:
+            if request.images == PROMPTS[0].images:
+                raise BadSample(Reason.UNFIT_IMAGE, request.where, "expected a square image")
+        return super().choose(requests, words)
+
+
+def test_a_prompt_that_the_labeler_refuses_is_left_out_and_counted(tmp_path, capsys):
+    prompts = written(tmp_path / "prompts", PROMPTS)
+    scripted_run(tmp_path / "out", prompts, Script(), PickyLabeler("labeler"), balance=False).make()
+    assert read_manifest(tmp_path / "out").drops["prompt/unfit_image"] == 2
+    said = capsys.readouterr().err
+    assert "left out: sample first" in said and "left out: sample twice" in said
+    rows = map(json.loads, (tmp_path / "out" / "left_out.jsonl").read_text().splitlines())
+    assert [row["key"] for row in rows if row["reason"] == "prompt/unfit_image"] == ["first", "twice"]
+    scripted_run(tmp_path / "all", prompts, Script(), Script("labeler"), balance=False).make()
+    alone = [one.key for one in load_shards(tmp_path / "all") if one.key.startswith("last")]
+    assert [one.key for one in load_shards(tmp_path / "out")] == alone != []
+
+
 def test_a_pass_of_which_nothing_can_be_asked_is_an_error(tmp_path):
     prompts = written(tmp_path / "prompts", PROMPTS[1:2])
     with pytest.raises(EngineError, match="none of the 1 prompts can be asked: not_rendered 1"):
@@ -64,8 +87,8 @@ def test_markers_in_prompts_are_found_whatever_the_engine():
         replace(PROMPTS[0], key="rendered", prompt="USER: What? ASSISTANT:"),
         replace(PROMPTS[0], key="many", prompt=[user("What?", 2)]),
     ]
-    found = of_each([PROMPTS[0], *bad], lambda good: [sample.key for sample in good])
-    assert found[0] == "first"
+    found = skip_bad_prompts([PROMPTS[0], *bad], lambda numbers: numbers)
+    assert found[0] == 0
     assert [fault.reason for fault in found[1:]] == ["special_token", "rendered_prompt", "image_count"]
 
 
@@ -76,7 +99,7 @@ def test_a_template_that_raises_leaves_the_other_answers_as_they_are(family_dir)
     def answers(samples):
         return engine.sample(samples, [[0]] * len(samples), sampling)
 
-    found = of_each(PROMPTS, answers)
+    found = skip_bad_prompts(PROMPTS, lambda numbers: answers([PROMPTS[n] for n in numbers]))
     assert [found[0], found[2]] == answers([PROMPTS[0], PROMPTS[2]])
     assert found[1].reason == Reason.NOT_RENDERED and found[1].where == "sample twice"
 

@@ -3,16 +3,21 @@
 import json
 import shutil
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from pydantic import BaseModel
 from transformers import LlamaConfig
 
 from rlaifv_pl.cli.fit import main as train
-from rlaifv_pl.data.bad_samples import BadSample
+from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.longest_samples import longest
 from rlaifv_pl.data.shards import ShardWriter, load_shards
-from rlaifv_pl.feedback.engines.engine import Sampling
+from rlaifv_pl.feedback.bad_prompts import skip_bad_prompts
+from rlaifv_pl.feedback.engines.engine import Request, Sampling
+from rlaifv_pl.feedback.engines.rendering import prompt_text
 from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
 from rlaifv_pl.models.model_checks import max_positions
 from rlaifv_pl.records import Sample
@@ -75,14 +80,61 @@ def test_an_answer_beyond_the_positions_is_named(model: Path, shards: Path, caps
     engine.sample(samples, [[0], [0]], few)
     assert "positions" not in capsys.readouterr().err
     # Shorter than the positions by fewer tokens than are written behind it.
-    words = 0
-    while len(engine.live.chat.prompt_ids(f"USER: {'a ' * words}? ASSISTANT:")) < POSITIONS:
-        words += 1
+    words = room(engine, samples[1]) - 2
     for _ in range(2):
-        engine.sample([samples[0], replace(samples[1], prompt="a " * words + "?")], [[0], [0]], few)
+        engine.sample([samples[0], worded(samples[1], words)], [[0], [0]], few)
     warned = capsys.readouterr().err
     assert warned.count(f"{POSITIONS} positions") == 1
     assert f"sample {samples[1].key}" in warned and "max_new_tokens" in warned
+
+
+def room(engine: TransformersEngine, sample: Sample) -> int:
+    """Words that a prompt about the sample's images may have within the positions."""
+    chat, images = engine.live.chat, [Image.open(BytesIO(data)) for data in sample.images]
+    words = 0
+    while (
+        chat.prompt_tensors([prompt_text(chat, worded(sample, words + 1))], [images])["input_ids"].shape[1]
+        <= POSITIONS
+    ):
+        words += 1
+    return words
+
+
+def worded(sample: Sample, words: int) -> Sample:
+    return replace(sample, prompt="a " * words + "?")
+
+
+def test_a_prompt_beyond_the_positions_is_left_out_by_name(model: Path, shards: Path):
+    engine = TransformersEngine(path=str(model), batch_size=2)
+    first, second, third = (load_shards([str(shards)])[number] for number in (0, 1, 2))
+    most = room(engine, second)
+    few = Sampling(n=1, max_new_tokens=1)
+    engine.sample([worded(second, most)], [[0]], few)
+    samples = [first, worded(second, most + 1), third]
+
+    def answers(numbers):
+        return engine.sample([samples[number] for number in numbers], [[0]] * len(numbers), few)
+
+    found = skip_bad_prompts(samples, answers)
+    assert [found[0], found[2]] == engine.sample([first, third], [[0], [0]], few)
+    assert found[1].reason == Reason.TOO_LONG and found[1].where == f"sample {second.key}"
+
+
+def test_a_question_beyond_the_positions_is_named(model: Path, shards: Path):
+    engine = TransformersEngine(path=str(model), batch_size=8)
+    sample = load_shards([str(shards)])[0]
+    asked = [
+        Request(f"Is there a {'very ' * n}small cat?", sample.images, "sample it") for n in (1, 2, POSITIONS)
+    ]
+    assert len(engine.choose(asked[:2], ("yes", "no"))) == 2
+    with pytest.raises(BadSample, match=f"sample it.*{POSITIONS} positions") as refused:
+        engine.choose(asked, ("yes", "no"))
+    assert refused.value.reason == Reason.TOO_LONG
+    assert engine.fill([replace(asked[2], seed=1)], Form) == [None]
+
+
+class Form(BaseModel):
+    name: str
 
 
 def test_scaled_positions_reach_further():

@@ -16,11 +16,13 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from rlaifv_pl.console import stderr
+from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.collate import not_rendered
 from rlaifv_pl.data.images import open_image
 from rlaifv_pl.data.manifest import hash_json
+from rlaifv_pl.feedback.bad_prompts import show_faults
 from rlaifv_pl.feedback.engines.engine import Completion, Form, Request, Sampling
-from rlaifv_pl.feedback.engines.position_limit import warn_beyond_positions
+from rlaifv_pl.feedback.engines.position_limit import check_prompt_lengths, warn_long_answers
 from rlaifv_pl.feedback.engines.question_trees import ImageQuestions, fork, tree
 from rlaifv_pl.feedback.engines.rendering import prompt_text, request_text
 from rlaifv_pl.feedback.engines.seeded_sampling import SeededSampling
@@ -29,6 +31,7 @@ from rlaifv_pl.feedback.engines.word_tokens import word_tokens
 from rlaifv_pl.feedback.prompt_templates import FILL
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.fingerprint import fingerprint
+from rlaifv_pl.models.model_checks import max_positions
 from rlaifv_pl.models.policy import VisionLanguageModel, unwrap_model
 from rlaifv_pl.models.self_check import tree_error
 from rlaifv_pl.models.tokenization import ImagesRefused
@@ -81,11 +84,11 @@ class InMemoryEngine:
         """As `Engine.sample`, `sampling.n` for each; a row is drawn with its own seed, whoever shares its batch.
 
         Raises:
-            BadSample: one of the prompts cannot be rendered; the images of a sample cannot be opened, or its
-                processor refuses them.
+            BadSample: one of the prompts cannot be rendered or is longer than the model's positions; the images of a
+                sample cannot be opened, or its processor refuses them.
         """
         for sample in samples:  # Before work on any, since one that cannot be asked ends the call.
-            prompt_text(self.chat, sample)
+            self._check_prompt(self._asked_prompt(sample))
         at_once = max(1, self.batch_size // sampling.n)
         groups = _batches(list(zip(samples, seeds, strict=True)), at_once)
         return [drawn for group in groups for drawn in self._drawn(group, sampling)]
@@ -94,7 +97,8 @@ class InMemoryEngine:
         """As `Engine.choose`, from the first token's distribution; an image is read once for its requests.
 
         Raises:
-            BadSample: naming what a request is about: it cannot be rendered, or its images cannot be read.
+            BadSample: naming what a request is about: it cannot be rendered, is longer than the model's positions, or
+                its images cannot be read.
             ValueError: two of the words begin with the same token of this model.
         """
         tokens = self._word_tokens(tuple(words))
@@ -117,9 +121,12 @@ class InMemoryEngine:
         last = None
         for draft in range(self.fill_tries):
             sampling = Sampling(n=1, temperature=0.7 * (draft > 0), max_new_tokens=self.fill_tokens)
-            ((drawn,),) = self.sample(
-                [asked], [[derive("fill", request.text, request.seed + draft)]], sampling
-            )
+            seed = derive("fill", request.text, request.seed + draft)
+            try:
+                ((drawn,),) = self.sample([asked], [[seed]], sampling)
+            except BadSample as fault:
+                show_faults([BadSample(fault.reason, request.where, fault.detail)])
+                return None
             text = drawn.text
             with suppress(ValidationError):
                 last = form.model_validate_json(text[text.find("{") : text.rfind("}") + 1])
@@ -143,14 +150,10 @@ class InMemoryEngine:
         self, group: Sequence[tuple[Sample, Sequence[int]]], sampling: Sampling
     ) -> list[list[Completion]]:
         samples, seeds = zip(*group, strict=True)
-        asked = [
-            ImageQuestions(_open(sample), [prompt_text(self.chat, sample)], f"sample {sample.key}")
-            for sample in samples
-        ]
+        prompts = [self._asked_prompt(sample) for sample in samples]
+        texts, images = [one.texts[0] for one in prompts], [one.images for one in prompts]
         with self._asked() as model:
-            with self._naming(asked):
-                texts, images = [one.texts[0] for one in asked], [one.images for one in asked]
-                inputs = self.chat.prompt_tensors(texts, images).to(model.device)
+            inputs = self.chat.prompt_tensors(texts, images).to(model.device)
             out = model.generate(
                 **self._copied(model, inputs, len(seeds[0])),
                 **_how(sampling, [seed for own in seeds for seed in own]),
@@ -164,25 +167,29 @@ class InMemoryEngine:
             )
         answers = out[:, inputs["input_ids"].shape[1] :]
         if not self._is_warned:
-            self._is_warned = warn_beyond_positions(model, inputs["attention_mask"], answers, samples)
+            is_token = answers != model.generation_config.pad_token_id
+            names = [one.where for one in prompts]
+            self._is_warned = warn_long_answers(model.config, inputs["attention_mask"], is_token, names)
         ended = ends_with(answers, model.generation_config.eos_token_id)
         texts = self.chat.tokenizer.batch_decode(answers, skip_special_tokens=True)
         drawn = [Completion(text.strip(), end) for text, end in zip(texts, ended, strict=True)]
         n = len(seeds[0])
         return [drawn[first : first + n] for first in range(0, len(drawn), n)]
 
-    @contextmanager
-    def _naming(self, asked: Sequence[ImageQuestions]) -> Iterator[None]:
-        """Name whose images the processor refuses."""
+    def _asked_prompt(self, sample: Sample) -> ImageQuestions:
+        return ImageQuestions(_open(sample), [prompt_text(self.chat, sample)], f"sample {sample.key}")
+
+    def _check_prompt(self, asked: ImageQuestions) -> None:
+        """Raise BadSample if the processor refuses the images, or the first text is too long with them."""
         try:
-            yield
-        except ImagesRefused:
-            for one in asked:
-                try:
-                    self.chat.prompt_tensors(one.texts[:1], [one.images])
-                except ImagesRefused as error:
-                    raise not_rendered(error, one.where) from error
-            raise
+            inputs = self.chat.prompt_tensors(asked.texts[:1], [asked.images])
+        except ImagesRefused as error:
+            raise not_rendered(error, asked.where) from error
+        check_prompt_lengths(self._positions, [inputs["input_ids"].shape[1]], [asked.where])
+
+    @property
+    def _positions(self) -> int | None:
+        return max_positions(unwrap_model(self.model.model).config)
 
     def _copied(self, model: VisionLanguageModel, inputs: BatchFeature, n: int) -> Mapping[str, Any]:
         """What n candidates of each prompt are generated from."""
@@ -198,8 +205,17 @@ class InMemoryEngine:
         tokens = [token for ids in words for token in ids]
         forks = [parted for asked in batch for parted in fork(self.chat, asked)]
         with self._asked() as model:
-            with self._naming(batch):
-                asked = move_data_to_device(tree(self.chat, forks, tokens), model.device)
+            try:
+                asked = tree(self.chat, forks, tokens)
+            except ImagesRefused:
+                for one in batch:
+                    self._check_prompt(one)
+                raise
+            lengths = asked.tokens.rows["attention_mask"].sum(1).tolist()
+            check_prompt_lengths(
+                self._positions, lengths, [one.where for one in forks] * asked.layout.rows_per_tree
+            )
+            asked = move_data_to_device(asked, model.device)
             if not self._bears("questions", lambda: tree_error(self.model, asked)):
                 asked = asked.as_rows()
             shares = self.model(asked).exp().view(-1, len(tokens))

@@ -29,6 +29,8 @@ class QuestionTree(NamedTuple):
     images: Sequence[Image.Image]
     prefix: str
     suffixes: list[list[int]]
+    where: str
+    """What it is about, named in errors."""
 
 
 def fork(chat: Chat, asked: ImageQuestions) -> list[QuestionTree]:
@@ -46,7 +48,7 @@ def fork(chat: Chat, asked: ImageQuestions) -> list[QuestionTree]:
         common += 1
     prefix = text[: out["offset_mapping"][0][common - 1][1]] if common else ""
     if prefix and not any(mark in text[len(prefix) :] for mark in chat.markers):
-        return [QuestionTree(asked.images, prefix, [row[common:] for row in rows])]
+        return [QuestionTree(asked.images, prefix, [row[common:] for row in rows], asked.where)]
     if len(rows) == 1:
         raise EngineError(
             f"an image stands at the end of what the chat template makes of a question: {text!r}"
