@@ -121,7 +121,7 @@ def test_feedback_at_scale_fits_the_machines_that_it_names(monkeypatch):
     processes = int(re.search(r"--nproc-per-node (\d+)", texts["eight_gpus.yaml"])[1])
     for engine in (eight.policy, eight.feedback.labeler.engine):
         assert processes * engine.tensor_parallel_size == 8
-    actors = cluster.makers
+    actors = cluster.executor
     assert actors.actors * actors.gpus_per_actor == 2 * 8 and actors.address == "auto"
     for engine in (cluster.policy, cluster.feedback.labeler.engine):
         assert engine.tensor_parallel_size == actors.gpus_per_actor

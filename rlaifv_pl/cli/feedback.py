@@ -23,26 +23,26 @@ def make(
     feedback: FeedbackConfig,
     seed: int = 0,
     limit: int | None = None,
-    **makers: Any,
+    **executor_options: Any,
 ) -> Manifest:
     """Let a policy answer prompts, judge the answers claim by claim, and pair them.
 
-    Killed anywhere, the same command goes on where it was. Several processes share the work when a launcher
-    starts them: `torchrun --nproc-per-node 8 --no-python rlaifv feedback ...`. With `--engine ray` the actors of a
-    cluster do it.
+    Killed anywhere, the same command continues where it was. Several processes share the work if a launcher starts
+    them: `torchrun --nproc-per-node 8 --no-python rlaifv feedback ...`. With `--engine ray` the actors of a cluster
+    do it.
 
     Args:
         prompts: shard directory, or several, also as URLs, which are copied to the cache first (RLAIFV_PL_CACHE);
-            of each sample only the prompt and the images count.
+            only the prompt and the images of a sample are used.
         out: directory of the preference shards to write.
         policy: the model that answers.
-        feedback: how its answers become pairs.
+        feedback: settings that turn answers into pairs.
         seed: decides all draws.
-        limit: answer only the first so many prompts.
-        makers: as `who_makes`.
+        limit: number of prompts to answer, the first ones; all unless given.
+        executor_options: options of `choose_executor`.
 
     Raises:
-        EngineError: as `FeedbackPipeline.make`; no pair was made.
+        EngineError: no pair was made, or one of the reasons of `FeedbackPipeline.make`.
     """
     shards = load_shards(prompts)
     numbers = range(len(shards) if limit is None else min(limit, len(shards)))
@@ -53,11 +53,11 @@ def make(
         prompts=PromptSet(shards, numbers),
         out=Path(out),
         seed=seed,
-        makers=who_makes(**makers),
+        executor=choose_executor(**executor_options),
         clock=seconds.__setitem__,
     )
     manifest = run.make()
-    if run.makers.leads:
+    if run.executor.is_main_process:
         Console(stderr=True).print(_table(manifest, seconds, out))
         if not manifest.samples:
             raise EngineError(
@@ -66,27 +66,27 @@ def make(
     return manifest
 
 
-def who_makes(engine: Literal["here", "ray"] = "here", ray: RayExecutor | None = None) -> Executor:
-    """Who makes the parts of each stage.
+def choose_executor(engine: Literal["local", "ray"] = "local", ray: RayExecutor | None = None) -> Executor:
+    """Return the executor of the stages.
 
     Args:
-        engine: `here` in this process, or in those that a launcher started; `ray` by actors of a Ray cluster.
-        ray: the cluster, and how many actors of which size; one actor on this machine unless given.
+        engine: `local` for this process, or those that a launcher started; `ray` for actors of a Ray cluster.
+        ray: the cluster, and number and size of the actors; one actor on this machine unless given.
 
     Raises:
-        EngineError: both a launcher and Ray are to share out the work, or neither Ray nor its options are meant.
+        EngineError: a launcher and Ray exclude each other, or Ray's options come without `engine: ray`.
     """
-    share = RankShare.of_launcher()
-    if engine == "here":
+    share = RankShare.from_launcher()
+    if engine == "local":
         if ray is not None:
             raise EngineError(
-                "ray: these are options of `engine: ray`, and engine is `here`. Set one of them."
+                "ray: these are options of `engine: ray`, and engine is `local`. Set one of them."
             )
         return share
-    if share.of > 1:
+    if share.world_size > 1:
         raise EngineError(
-            f"engine: ray starts its own processes, and a launcher started {share.of} of this command. Start it once, "
-            "without torchrun or srun, and set ray.actors."
+            f"engine: ray starts its own processes, and a launcher started {share.world_size} of this command. "
+            "Start it once, without torchrun or srun, and set ray.actors."
         )
     return ray or RayExecutor()
 
@@ -99,6 +99,6 @@ def _table(manifest: Manifest, seconds: dict[str, float], out: str) -> Table:
         table.add_row(name, f"{value:,.2f}" if isinstance(value, float) else f"{value:,}")
     for reason, count in manifest.drops.items():
         table.add_row(f"left out: {reason}", f"{count:,}")
-    for stage, spent in seconds.items():
-        table.add_row(f"seconds: {stage}", f"{spent:,.1f}")
+    for stage, elapsed in seconds.items():
+        table.add_row(f"seconds: {stage}", f"{elapsed:,.1f}")
     return table

@@ -15,7 +15,7 @@ def run_share(parts: Chunks, make: Rows, title: str, share: RankShare) -> None:
         share: which parts are this process's.
     """
     mine = share.numbers(parts)
-    is_shown = share.leads and not all(map(parts.is_made, mine))
+    is_shown = share.is_main_process and not all(map(parts.is_made, mine))
     steps = parts.make(make, share)
     for _ in track(steps, title, len(mine), is_shown=is_shown):
         pass

@@ -127,7 +127,7 @@ def answer_benchmark(
         EngineError: the model cannot be asked.
         TimeoutError: another process does not make its share.
     """
-    share, engine = share or RankShare.of_launcher(), responder.open()
+    share, engine = share or RankShare.from_launcher(), responder.open()
     sampling = Sampling(n=1, temperature=0.0, max_new_tokens=responder.max_new_tokens)
     asked = ask(benchmark.items[: responder.limit], responder.images, responder.prompt_template)
     recipe = {"model": engine.identity, "sampling": asdict(sampling), "asked": _recipe(asked)}
@@ -147,7 +147,7 @@ def answer_benchmark(
 
     run_share(parts, answer, "respond", share)
     engine.release()
-    if share.leads:
+    if share.is_main_process:
         parts.wait(WAIT_SECONDS)
         rows = list(parts.rows())
         if rows and all(row.get(UNFINISHED) for row in rows):
@@ -160,7 +160,7 @@ def answer_benchmark(
         kept = {n: row["completion"] for n, row in enumerate(rows) if row["completion"] is not None}
         benchmark.write(out, kept)
         _tell_cut(sum(not row.get("ended", True) for row in rows), len(rows), responder.max_new_tokens)
-    return share.leads
+    return share.is_main_process
 
 
 def _tell_cut(cut: int, answers: int, limit: int) -> None:

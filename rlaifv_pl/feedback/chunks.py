@@ -1,10 +1,10 @@
-"""Long work in parts: each part's result is a file that is there whole or not at all.
+"""Long work in chunks: each chunk of a stage's records is one file, whole or absent.
 
-A stage goes through its records slice by slice. Killed anywhere, it goes on at the first slice that
-has no file; several processes share the slices out between them and leave the same files as one.
+Killed anywhere, a stage continues at the first chunk without a file. Several processes share the chunks and leave the
+same files as one.
 
-A row that is `UNFINISHED`, because a model's answer to it could not be used, makes its part unfinished: the next start
-makes those rows anew, and keeps the others.
+A row that is `UNFINISHED`, because a model's answer to it could not be used, makes its chunk unfinished: the next start
+computes those rows again and keeps the others.
 """
 
 import json
@@ -20,73 +20,73 @@ from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.launcher import this_process
 
 Row = Mapping[str, Any]
-"""One record of a part, as JSON."""
+"""A record of a chunk, as JSON."""
 Rows = Callable[[Sequence[int]], Iterable[Row]]
-"""From the numbers of some records of one part to what it holds of them."""
+"""Maps the numbers of some records of one chunk to their rows."""
 
 UNFINISHED = "unfinished"
-"""Key of a row that is true where the row is to be made anew at the next start."""
+"""Key of a row; true if the next start has to compute the row again."""
 
 POLL_SECONDS = 0.2
 WAIT_SECONDS = 3600.0
-"""How long one process waits for a sign of life of the others."""
+"""Longest wait for another process to write a file."""
 
 
 class Executor(Protocol):
-    """Who makes the parts of a stage."""
+    """Runs a stage: computes its missing chunks."""
 
     @property
-    def leads(self) -> bool:
-        """Whether this process shows how far they are, and writes what comes of them."""
+    def is_main_process(self) -> bool:
+        """True for the process that shows progress and writes the result."""
 
-    def numbers(self, parts: "Chunks") -> range:
-        """The parts that this process makes, or has made."""
+    def numbers(self, chunks: "Chunks") -> range:
+        """Return the numbers of the chunks that this process is responsible for."""
 
-    def make(self, parts: "Chunks", rows: Rows) -> Iterator[int]:
-        """Make those of `numbers` that are missing; yields, part by part, the records in it."""
+    def make(self, chunks: "Chunks", rows: Rows) -> Iterator[int]:
+        """Make the missing chunks among `numbers`; yield the number of records of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankShare:
-    """Which of several processes this is: it makes every `of`-th part, from the `rank`-th on."""
+    """The chunks of one of several processes: every `world_size`-th, from the `rank`-th on."""
 
     rank: int = 0
-    of: int = 1
+    world_size: int = 1
 
     @classmethod
-    def of_launcher(cls) -> "RankShare":
-        """The share of this process among those that a launcher started; all of the work without one.
+    def from_launcher(cls) -> "RankShare":
+        """Return the share of this process among those that a launcher started; without a launcher, all chunks.
 
         Raises:
-            LauncherError: as `this_process`.
+            LauncherError: the launcher's variables contradict each other.
         """
         process = this_process()
         return cls(process.rank, process.world_size)
 
     @property
-    def leads(self) -> bool:
-        """Of the first process."""
+    def is_main_process(self) -> bool:
+        """True for rank 0."""
         return self.rank == 0
 
-    def numbers(self, parts: "Chunks") -> range:
-        """As `Executor.numbers`."""
-        return range(self.rank, len(parts.slices), self.of)
+    def numbers(self, chunks: "Chunks") -> range:
+        """Return the numbers of this rank's chunks."""
+        return range(self.rank, len(chunks.slices), self.world_size)
 
-    def make(self, parts: "Chunks", rows: Rows) -> Iterator[int]:
-        """As `Executor.make`, in this process, one after the other."""
-        return parts.make(rows, self)
+    def make(self, chunks: "Chunks", rows: Rows) -> Iterator[int]:
+        """Make this rank's missing chunks in this process; yield the number of records of each."""
+        return chunks.make(rows, self)
 
 
 class Chunks:
     """The files of one stage.
 
     Args:
-        root: directory of all stages of one piece of work.
-        stage: its name.
-        recipe: all that decides the result, as JSON. Another recipe has other files, so that nothing
-            stale is ever taken for done.
-        count: of the records that the stage goes through.
-        size: records a part.
+        root: directory of all stages.
+        stage: name of the stage.
+        recipe: everything that decides the result, as JSON. Another recipe has other files, so that a stale result is
+            never reused.
+        count: number of records of the stage.
+        size: records per chunk.
     """
 
     def __init__(self, root: Path, stage: str, recipe: Mapping[str, Any], count: int, size: int) -> None:
@@ -96,31 +96,31 @@ class Chunks:
         self.slices = [range(first, min(first + size, count)) for first in range(0, count, size)]
 
     def is_made(self, number: int) -> bool:
-        """Whether a part is there, finished or not."""
+        """Return whether a chunk has a file, finished or not."""
         return self.is_finished(number) or self._path(number, finished=False).is_file()
 
     def is_finished(self, number: int) -> bool:
-        """Whether a part is there, and none of its rows is to be made anew."""
+        """Return whether a chunk has a file without unfinished rows."""
         return self._path(number).is_file()
 
     def make(self, rows: Rows, share: RankShare | None = None) -> Iterator[int]:
-        """Make the missing parts of this process's share; yields after each the records in it.
+        """Make the missing chunks of this process's share; yield the number of records of each.
 
-        The unfinished rows of earlier starts are the first process's, whosever share they are in: it alone can know
-        when they have been tried again.
+        Unfinished rows of earlier starts belong to the main process, whatever their chunk: it alone can know that they
+        have been tried again.
         """
         share = share or RankShare()
         own = share.numbers(self)
         for number in own:
-            if share.leads or not self.is_made(number):
+            if share.is_main_process or not self.is_made(number):
                 self.make_one(number, rows)
             yield len(self.slices[number])
         for number in range(len(self.slices)):
-            if share.leads and number not in own and self.is_made(number):
+            if share.is_main_process and number not in own and self.is_made(number):
                 self.make_one(number, rows)
 
     def make_one(self, number: int, rows: Rows) -> None:
-        """Make a part, or what is unfinished of it, unless it is there."""
+        """Make a chunk, or its unfinished rows; a finished chunk is kept."""
         if self.is_finished(number):
             return
         with writing(self.directory):
@@ -129,40 +129,40 @@ class Chunks:
         if not self.is_made(number):
             self._write(number, rows(records))
             return
-        earlier = dict(zip(records, self.read(number), strict=True))
-        left = [record for record in records if earlier[record].get(UNFINISHED)]
-        made = dict(zip(left, rows(left), strict=True))
-        self._write(number, [made.get(record, earlier[record]) for record in records])
+        current: dict[int, Row] = dict(zip(records, self.read(number), strict=True))
+        unfinished = [record for record in records if current[record].get(UNFINISHED)]
+        current.update(zip(unfinished, rows(unfinished), strict=True))
+        self._write(number, current.values())
 
     def read(self, number: int) -> list[dict[str, Any]]:
-        """The rows of a part."""
-        for path in (self._path(number), self._path(number, finished=False)):
+        """Return the rows of a chunk."""
+        for finished in (True, False):
             with suppress(FileNotFoundError):
-                return [json.loads(line) for line in path.read_bytes().splitlines()]
-        # What was unfinished a moment ago has been finished since.
-        return [json.loads(line) for line in self._path(number).read_bytes().splitlines()]
+                return _read(self._path(number, finished=finished))
+        # Another process has finished it between the two looks.
+        return _read(self._path(number))
 
     def drop(self, number: int) -> None:
-        """Have a part made anew the next time, all of it."""
+        """Delete a chunk, so that all of it is made again."""
         for path in (self._path(number), self._path(number, finished=False)):
             path.unlink(missing_ok=True)
 
     def stamp(self, number: int) -> int | None:
-        """What changes when an unfinished part is made anew; None where there is none."""
+        """Return the time of an unfinished chunk's file in nanoseconds, or None without one."""
         with suppress(FileNotFoundError):
             return self._path(number, finished=False).stat().st_mtime_ns
         return None
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of all parts, in order."""
+        """Yield the rows of all chunks, in order."""
         for number in range(len(self.slices)):
             yield from self.read(number)
 
     def wait(self, seconds: float) -> None:
-        """Wait until the other processes have made their parts.
+        """Wait until the other processes have made their chunks.
 
         Raises:
-            TimeoutError: a part is still missing after that many seconds without a new one.
+            TimeoutError: a chunk is missing, and no new one came in that many seconds.
         """
         missing, deadline = self._missing(), time.monotonic() + seconds
         while missing:
@@ -170,7 +170,7 @@ class Chunks:
                 raise TimeoutError(
                     f"{self.directory}: {len(missing)} parts of other processes are missing (the first is "
                     f"{self._path(missing[0]).name}), and none came in {seconds:g} seconds. Look at the other "
-                    "processes' messages; the same command goes on from what is there."
+                    "processes' messages; the same command continues from what is there."
                 )
             time.sleep(POLL_SECONDS)
             if len(left := self._missing()) < len(missing):
@@ -192,11 +192,20 @@ class Chunks:
         return self.directory / f"part-{number:06d}{'' if finished else f'.{UNFINISHED}'}.jsonl"
 
 
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
 def wait_for(is_there: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
-    """Wait until another process has left something.
+    """Wait until another process has written a file.
+
+    Args:
+        is_there: returns whether it is there.
+        what: name of the file, for the error.
+        seconds: longest wait.
 
     Raises:
-        TimeoutError: it did not in that many seconds.
+        TimeoutError: it is not there after that many seconds.
     """
     deadline = time.monotonic() + seconds
     while not is_there():

@@ -1,4 +1,4 @@
-"""What a pass of feedback is made of, as a config says it."""
+"""Settings and prompts of a pass of feedback."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,22 +17,22 @@ from rlaifv_pl.records import Candidate, Sample
 
 @dataclass(kw_only=True)
 class FeedbackConfig:
-    """How preference pairs are made of a policy's own answers; the defaults are RLAIF-V's.
+    """Settings that turn a policy's own answers into preference pairs; the defaults are RLAIF-V's.
 
     Args:
         splitter: divides a candidate into claims.
         labeler: judges the claims.
-        sampling: how many candidates, and how they are drawn.
-        combine: the verdicts on a candidate to its score.
-        pairing: which two candidates of a prompt make a pair.
+        sampling: number of candidates, temperature and length.
+        combine: computes a candidate's score from its verdicts.
+        pairing: rule for the candidates of a prompt that make a pair.
         balance: leave out pairs until both sides are equally long on average.
-        truncated: what becomes of candidates that `sampling.max_new_tokens` cut off. Left out (`leave_out`) they are
-            counted as `candidate/truncated`. Kept (`keep`) they lose their last, unfinished sentence, and are trained
-            on without an end, so that no policy learns to stop there.
+        truncated: treatment of candidates that `sampling.max_new_tokens` cut off. `leave_out` counts them as
+            `candidate/truncated`. `keep` removes their last, unfinished sentence and trains on them without an end, so
+            that no policy learns to stop there.
         gate: known questions that the labeler must be able to answer; none is asked unless given.
-        prompts_per_part: prompts between two files; a kill loses at most one stage's work on so many.
-        link_duplicate_images: store the image of several pairs of a shard once. That saves its bytes, and costs other
-            readers the image: `webdataset` skips the links that stand for it.
+        prompts_per_part: prompts per chunk, which is one file; a kill loses at most one stage's work on so many.
+        link_duplicate_images: store an image that several pairs of a shard share once. This saves its bytes, but other
+            readers lose the image: `webdataset` skips links.
     """
 
     splitter: Splitter
@@ -49,30 +49,30 @@ class FeedbackConfig:
     def pair_recipe(self) -> dict[str, Any]:
         """Return the settings that decide pairs once candidates are judged, as JSON."""
         combine = f"{self.combine.__module__}.{self.combine.__qualname__}"
-        linked = {"link_duplicate_images": True} if self.link_duplicate_images else {}
-        return {"combine": combine, "pair": asdict(self.pairing), "balance": self.balance, **linked}
+        links = {"link_duplicate_images": True} if self.link_duplicate_images else {}
+        return {"combine": combine, "pair": asdict(self.pairing), "balance": self.balance, **links}
 
 
 class PromptSet(NamedTuple):
-    """Samples whose prompts are answered."""
+    """Samples whose prompts are to be answered."""
 
     shards: ShardSet
     numbers: Sequence[int]
-    """Of the samples, in the order in which they are answered."""
+    """Numbers of the samples in `shards`, in the order in which they are answered."""
 
-    def read(self, some: range) -> list[Sample]:
-        """Some of them, by place in `numbers`."""
-        return [self.shards[self.numbers[place]] for place in some]
+    def read(self, places: range) -> list[Sample]:
+        """Return the samples at some places of `numbers`."""
+        return [self.shards[self.numbers[place]] for place in places]
 
     def keys(self) -> list[str]:
-        """Their keys, without reading any."""
+        """Return the keys of all samples, without reading any."""
         keys = list(self.shards.keys())
         return [keys[number] for number in self.numbers]
 
     def recipe(self) -> dict[str, Any]:
-        """Which they are."""
+        """Return what identifies the samples, as JSON."""
         return {"shards": self.parents(), "numbers": hash_json(list(map(int, self.numbers)))}
 
     def parents(self) -> list[str]:
-        """Hashes of the manifests they come from."""
+        """Return hashes of the manifests of `shards`."""
         return [manifest.hash for manifest in self.shards.manifests]

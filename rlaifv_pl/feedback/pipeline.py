@@ -1,8 +1,7 @@
-"""The verbs in a row: prompts in, preference shards with their evidence out.
+"""The stages of feedback in a row: prompts in, preference shards with their evidence out.
 
-Every stage leaves files part by part (see `parts`), keyed by all that decides them. Killed anywhere, the
-same run goes on at the first missing part; with another labeler or another rule, what came before it is
-taken as it is.
+Every stage writes its files chunk by chunk (see `chunks`), keyed by everything that decides them. Killed anywhere, the
+same run continues at the first missing chunk; with another labeler or pair rule, the earlier stages are reused.
 """
 
 import time
@@ -23,7 +22,6 @@ from rlaifv_pl.feedback.chunks import UNFINISHED, WAIT_SECONDS, Chunks, Executor
 from rlaifv_pl.feedback.claims.split import split_candidates, usable_part
 from rlaifv_pl.feedback.config import FeedbackConfig, PromptSet
 from rlaifv_pl.feedback.engines.engine import Engine, EngineError
-from rlaifv_pl.feedback.judges.gate import Grade, KnownAnswer
 from rlaifv_pl.feedback.judges.labeler import LOW_MASS, judge_claims
 from rlaifv_pl.feedback.pairs.left_out import left_out_rows, write_left_out
 from rlaifv_pl.feedback.pairs.samples import Judged, Outcome, is_finished, make_pairs, pair_samples, scored
@@ -33,14 +31,14 @@ from rlaifv_pl.models.chat import prompt_question
 from rlaifv_pl.records import Candidate, Sample
 
 MANY_LOW = 0.1
-"""Share of verdicts with low mass that is worth a warning."""
+"""Share of verdicts with low mass above which a warning is printed."""
 
 REFUSED = "refused"
-"""Key of the row of a prompt that cannot be asked: why."""
+"""Key in the row of a prompt that a model cannot be asked; its value is the reason."""
 
-Drawn = list[list[Candidate]]
+CandidateLists = list[list[Candidate]]
 """Candidates of each of some prompts."""
-Stage = Callable[[Sequence[Sample], Drawn], Sequence[list[Candidate] | BadSample]]
+Stage = Callable[[Sequence[Sample], CandidateLists], Sequence[list[Candidate] | BadSample]]
 
 
 @dataclass(kw_only=True)
@@ -48,14 +46,14 @@ class FeedbackPipeline:
     """One pass of feedback over prompts, into one directory.
 
     Args:
-        feedback: how.
-        policy: answers the prompts.
-        prompts: to answer.
-        out: directory of the preference shards; `stages` in it holds the parts.
+        feedback: settings of the pass.
+        policy: model that answers the prompts.
+        prompts: prompts to answer.
+        out: directory of the preference shards; `stages` in it holds the chunks.
         seed: decides all draws, together with the samples' keys.
-        round: that the shards belong to.
-        makers: of the parts: this process by itself, its share of several, or others that it sends for.
-        clock: told the seconds of each stage when it is done.
+        round: round that the shards belong to; None outside of rounds.
+        executor: runs the stages: this process alone, this process's share of several, or actors.
+        clock: called with the name and the seconds of each stage when it is done.
     """
 
     feedback: FeedbackConfig
@@ -64,62 +62,64 @@ class FeedbackPipeline:
     out: Path
     seed: int
     round: int | None = None
-    makers: Executor = field(default_factory=RankShare)
+    executor: Executor = field(default_factory=RankShare)
     clock: Callable[[str, float], None] = lambda _stage, _seconds: None
 
     def make(self) -> Manifest:
-        """The manifest of the finished shards; what is made already is not made again.
+        """Run all missing stages and return the manifest of the finished shards.
 
         Raises:
-            EngineError: the settings cannot make pairs, the labeler does not pass the gate, a model cannot be asked, or
-                gives nothing that can be used.
+            EngineError: the settings cannot make pairs, the labeler does not pass the gate, or a model cannot be asked
+                or gives no usable answer.
             BadSample: two prompts have one key, or a key leaves no room for the number of a pair.
-            FileExistsError: `out` holds something else.
-            TimeoutError: another process does not make its share.
+            FileExistsError: `out` holds other shards.
+            TimeoutError: another process does not make its chunks.
         """
         check_feedback(self.feedback, self.prompts, self.out)
-        self._pass_gate()
-        for number, (parts, stage) in enumerate(self._stages):
-            before = self._stages[number - 1][0] if number else None
-            self._timed(parts.stage, partial(self._go_through, parts, before, stage))
+        if (gate := self.feedback.gate) is not None:
+            gate.check(gate.grade_once(self.feedback.labeler, self.policy, self.out / STAGES, self.executor))
+        previous: Chunks | None = None
+        for chunks, stage in self._stages:
+            self._timed(chunks.stage, partial(self._run_stage, chunks, previous, stage))
+            previous = chunks
             self.policy.release()
             self.feedback.splitter.release()
         self.feedback.labeler.release()
         recipe = self.recipe()
-        if not is_finished(self.out, recipe) or (self.makers.leads and self._has_changed()):
-            for parts, _ in self._stages:  # The last stage's come only after the earlier ones'.
-                parts.wait(WAIT_SECONDS)
-            if self.makers.leads:
+        if not is_finished(self.out, recipe) or (self.executor.is_main_process and self._has_changed()):
+            for chunks, _ in self._stages:  # The last stage's come only after the earlier ones'.
+                chunks.wait(WAIT_SECONDS)
+            if self.executor.is_main_process:
                 self._timed("pair", partial(self._write, recipe))
             wait_for(lambda: is_finished(self.out, recipe), f"the manifest in {self.out}")
         return read_manifest(self.out)
 
     def candidates(self) -> Iterator[Judged]:
-        """The scored candidates of each prompt, once all are made."""
+        """Yield the scored candidates of each prompt; all stages are done by then."""
         for row in self._judged.rows():
             candidates = decode_candidates(row["candidates"])
-            scores = [scored(candidate, self.feedback.combine) for candidate in candidates]
-            yield Judged(row["key"], scores, row.get(REFUSED))
+            combined = [scored(candidate, self.feedback.combine) for candidate in candidates]
+            yield Judged(row["key"], combined, row.get(REFUSED))
 
     def _has_changed(self) -> bool:
-        """Whether what could not be used when the shards were written has been answered since."""
+        """Return whether prompts that were unfinished when the shards were written have been answered since."""
         unfinished = sum(bool(row.get(UNFINISHED)) for row in self._judged.rows())
         return read_manifest(self.out).notes.get("unfinished", 0) != unfinished
 
     @cached_property
     def _stages(self) -> list[tuple[Chunks, Stage]]:
-        """Generate, divide, conquer: each stage's files are keyed by its settings and by the stage before."""
+        """The chunks of each stage and its function; files are keyed by settings and the stage before."""
         settings = self.settings(self.policy.identity)
-        named: dict[str, Stage] = {
+        functions: dict[str, Stage] = {
             "generate": self._generate,
             "divide": self._divide,
             "conquer": self._conquer,
         }
         count, size = len(self.prompts.numbers), self.feedback.prompts_per_part
         stages: list[tuple[Chunks, Stage]] = []
-        for name, stage in named.items():
+        for name, function in functions.items():
             recipe = {"settings": settings[name], "before": stages[-1][0].hash if stages else None}
-            stages.append((Chunks(self.out / STAGES, name, recipe, count, size), stage))
+            stages.append((Chunks(self.out / STAGES, name, recipe, count, size), function))
         return stages
 
     @property
@@ -127,7 +127,7 @@ class FeedbackPipeline:
         return self._stages[-1][0]
 
     def settings(self, policy: str = "") -> dict[str, Any]:
-        """By stage, all that decides its outcome; the policy counts by its identity, if given."""
+        """Return by stage everything that decides its result; the policy by its identity, if given."""
         how = self.feedback
         first = {"policy": policy, "prompts": self.prompts.recipe(), "seed": self.seed}
         return {
@@ -138,43 +138,44 @@ class FeedbackPipeline:
         }
 
     def recipe(self) -> dict[str, Any]:
-        """All that decides the shards, the policy included."""
+        """Return everything that decides the shards, the policy included."""
         return {"policy": self.policy.identity, "settings": self.settings(), "judged": self._judged.hash}
 
-    def _go_through(self, parts: Chunks, before: Chunks | None, stage: Stage) -> None:
-        numbers = self.makers.numbers(parts)
-        is_shown = self.makers.leads and not all(map(parts.is_finished, numbers))
-        title = parts.stage if self.round is None else f"round {self.round}: {parts.stage}"
-        steps = self.makers.make(parts, partial(self._rows, before, stage))
+    def _run_stage(self, chunks: Chunks, previous: Chunks | None, stage: Stage) -> None:
+        numbers = self.executor.numbers(chunks)
+        is_shown = self.executor.is_main_process and not all(map(chunks.is_finished, numbers))
+        title = chunks.stage if self.round is None else f"round {self.round}: {chunks.stage}"
+        steps = self.executor.make(chunks, partial(self._rows, previous, stage))
         for _ in track(steps, title, len(numbers), is_shown=is_shown):
             pass
 
-    def _rows(self, before: Chunks | None, stage: Stage, some: Sequence[int]) -> Iterator[dict[str, Any]]:
-        """What a stage makes of some prompts of one part."""
-        found = self._found(before, some)
-        usable = [place for place in some if REFUSED not in found[place]]
-        read = [decode_candidates(found[place]["candidates"]) for place in usable]
+    def _rows(self, previous: Chunks | None, stage: Stage, places: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """Yield a stage's rows of some prompts of one chunk."""
+        rows = self._first_rows(places) if previous is None else self._rows_of(previous, places)
+        usable = [place for place in places if REFUSED not in rows[place]]
+        candidates = [decode_candidates(rows[place]["candidates"]) for place in usable]
         samples = [self._prompt(place) for place in usable]
-        made = dict(zip(usable, stage(samples, read), strict=True)) if usable else {}
-        for place in some:
-            yield found[place] | (_row(made[place], found[place]) if place in made else {})
+        results = dict(zip(usable, stage(samples, candidates), strict=True)) if usable else {}
+        for place in places:
+            yield rows[place] | (_row(results[place], rows[place]) if place in results else {})
 
-    def _found(self, before: Chunks | None, some: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """Rows of the stage before; of the first stage, of prompts without candidates."""
-        if before is not None:
-            part = some[0] // self.feedback.prompts_per_part
-            rows = dict(zip(before.slices[part], before.read(part), strict=True))
-            return {place: rows[place] for place in some}
-        rows = {}
-        for place in some:
+    def _rows_of(self, chunks: Chunks, places: Sequence[int]) -> dict[int, dict[str, Any]]:
+        number = places[0] // self.feedback.prompts_per_part
+        rows = dict(zip(chunks.slices[number], chunks.read(number), strict=True))
+        return {place: rows[place] for place in places}
+
+    def _first_rows(self, places: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Return rows without candidates; unreadable prompts are marked as refused."""
+        rows: dict[int, dict[str, Any]] = {}
+        for place in places:
             rows[place] = {"key": self._keys[place], "candidates": []}
             if (fault := prompt_fault(self.prompts, place)) is not None:
                 stderr.print(f"left out: {fault}", markup=False, highlight=False)
                 rows[place][REFUSED] = str(fault.reason)
         return rows
 
-    def _generate(self, samples: Sequence[Sample], _: Drawn) -> list[list[Candidate] | BadSample]:
-        def sample(numbers: Sequence[int]) -> Drawn:
+    def _generate(self, samples: Sequence[Sample], _: CandidateLists) -> list[list[Candidate] | BadSample]:
+        def sample(numbers: Sequence[int]) -> CandidateLists:
             prompts = [samples[number] for number in numbers]
             return sample_candidates(self.policy, prompts, self.feedback.sampling, self.seed)
 
@@ -182,15 +183,17 @@ class FeedbackPipeline:
         show_faults(candidates)
         return candidates
 
-    def _divide(self, samples: Sequence[Sample], candidates: Drawn) -> Drawn:
+    def _divide(self, samples: Sequence[Sample], candidates: CandidateLists) -> CandidateLists:
         keep = self.feedback.truncated == "keep"
-        usable = [[usable_part(candidate, keep=keep) for candidate in drawn] for drawn in candidates]
+        usable = [[usable_part(candidate, keep=keep) for candidate in of_prompt] for of_prompt in candidates]
         return split_candidates(self.feedback.splitter, list(map(prompt_question, samples)), usable)
 
-    def _conquer(self, samples: Sequence[Sample], candidates: Drawn) -> list[list[Candidate] | BadSample]:
-        def judge(numbers: Sequence[int]) -> Drawn:
-            prompts, drawn = [samples[n] for n in numbers], [candidates[n] for n in numbers]
-            return judge_claims(prompts, drawn, self.feedback.labeler, self.policy)
+    def _conquer(
+        self, samples: Sequence[Sample], candidates: CandidateLists
+    ) -> list[list[Candidate] | BadSample]:
+        def judge(numbers: Sequence[int]) -> CandidateLists:
+            some, answers = [samples[n] for n in numbers], [candidates[n] for n in numbers]
+            return judge_claims(some, answers, self.feedback.labeler, self.policy)
 
         judged = skip_bad_prompts(samples, judge)
         show_faults(judged)
@@ -233,23 +236,23 @@ class FeedbackPipeline:
             raise EngineError(f"none of the {len(self.prompts.numbers)} prompts can be asked: {counts}")
 
     def _check_unfinished(self, outcome: Outcome) -> None:
-        """Tell what a model's answers were no good for; where nothing else is there, have all of it asked again."""
+        """Report prompts without usable answers; without any pair, delete their chunks and raise EngineError."""
         if not (unfinished := outcome.notes.get("unfinished")):
             return
-        told = f"{unfinished} of {outcome.notes['prompts']} prompts ({_counts(outcome.drops)})"
+        affected = f"{unfinished} of {outcome.notes['prompts']} prompts ({_counts(outcome.drops)})"
         if outcome.pairs:
             stderr.print(
-                f"warning: models' answers could not be used about {told}. The same command asks about them again. "
+                f"warning: models' answers could not be used about {affected}. The same command asks about them again. "
                 f"{remedies(outcome.drops)}",
                 soft_wrap=True,
             )
             return
-        for parts, _ in self._stages:
-            for number in range(len(parts.slices)):
-                if not any(row.get(UNFINISHED) is None for row in parts.read(number)):
-                    parts.drop(number)
+        for chunks, _ in self._stages:
+            for number in range(len(chunks.slices)):
+                if all(row.get(UNFINISHED) is not None for row in chunks.read(number)):
+                    chunks.drop(number)
         raise EngineError(
-            f"No pair was made: models' answers could not be used about {told}. {remedies(outcome.drops)} The same "
+            f"No pair was made: models' answers could not be used about {affected}. {remedies(outcome.drops)} The same "
             "command then asks again what was not answered."
         )
 
@@ -261,41 +264,18 @@ class FeedbackPipeline:
         (sample,) = self.prompts.read(range(place, place + 1))
         return sample
 
-    def _pass_gate(self) -> None:
-        gate, labeler = self.feedback.gate, self.feedback.labeler
-        if gate is None:
-            return
-        recipe = gate.recipe() | labeler.recipe(self.policy.identity)
-        asked = Chunks(self.out / STAGES, "gate", recipe, 1, 1)
-        if not asked.is_finished(0):
-            before = asked.stamp(0)
-            list(self.makers.make(asked, partial(self._grade, gate.known())))
-            labeler.release()
-            # One that was left by an earlier start is asked anew, by the first process.
-            wait_for(
-                lambda: asked.is_finished(0) or asked.stamp(0) != before, f"the gate in {asked.directory}"
-            )
-        row = asked.read(0)[0]
-        gate.check(Grade(row["accuracy"], row["unanswered"]))
-
-    def _grade(self, known: Sequence[KnownAnswer], _: Sequence[int]) -> list[dict[str, Any]]:
-        gate = self.feedback.gate
-        grade = gate.grade(known, self.feedback.labeler, self.policy)
-        is_garbage = grade.unanswered and grade.accuracy < gate.min_accuracy
-        return [grade._asdict() | ({UNFINISHED: True} if is_garbage else {})]
-
     def _timed(self, stage: str, work: Callable[[], Any]) -> None:
         started = time.monotonic()
         work()
         self.clock(stage, time.monotonic() - started)
 
 
-def _row(made: list[Candidate] | BadSample, before: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stage adds to a prompt's row of the stage before."""
-    if isinstance(made, BadSample):
-        return {"candidates": [], REFUSED: str(made.reason)}
-    unfinished = before.get(UNFINISHED) or is_unfinished(made)
-    return {"candidates": encode_candidates(made)} | ({UNFINISHED: True} if unfinished else {})
+def _row(result: list[Candidate] | BadSample, previous: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a stage adds to a prompt's row of the stage before."""
+    if isinstance(result, BadSample):
+        return {"candidates": [], REFUSED: str(result.reason)}
+    unfinished = previous.get(UNFINISHED) or is_unfinished(result)
+    return {"candidates": encode_candidates(result)} | ({UNFINISHED: True} if unfinished else {})
 
 
 def _counts(drops: Mapping[str, int]) -> str:

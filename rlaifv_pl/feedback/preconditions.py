@@ -1,4 +1,4 @@
-"""What can be known to go wrong before the first token is generated."""
+"""Checks of prompts, settings and output before the first token is generated."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ from rlaifv_pl.feedback.config import FeedbackConfig, PromptSet
 from rlaifv_pl.feedback.engines.engine import EngineError
 
 STAGES = "stages"
-"""Directory of the parts, in that of the shards that are made of them."""
+"""Directory of the chunks, within that of the shards."""
 
 
 def pair_key(key: str, number: int) -> str:
-    """Key of a prompt's pair.
+    """Return the key of a prompt's pair.
 
     >>> pair_key("cat-1", 0)
     'cat-1_p0'
@@ -28,12 +28,12 @@ def pair_key(key: str, number: int) -> str:
 
 
 def check_feedback(feedback: FeedbackConfig, prompts: PromptSet, out: Path) -> None:
-    """Refuse what would fail after hours of work.
+    """Refuse settings, prompts and directories that would fail after hours of work.
 
     Raises:
         EngineError: no pair can come of the settings, or there are no prompts.
-        BadSample: as `check_keys`.
-        FileExistsError: as `check_out`.
+        BadSample: `duplicate_key` or `bad_key`.
+        FileExistsError: `out` is one of the sources, or holds shards that another command made.
         WriteError: `out` cannot be written.
     """
     if feedback.sampling.n < 2:
@@ -50,7 +50,7 @@ def check_feedback(feedback: FeedbackConfig, prompts: PromptSet, out: Path) -> N
 
 
 def check_keys(prompts: PromptSet, max_pairs: int) -> None:
-    """That each pair can be stored under the key that it will have.
+    """Check that each pair can be stored under its key.
 
     Raises:
         BadSample: `duplicate_key` or `bad_key`.
@@ -69,7 +69,12 @@ def check_keys(prompts: PromptSet, max_pairs: int) -> None:
 
 
 def check_distinct(shards: ShardSet, numbers: Sequence[int], what: str) -> None:
-    """That samples have a key each.
+    """Check that samples have different keys.
+
+    Args:
+        shards: the shards.
+        numbers: numbers of the samples in them.
+        what: name of the samples, for the error.
 
     Raises:
         BadSample: `duplicate_key`.
@@ -86,7 +91,7 @@ def check_distinct(shards: ShardSet, numbers: Sequence[int], what: str) -> None:
 
 
 def check_samples(source: ShardSet) -> None:
-    """That samples can be stored together, as they are.
+    """Check that all samples of some shards can be stored together.
 
     Raises:
         BadSample: `duplicate_key`.
@@ -95,12 +100,12 @@ def check_samples(source: ShardSet) -> None:
 
 
 def check_out(out: Path, sources: Collection[Path], mark: str) -> None:
-    """That shards can be written to a directory, and replace nothing but what the same command made.
+    """Check that shards can be written to a directory, and replace only shards of the same command.
 
     Args:
         out: the directory.
         sources: directories that are read.
-        mark: field of a manifest's recipe that tells this command's.
+        mark: field of a manifest's recipe that identifies this command.
 
     Raises:
         FileExistsError: it is one of the sources, or holds shards that something else made.
@@ -123,10 +128,11 @@ def check_out(out: Path, sources: Collection[Path], mark: str) -> None:
 
 
 def prompt_fault(prompts: PromptSet, place: int) -> BadSample | None:
-    """What is wrong with the files of a prompt, whoever answers it.
+    """Return the fault of a prompt that cannot be read, or None.
 
     Args:
-        place: in `prompts.numbers`.
+        prompts: the prompts.
+        place: index of the prompt in `prompts.numbers`.
     """
     try:
         (sample,) = prompts.read(range(place, place + 1))

@@ -1,8 +1,7 @@
-"""Every text that feedback sends to a model, in one place. A changed text is a new version: its hash is in
-the recipe of whatever was made with it."""
+"""All texts that feedback sends to a model. Recipes hold their hashes, so that a changed text is a new version."""
 
 YES_NO = "{question} Please answer yes or no."
-"""A claim put to a labeler (conquer)."""
+"""Question about one claim, for a labeler."""
 
 RATE = """Below is a question about the image and somebody's answer to it. How trustworthy is the answer, \
 judged by what can be seen in the image? 1: mostly made up. 3: some of it is made up. 5: all of it can be seen.
@@ -12,13 +11,13 @@ Question: {prompt}
 Answer: {answer}
 
 Reply with one digit from 1 to 5 and nothing else."""
-"""A whole answer put to a labeler (self-reward)."""
+"""Question about a whole answer, for a labeler (self-reward)."""
 
 FILL = """{text}
 
 Reply with one JSON object that follows this schema, and with nothing else:
 {schema}"""
-"""A form for a model that cannot be held to a schema while it writes (any engine's `fill`)."""
+"""Request for a form, for a model that no engine constrains to a schema."""
 
 _PAIR = """You help to prepare questions and answers about a picture that you do not see.
 
@@ -50,13 +49,13 @@ one or two questions are open and have a short answer. Do not repeat what was as
 """
 
 DIAGNOSE = f"{_PAIR}\n{_FIND}"
-"""The first of two calls (correct): errors of the rejected answer, by the codebook."""
+"""First of a corrector's two calls: errors of the rejected answer, by the codebook."""
 
 WRITE = f"{_PAIR}\nWhat B says wrongly or leaves unsaid:\n{{errors}}\n\n{_WRITE}"
-"""The second of two calls (correct): turns about those errors."""
+"""Second of a corrector's two calls: turns about those errors."""
 
 DIAGNOSE_AND_WRITE = f"{_PAIR}\nFirst: {_FIND}\nThen: {_WRITE}"
-"""Both in one call (correct)."""
+"""A corrector's two requests in one call."""
 
 DIVIDE = """Somebody was asked about a picture and answered. Take the answer apart into claims that a person who \
 looks at the picture can check one at a time. You do not see the picture: do not judge whether a claim is true.
@@ -74,4 +73,4 @@ opinions, moods, guesses about reasons or intentions, and what cannot be seen. I
 Question: {prompt}
 
 Answer: {answer}"""
-"""A whole answer to be taken apart by a language model (divide)."""
+"""Request to divide an answer into claims, for a language model."""

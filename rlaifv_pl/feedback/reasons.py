@@ -1,4 +1,4 @@
-"""Why feedback leaves candidates out, and what a user can do about it."""
+"""Reasons for leaving candidates out, and a remedy for each."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ NO_FORM, MISQUOTED, UNDIVIDED = "no_form", "misquoted", "undivided"
 UNJUDGED = "unjudged"
 
 REMEDIES: Mapping[str, str] = {
-    EMPTY: "The policy said nothing: look at the server's log, allow a model that thinks first more tokens "
+    EMPTY: "The policy's answers are empty: look at the server's log, allow a model that thinks first more tokens "
     "(feedback.sampling.max_new_tokens), or turn thinking off.",
     TRUNCATED: "Answers were cut off: raise feedback.sampling.max_new_tokens, or set feedback.truncated to keep, which "
     "pairs them without their ends.",
@@ -17,36 +17,36 @@ REMEDIES: Mapping[str, str] = {
     "fill_tries, set its `structured` as the server has it, or take a better model.",
     MISQUOTED: "The splitter's model quoted words that no answer holds: take a better model, or lower "
     "feedback.splitter.threshold.",
-    UNDIVIDED: "The splitter could not take the answers apart: look at its messages, or take another splitter.",
+    UNDIVIDED: "The splitter could not divide the answers: look at its messages, or take another splitter.",
     UNJUDGED: "The labeler answered neither yes nor no: check the wording of its question, its chat template and, of "
     "a server, `answers`.",
     "no_claims": "Nothing in the answers can be checked by looking: ask the policy to describe images, or take another "
     "splitter.",
-    "equal_text": "The policy says the same again and again: raise feedback.sampling.temperature.",
+    "equal_text": "The policy repeats the same answer: raise feedback.sampling.temperature.",
     "small_gap": "No two answers differ enough: sample more candidates (feedback.sampling.n), at a higher temperature, "
     "or loosen feedback.pairing.",
 }
-"""By the reason that stands behind `candidate/` or `pair/` in the counts. Of the first six, a model's answer is at
-fault: `Candidate.fault`."""
+"""Remedies by the reason behind `candidate/` or `pair/` in the counts; the first six are a `Candidate.fault`."""
 
 FINAL = {EMPTY, TRUNCATED}
-"""Faults that the same model with the same seed has again."""
+"""Faults that the same model repeats with the same seed."""
 
 
 def is_unfinished(candidates: Sequence[Candidate]) -> bool:
-    """Whether a prompt has to be asked about again at the next start: a model's answer could not be used, or the
-    policy said nothing at all.
+    """Return whether the next start has to ask about a prompt again.
+
+    That is so if a splitter's or labeler's answer could not be used, or if all of the policy's answers are empty.
     """
-    faults = [one.fault for one in candidates]
+    faults = [candidate.fault for candidate in candidates]
     return any(fault and fault not in FINAL for fault in faults) or all(fault == EMPTY for fault in faults)
 
 
 def remedies(drops: Mapping[str, int]) -> str:
-    """What to do about what was left out, the commonest reason first.
+    """Return the remedies for what was left out, the most frequent reason first.
 
     Args:
         drops: counts by `kind/reason`.
     """
     ordered = sorted(drops, key=lambda name: -drops[name])
-    known = dict.fromkeys(name.partition("/")[2] for name in ordered)
-    return " ".join(REMEDIES[reason] for reason in known if reason in REMEDIES)
+    reasons = dict.fromkeys(name.partition("/")[2] for name in ordered)
+    return " ".join(REMEDIES[reason] for reason in reasons if reason in REMEDIES)

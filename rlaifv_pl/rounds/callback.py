@@ -217,7 +217,7 @@ class Rounds(Checkpoint):
             out=self._pairs(number),
             seed=derive(run_seed(), "round", number),
             round=number,
-            makers=RankShare(trainer.global_rank, trainer.world_size),
+            executor=RankShare(trainer.global_rank, trainer.world_size),
             clock=partial(self.ledger.spend, number),
         )
 

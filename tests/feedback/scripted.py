@@ -115,7 +115,7 @@ def real_run(
     feedback: FeedbackConfig,
     *,
     seed: int = 1,
-    makers: Executor | None = None,
+    executor: Executor | None = None,
 ) -> FeedbackPipeline:
     """A pass of feedback over all prompts of some shards."""
     shards = load_shards(prompts)
@@ -126,7 +126,7 @@ def real_run(
         out=out,
         seed=seed,
         round=2,
-        makers=makers or RankShare(),
+        executor=executor or RankShare(),
     )
 
 
@@ -150,4 +150,4 @@ def world_policy() -> TransformersEngine:
 if __name__ == "__main__":
     out, prompts, known, rank, of = sys.argv[1:]
     share = RankShare(int(rank), int(of))
-    real_run(Path(out), prompts, world_policy(), world_feedback(known), makers=share).make()
+    real_run(Path(out), prompts, world_policy(), world_feedback(known), executor=share).make()

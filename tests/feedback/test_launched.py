@@ -19,7 +19,7 @@ from rlaifv_pl.feedback.chunks import RankShare
 from tests.feedback.scripted import Script, scripted_run
 
 run = scripted_run(Path(sys.argv[1]), sys.argv[2], Script(), Script("labeler"))
-run.makers = RankShare.of_launcher()
+run.executor = RankShare.from_launcher()
 run.make()
 print("asked", len(run.policy.sampled))
 """
@@ -75,4 +75,4 @@ def test_two_processes_share_out_the_prompts_and_leave_what_one_leaves(launch, t
     assert [one.returncode for one in running] == [0] * len(commands)
     assert sorted(line for line in said.splitlines() if line.startswith("asked")) == ["asked 4", "asked 8"]
     assert read_manifest(tmp_path / "two") == read_manifest(tmp_path / "one")
-    assert alone.makers == RankShare() and Path(tmp_path / "two" / "shard-000000.tar").is_file()
+    assert alone.executor == RankShare() and Path(tmp_path / "two" / "shard-000000.tar").is_file()

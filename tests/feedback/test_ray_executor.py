@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from rlaifv_pl.cli import commands
-from rlaifv_pl.cli.feedback import who_makes
+from rlaifv_pl.cli.feedback import choose_executor
 from rlaifv_pl.data.atomic import WriteError
 from rlaifv_pl.feedback.chunks import Chunks, RankShare
 from rlaifv_pl.feedback.engines.engine import EngineError
@@ -46,7 +46,7 @@ def ray():
     before = set(os.environ)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", OPTION_ALIASES)
-        ray = ONE._connected(num_cpus=2)
+        ray = ONE._connect(num_cpus=2)
         yield ray
         ray.shutdown()
     for name in os.environ.keys() - before:
@@ -79,7 +79,7 @@ def test_models_in_an_actor_leave_what_one_process_leaves(ray, tmp_path):
     for path in [*missing, *(tmp_path / "ray").glob("*.*")]:
         path.unlink()
     policy = world_policy()
-    real_run(tmp_path / "ray", prompts, policy, feedback, makers=SeesWhatTestsSee(gpus_per_actor=0)).make()
+    real_run(tmp_path / "ray", prompts, policy, feedback, executor=SeesWhatTestsSee(gpus_per_actor=0)).make()
     assert files(tmp_path / "ray") == files(tmp_path / "one")
     assert "live" not in vars(policy), "the driver loaded a model"
 
@@ -116,7 +116,7 @@ def test_the_cluster_is_the_one_that_is_named_and_is_told(monkeypatch, capsys, a
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda given, **_: asked.append(given))
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"))
-    RayExecutor(address=address)._connected()
+    RayExecutor(address=address)._connect()
     assert asked == [joined]
     told = capsys.readouterr().err
     assert "10.0.0.1:6379" in told and ("its own" in told) == (address is None)
@@ -191,14 +191,18 @@ def test_settings_that_make_no_sense_are_refused():
 
 def test_the_verb_says_who_makes_the_parts(monkeypatch):
     two = RayExecutor(actors=2)
-    assert who_makes() == RankShare() and who_makes("ray") == RayExecutor() and who_makes("ray", two) is two
+    assert (
+        choose_executor() == RankShare()
+        and choose_executor("ray") == RayExecutor()
+        and choose_executor("ray", two) is two
+    )
     with pytest.raises(EngineError, match="these are options of `engine: ray`"):
-        who_makes("here", two)
+        choose_executor("local", two)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    assert who_makes() == RankShare(1, 3)
+    assert choose_executor() == RankShare(1, 3)
     with pytest.raises(EngineError, match=r"a launcher started 3 of this command.*set ray\.actors"):
-        who_makes("ray")
+        choose_executor("ray")
 
 
 def test_the_verbs_options_reach_the_run(monkeypatch, tmp_path):
@@ -216,4 +220,4 @@ def test_the_verbs_options_reach_the_run(monkeypatch, tmp_path):
     ]
     with pytest.raises(SystemExit):
         commands.main(["feedback", *config, *options])
-    assert made[0].makers == RayExecutor(address="auto", actors=4, gpus_per_actor=2.0)
+    assert made[0].executor == RayExecutor(address="auto", actors=4, gpus_per_actor=2.0)

@@ -479,7 +479,7 @@ def test_a_process_waits_as_long_as_another_makes_parts_of_any_stage(prompts, tm
         for policy in (Script(), Slow())
     ]
     for rank, one in enumerate(runs):
-        one.makers = RankShare(rank, 2)
+        one.executor = RankShare(rank, 2)
     other = threading.Thread(target=runs[1].make)
     other.start()
     manifest = runs[0].make()

@@ -101,9 +101,9 @@ def made_reviews(
     def rows(some: Sequence[int]) -> list[ChunkRow]:
         return [{"review": review} | ({UNFINISHED: True} if review is None else {}) for review in make(some)]
 
-    share = RankShare.of_launcher()
+    share = RankShare.from_launcher()
     run_share(parts, rows, "review", share)
-    if not share.leads:
+    if not share.is_main_process:
         return None
     parts.wait(WAIT_SECONDS)
     return [row["review"] for row in parts.rows()]
