@@ -13,8 +13,8 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Trainer
 
 from rlaifv_pl.cli.fit import main
+from rlaifv_pl.evaluation.chair.benchmark import chair_figures, chair_row
 from rlaifv_pl.evaluation.chair.forms import Variant
-from rlaifv_pl.evaluation.chair.metric import chair_figures, chair_row
 from rlaifv_pl.feedback.claims.splitter import PromptedAnswer, RuleSplitter, Splitter, Undivided
 from rlaifv_pl.feedback.engines.engine import Completion, Engine
 from rlaifv_pl.feedback.engines.implicit_reward import answers_batch

@@ -12,37 +12,30 @@ from rich.table import Table
 
 from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.evaluation.benchmark import Benchmark
-from rlaifv_pl.evaluation.benchmark_files import BenchmarkError, listed, read_json
+from rlaifv_pl.evaluation.benchmark_files import BenchmarkError, object_names, read_json
 from rlaifv_pl.evaluation.benchmarks import (
     BENCHMARKS,
-    OPENED,
     BenchmarkFiles,
     MetricName,
     check_rules,
-    compute_figures,
+    read_responses,
     records,
 )
 from rlaifv_pl.evaluation.chair.forms import Variant
 from rlaifv_pl.evaluation.pope import PopeBenchmark
 from rlaifv_pl.evaluation.pope_builder import Strategy, build_pope
 from rlaifv_pl.evaluation.responder import PROMPT, Responder, answer_benchmark
-from rlaifv_pl.evaluation.table_metric import is_count
-
-_OF_REVIEWS = ("mmhal", "llava_bench", "refomb")
-"""Benchmarks whose figures are of a judge's reviews alone."""
-_JUDGED = (*_OF_REVIEWS, "objhal")
-_SELF_CONTAINED = ("mmstar", "mme", "hallusionbench", *_OF_REVIEWS)
-"""Benchmarks whose official responses hold the right answers as well."""
+from rlaifv_pl.evaluation.table_metric import compute_figures, is_count
 
 
 class Rules(TypedDict, total=False):
-    """Options that only some benchmarks have, and what else is written.
+    """Options that only some benchmarks have, and further output.
 
     Args:
-        variant: of chair: A (as the POPE paper's figures) or C (as Object HalBench's rules).
-        similarity: of amber: file of two words and their cosine a line; without, only equal words mean the same.
+        variant: for chair: A (as the POPE paper's figures) or C (as Object HalBench's rules).
+        similarity: for amber: file of two words and their cosine a line; without, only equal words mean the same.
         records: JSON lines to write: each response with its key, its prompt where that is known, and what the metric
-            makes of it; of chair the objects that are right, hallucinated and missed.
+            makes of it; for chair the objects that are right, hallucinated and missed.
     """
 
     variant: Variant | None
@@ -58,7 +51,7 @@ def evaluate(
     model: Responder | None = None,
     **rules: Unpack[Rules],
 ) -> dict[str, Any] | None:
-    """Figures of a model's responses to a public benchmark, by rules. Of saved ones: no model, no network.
+    """Compute figures of a model's responses to a public benchmark, by rules; of saved ones without model or network.
 
     Args:
         metric: the benchmark.
@@ -71,28 +64,26 @@ def evaluate(
             captions, and objhal the same; amber: its directory `data`; pope: a file of questions; vqa: annotations.
             mmstar, mme and hallusionbench: only if the responses do not hold the answers.
         out: JSON file to write the figures to.
-        model: who answers first, as `rlaifv respond` does; `responses` is then what is written.
-        rules: options that only some benchmarks have, and what else is written.
+        model: answers first, as `rlaifv respond` does; `responses` is then written.
+        rules: options that only some benchmarks have, and further output.
 
     Returns:
-        the figures; None in a process that only helped the first one to answer.
+        The figures; None in a process that only helped the first one to answer.
 
     Raises:
-        BenchmarkError: a file is not as it must be, or an option is missing or too many.
+        BenchmarkError: a file cannot be used, or an option is missing or too many.
     """
     _check(metric, ground_truth, model, rules)
     if model is not None and not _respond(metric, str(ground_truth), responses, model):
         return None
     variant, similarity = rules.get("variant"), rules.get("similarity")
-    given = BenchmarkFiles(
-        metric=metric,
+    files = BenchmarkFiles(
         responses=Path(responses),
         ground_truth=Path(ground_truth or responses),
         variant=variant,
         similarity=Path(similarity) if similarity else None,
     )
-    benchmark = OPENED[metric](given)
-    completions = benchmark.read(given.responses)
+    benchmark, completions = read_responses(metric, files)
     name, figures = compute_figures(benchmark, completions)
     sources = {"responses": responses, "ground_truth": ground_truth, "similarity": similarity}
     answered_by = {} if model is None else {"model": model.name}
@@ -119,10 +110,10 @@ def respond(metric: MetricName, ground_truth: str, out: str, model: Responder) -
         ground_truth: official files, as of `rlaifv evaluate`, which hold the prompts; vqa: a directory of questions
             and annotations; mmhal: the authors' template; chair: every image of it is described; others: questions.
         out: responses to write, in the official format: JSON, JSON lines, a workbook (mmstar) or a directory (mme).
-        model: who answers, and what it is shown.
+        model: the model that answers, and the images that it is shown.
 
     Raises:
-        BenchmarkError: a file is not as it must be, or an image is missing.
+        BenchmarkError: a file cannot be used, or an image is missing.
     """
     if _respond(metric, ground_truth, out, model):
         Console().print(f"responses are in {out}")
@@ -138,45 +129,51 @@ def pope(
         out: JSON lines to write, in POPE's format.
         strategy: which absent objects are asked for.
         per_side: questions of an image whose answer is yes, and as many whose answer is no; images with fewer
-            objects are left out.
-        seed: of what is drawn.
+            objects, or that lack fewer of all objects named, are left out.
+        seed: of the draws.
     """
-    there = _named_objects(Path(objects))
-    questions = build_pope(there, strategy, per_side=per_side, seed=seed)
+    by_image = _named_objects(Path(objects))
+    questions = build_pope(by_image, strategy, per_side=per_side, seed=seed)
     PopeBenchmark(questions).save(Path(out))
     images = len({question.image for question in questions})
-    Console().print(f"{len(questions)} questions about {images} images are in {out}.")
-    if few := len(there) - images:
-        Console().print(
-            f"{few} of {len(there)} images have fewer than {per_side} different objects and are left out: "
+    console = Console(soft_wrap=True)
+    console.print(f"{len(questions)} questions about {images} images are in {out}.")
+    few = sum(len(set(names)) < per_side for names in by_image.values())
+    if few:
+        console.print(
+            f"{few} of {len(by_image)} images have fewer than {per_side} different objects and are left out: "
             "--per_side N asks about those with N or more."
+        )
+    if full := len(by_image) - images - few:
+        console.print(
+            f"{full} of {len(by_image)} images have nearly all objects that are named, so that fewer than {per_side} "
+            "are absent, and are left out: lower --per_side, or give more images."
         )
 
 
 def _respond(metric: str, ground_truth: str, out: str, model: Responder) -> bool:
-    """As `answer_benchmark`."""
+    """Let a model answer, as `answer_benchmark`."""
     source = Path(ground_truth)
     if Path(out).resolve() == source.resolve():
-        raise BenchmarkError(f"{out} holds what is asked: name another place for the responses")
-    given = BenchmarkFiles(
-        metric=metric, responses=source, ground_truth=source, variant=None, similarity=None
-    )
-    return answer_benchmark(BENCHMARKS[metric](given), model, Path(out))
+        raise BenchmarkError(f"{out} holds the questions: name another place for the responses")
+    files = BenchmarkFiles(responses=source, ground_truth=source)
+    return answer_benchmark(BENCHMARKS[metric].open(files), model, Path(out))
 
 
 def _check(metric: str, ground_truth: str | None, model: Responder | None, rules: Rules) -> None:
-    """That each option is given where it means something, and nowhere else."""
+    """Check that each option is given where it means something, and nowhere else."""
     check_rules(metric, rules.get("variant"), rules.get("similarity"))
-    if metric in _JUDGED and model is not None:
+    spec = BENCHMARKS[metric]
+    if spec.judged and model is not None:
         raise BenchmarkError(
             f"figures of {metric} are of reviews: `rlaifv respond`, then `rlaifv judge {metric}`"
         )
-    if metric in _OF_REVIEWS and ground_truth is not None:
-        raise BenchmarkError(f"reviews of {metric} hold what is right: leave --ground_truth out")
+    if spec.judged and spec.answers_included and ground_truth is not None:
+        raise BenchmarkError(f"reviews of {metric} hold the right answers: leave --ground_truth out")
     if ground_truth is None and model is not None:
-        raise BenchmarkError(f"what a model is asked is in the files of {metric}: give --ground_truth")
-    if ground_truth is None and metric not in _SELF_CONTAINED:
-        raise BenchmarkError(f"responses of {metric} do not hold what is right: give --ground_truth")
+        raise BenchmarkError(f"the questions are in the files of {metric}: give --ground_truth")
+    if ground_truth is None and not spec.answers_included:
+        raise BenchmarkError(f"responses to {metric} do not hold the right answers: give --ground_truth")
 
 
 def _save(path: Path, *lines: str) -> None:
@@ -186,7 +183,7 @@ def _save(path: Path, *lines: str) -> None:
 
 
 def _notes(benchmark: Benchmark, completions: Mapping[int, str]) -> Iterator[str]:
-    """What a user would not expect of the responses: items without one, and with several."""
+    """Yield notes on items without a response, and with several."""
     items = benchmark.items
     if missing := [item.key for number, item in enumerate(items) if number not in completions]:
         yield f"{len(missing)} of {len(items)} items have no response (n_missing), the first of them {missing[0]!r}."
@@ -197,13 +194,13 @@ def _notes(benchmark: Benchmark, completions: Mapping[int, str]) -> Iterator[str
 
 def _named_objects(path: Path) -> dict[str, list[str]]:
     objects = read_json(path, dict)
-    return {image: listed(names, f"{path}, image {image!r}") for image, names in objects.items()}
+    return {image: object_names(names, f"{path}, image {image!r}") for image, names in objects.items()}
 
 
 def _table(name: str, figures: Mapping[str, float | None]) -> Table:
     table = Table("figure", "value", title=name)
     table.columns[1].justify = "right"
     for figure, value in figures.items():
-        shown = f"{value:,}" if is_count(figure) else "undefined" if value is None else f"{value:z.2f}"
-        table.add_row(figure, shown)
+        text = "undefined" if value is None else f"{value:,}" if is_count(figure) else f"{value:z.2f}"
+        table.add_row(figure, text)
     return table

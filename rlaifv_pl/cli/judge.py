@@ -9,23 +9,28 @@ from rich.table import Table
 from rlaifv_pl.evaluation.judged import llava_bench as llava
 from rlaifv_pl.evaluation.judged import mmhal as mmhal_bench
 from rlaifv_pl.evaluation.judged import objhal as object_halbench
-from rlaifv_pl.evaluation.judged import refomb_judge
-from rlaifv_pl.evaluation.judged.llava_judge import review_llava_bench
-from rlaifv_pl.evaluation.judged.mmhal import MmhalBenchmark, review_mmhal
-from rlaifv_pl.evaluation.judged.objhal import ObjHalBenchmark, review_objhal
-from rlaifv_pl.evaluation.judged.refomb_judge import Runs, review_refomb
-from rlaifv_pl.evaluation.judged.reviews import Judge, ReviewOutcome, read_wording
+from rlaifv_pl.evaluation.judged.llava_bench import llava_bench_job
+from rlaifv_pl.evaluation.judged.mmhal import MmhalBenchmark, mmhal_job
+from rlaifv_pl.evaluation.judged.objhal import ObjHalBenchmark, objhal_job
+from rlaifv_pl.evaluation.judged.refomb import (
+    FEWER_TEMPLATE,
+    PROMPT_TEMPLATE,
+    Runs,
+    refomb_job,
+    runs_are_alike,
+)
+from rlaifv_pl.evaluation.judged.reviews import Judge, ReviewJob, ReviewOutcome, read_template, run_reviews
 from rlaifv_pl.evaluation.rank_shares import PARTS_SUFFIX
 from rlaifv_pl.feedback.engines.engine import Engine, EngineError
 
 
-class Asking(TypedDict, total=False):
-    """How a judge is asked.
+class JudgeOptions(TypedDict, total=False):
+    """Options of a judge.
 
     Args:
         cache: file that keeps reviews by what was asked: what was paid for once is not asked again. Unless given,
             one beside the parts of `out`.
-        template: file with another wording of the request, which names the same places in braces; its hash is in the
+        template: file with another prompt, with the same placeholders in braces; its hash is in the
             judge's name.
     """
 
@@ -33,15 +38,15 @@ class Asking(TypedDict, total=False):
     template: str | None
 
 
-class AskingTwice(TypedDict, total=False):
-    """How a judge is asked about answers, then about its review of them.
+class RepeatedJudgeOptions(TypedDict, total=False):
+    """Options of a judge that is asked about answers, then about its review of them, several times.
 
     Args:
         cache: file that keeps reviews by what was asked: what was paid for once is not asked again. Unless given,
             one beside the parts of `out`.
-        template: file with another wording of the first request, with {description}, {question}, {reference} and
+        template: file with another first prompt, with {description}, {question}, {reference} and
             {answer}; its hash is in the judge's name.
-        fewer_template: and of the second, with {review}.
+        fewer_template: file with another second prompt, with {review}.
         runs: times that each answer is reviewed, each with a seed of its own; 3 unless given. A judge that writes
             greedily says the same each time, and then says so: `--judge.fill_temperature 0.7` draws.
         seed: that the runs' seeds come from; 0 unless given.
@@ -54,10 +59,10 @@ class AskingTwice(TypedDict, total=False):
     seed: int
 
 
-def mmhal(responses: str, out: str, judge: Engine, name: str, **asking: Unpack[Asking]) -> None:
+def mmhal(responses: str, out: str, judge: Engine, name: str, **options: Unpack[JudgeOptions]) -> None:
     """Have saved answers to MMHal-Bench reviewed, for `rlaifv evaluate --metric mmhal`.
 
-    Figures can be compared under one judge and one wording only; both are in the judge's name. Killed anywhere,
+    Figures can be compared under one judge and one template only; both are in the judge's name. Killed anywhere,
     the same command goes on where it was; several processes share the work, as of `rlaifv respond`.
 
     Args:
@@ -66,11 +71,11 @@ def mmhal(responses: str, out: str, judge: Engine, name: str, **asking: Unpack[A
         judge: the model that reviews, such as `rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine` with
             `--judge.model NAME`; it sees no image.
         name: of the judge, which the figures bear.
-        asking: cache, and template with {contents}, {question}, {right} and {answer}.
+        options: cache, and template with {contents}, {question}, {right} and {answer}.
     """
-    wording = read_wording(mmhal_bench.WORDING, asking.get("template"))
-    answers = MmhalBenchmark.load(Path(responses))
-    _show(review_mmhal(answers, _judge(name, judge, asking.get("cache"), out), wording, Path(out)), out)
+    template = read_template(mmhal_bench.PROMPT_TEMPLATE, options.get("template"))
+    job = mmhal_job(MmhalBenchmark.load(Path(responses)), template)
+    _run(job, _judge(name, judge, options.get("cache"), out), out)
 
 
 def objhal(
@@ -79,11 +84,11 @@ def objhal(
     judge: Engine,
     name: str,
     questions: str | None = None,
-    **asking: Unpack[Asking],
+    **options: Unpack[JudgeOptions],
 ) -> None:
     """Have the objects that saved answers to Object HalBench name listed, for `rlaifv evaluate --metric objhal`.
 
-    Figures can be compared under one judge and one wording only; both are in the judge's name. Killed anywhere,
+    Figures can be compared under one judge and one template only; both are in the judge's name. Killed anywhere,
     the same command goes on where it was; several processes share the work, as of `rlaifv respond`.
 
     Args:
@@ -94,19 +99,19 @@ def objhal(
         name: of the judge, which the figures bear.
         questions: JSON lines of image_id and question, one for each answer in its order, if the answers do not say
             what they are about.
-        asking: cache, and template with {question} and {answer}.
+        options: cache, and template with {question} and {answer}.
     """
-    wording = read_wording(object_halbench.WORDING, asking.get("template"))
+    template = read_template(object_halbench.PROMPT_TEMPLATE, options.get("template"))
     answers = ObjHalBenchmark.of_answers(Path(responses), Path(questions) if questions else None)
-    _show(review_objhal(answers, _judge(name, judge, asking.get("cache"), out), wording, Path(out)), out)
+    _run(objhal_job(answers, template), _judge(name, judge, options.get("cache"), out), out)
 
 
 def llava_bench(
-    responses: str, ground_truth: str, out: str, judge: Engine, name: str, **asking: Unpack[Asking]
+    responses: str, ground_truth: str, out: str, judge: Engine, name: str, **options: Unpack[JudgeOptions]
 ) -> None:
     """Have saved answers to LLaVA-Bench reviewed, in the wild or COCO, for `rlaifv evaluate --metric llava_bench`.
 
-    Figures can be compared under one judge and one wording only; both are in the judge's name. Killed anywhere,
+    Figures can be compared under one judge and one template only; both are in the judge's name. Killed anywhere,
     the same command goes on where it was; several processes share the work, as of `rlaifv respond`.
 
     Args:
@@ -115,19 +120,24 @@ def llava_bench(
         out: JSON lines to write, in the form of the authors' reviews.
         judge: the model that reviews, as of `rlaifv judge mmhal`; it sees no image.
         name: of the judge, which the figures bear.
-        asking: cache, and template with {context}, {question}, {reference} and {answer}.
+        options: cache, and template with {context}, {question}, {reference} and {answer}.
     """
-    wording = read_wording(llava.WORDING, asking.get("template"))
-    who = _judge(name, judge, asking.get("cache"), out)
-    _show(review_llava_bench(Path(ground_truth), Path(responses), who, wording, Path(out)), out)
+    template = read_template(llava.PROMPT_TEMPLATE, options.get("template"))
+    job = llava_bench_job(Path(ground_truth), Path(responses), template)
+    _run(job, _judge(name, judge, options.get("cache"), out), out)
 
 
 def refomb(
-    responses: str, ground_truth: str, out: str, judge: Engine, name: str, **asking: Unpack[AskingTwice]
+    responses: str,
+    ground_truth: str,
+    out: str,
+    judge: Engine,
+    name: str,
+    **options: Unpack[RepeatedJudgeOptions],
 ) -> None:
     """Have saved answers to RefoMB compared with a reference's, for `rlaifv evaluate --metric refomb`.
 
-    Figures can be compared under one judge, one wording and one reference only; judge and wording are in its name.
+    Figures can be compared under one judge, one template and one reference only; judge and template are in its name.
     Killed anywhere, the same command goes on where it was; several processes share the work, as of `rlaifv respond`.
 
     Args:
@@ -136,34 +146,41 @@ def refomb(
         out: JSON lines to write: a row for each answer and run.
         judge: the model that reviews, as of `rlaifv judge mmhal`; it sees no image.
         name: of the judge, which the figures bear.
-        asking: cache, templates, runs and seed.
+        options: cache, templates, runs and seed.
     """
-    how = Runs(
-        wording=read_wording(refomb_judge.WORDING, asking.get("template")),
-        fewer=read_wording(refomb_judge.FEWER, asking.get("fewer_template")),
-        runs=asking.get("runs", 3),
-        seed=asking.get("seed", 0),
+    settings = Runs(
+        template=read_template(PROMPT_TEMPLATE, options.get("template")),
+        fewer=read_template(FEWER_TEMPLATE, options.get("fewer_template")),
+        runs=options.get("runs", 3),
+        seed=options.get("seed", 0),
     )
-    who = _judge(name, judge, asking.get("cache"), out)
-    _show(review_refomb(Path(ground_truth), Path(responses), who, how, Path(out)), out)
+    job = refomb_job(Path(ground_truth), Path(responses), settings)
+    outcome = _run(job, _judge(name, judge, options.get("cache"), out), out)
+    if outcome is not None and runs_are_alike(outcome.reviews, settings.runs):
+        Console(soft_wrap=True).print(
+            "note: all runs are alike, as of a judge that writes greedily: draw its forms (an OpenAIEngine's "
+            "fill_temperature above 0), or let --runs be 1"
+        )
 
 
 def _judge(name: str, engine: Engine, cache: str | None, out: str) -> Judge:
     return Judge(name=name, engine=engine, cache=Path(cache or f"{out}{PARTS_SUFFIX}/memory"))
 
 
-def _show(outcome: ReviewOutcome | None, out: str) -> None:
+def _run(job: ReviewJob, judge: Judge, out: str) -> ReviewOutcome | None:
+    """Review the answers, and print how many have a review."""
+    outcome = run_reviews(job, judge, Path(out))
     if outcome is None:
-        return
+        return None
+    answers, missing = len(outcome.reviews), outcome.reviews.count(None)
     table = Table("what", "number", title=f"reviews by {outcome.judge}")
-    table.add_row("answers", str(outcome.answers))
-    table.add_row("without a review", str(outcome.lacking))
+    table.add_row("answers", str(answers))
+    table.add_row("without a review", str(missing))
     Console().print(table)
-    for note in outcome.notes:
-        Console().print(f"note: {note}", soft_wrap=True)
-    if outcome.answers and outcome.lacking == outcome.answers:
+    if answers and missing == answers:
         raise EngineError(
             "The judge gave no review that can be used: look at its server's log, raise its fill_tokens or fill_tries, "
             "set its `structured` as the server has it, or take a better model. The same command asks again."
         )
-    Console().print(f"reviews are in {out}", soft_wrap=True)
+    Console(soft_wrap=True).print(f"reviews are in {out}")
+    return outcome

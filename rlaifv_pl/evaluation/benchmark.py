@@ -1,15 +1,14 @@
-"""What a benchmark offers: what to ask of which image, and how responses are kept and measured.
+"""A benchmark: what a model is asked about which image, how responses are kept, and how they are scored."""
 
-Whatever answers the items needs to know no more than this; whatever measures needs no model.
-"""
-
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar
 
-from rlaifv_pl.evaluation.benchmark_files import BenchmarkError, FileRow
-from rlaifv_pl.evaluation.table_metric import TableMetric
+from torch import Tensor
+
+from rlaifv_pl.evaluation.benchmark_files import BenchmarkError, FileRow, read_file_rows, write_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,55 +22,113 @@ class Item:
     """The image's name in the benchmark; empty where there is none to show."""
 
 
-class Benchmark(Protocol):
-    """A public benchmark with its annotations read."""
+class Benchmark(ABC):
+    """A public benchmark with its annotations read. `TableMetric` measures completions by it.
+
+    A subclass that keeps its responses in rows of JSON names the fields of a row; `read` and `write` follow from them.
+    """
+
+    columns: ClassVar[tuple[str, ...]]
+    """What is counted of each completion; numbers that are not negative."""
+    key_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields of a row of responses that say which item it answers."""
+    completion_fields: ClassVar[tuple[str, ...]] = ()
+    """Names that the field with the completion may have."""
+    writes_list: ClassVar[bool] = False
+    """Whether responses are one JSON list rather than JSON lines."""
+
+    items: Sequence[Item]
+    """Prompts in the order of the metric's rows."""
 
     @property
-    def items(self) -> Sequence[Item]:
-        """What a model is asked; their order numbers the rows of the metric."""
+    @abstractmethod
+    def name(self) -> str:
+        """Name of the metric with its variant: figures of different names cannot be compared."""
 
-    def metric(self) -> TableMetric:
-        """A fresh metric over the items."""
+    @abstractmethod
+    def row(self, number: int, completion: str) -> Sequence[int]:
+        """Return the counts of an item's completion, one for each of `columns`."""
+
+    def record(self, number: int, completion: str) -> dict[str, Any]:
+        """Return what the metric makes of an item's completion, for people to read, as JSON."""
+        return dict(zip(self.columns, map(int, self.row(number, completion)), strict=True))
+
+    @abstractmethod
+    def figures(self, table: Tensor) -> dict[str, float]:
+        """Compute the figures; nan where there is nothing to divide by.
+
+        Args:
+            table: (items, columns) counts; rows of -1 where there is no completion.
+        """
+
+    def key_of(self, row: FileRow) -> str:
+        """Return the key of the item that a row of responses answers."""
+        return row.key(*self.key_fields)
+
+    def completion_of(self, row: FileRow) -> str:
+        """Return the completion in a row of responses."""
+        return row.get(str, *self.completion_fields)
+
+    def response_row(self, number: int, completion: str) -> dict[str, Any]:
+        """Return a completion as a row of the official format."""
+        raise NotImplementedError(f"{type(self).__name__} writes responses in its own way")
 
     def read(self, path: Path) -> dict[int, str]:
-        """Saved completions by the number of their item.
+        """Read saved completions, by the number of their item.
 
         Raises:
             BenchmarkError: a row is not in the official format, or answers no item.
         """
+        return self.match(read_file_rows(path))
 
     def write(self, path: Path, completions: Mapping[int, str]) -> None:
         """Save completions in the official format, which the benchmark's own scorer reads, too."""
+        rows = [self.response_row(number, text) for number, text in sorted(completions.items())]
+        write_rows(path, rows, as_list=self.writes_list)
+
+    def match(self, rows: Sequence[FileRow], value: Callable[[FileRow], str] | None = None) -> dict[int, str]:
+        """Return what rows hold by the number of their item; of items with one key the first comes first.
+
+        Args:
+            value: reads a row; its completion unless given.
+
+        Raises:
+            BenchmarkError: a row answers no item, or one that other rows have answered.
+        """
+        open_numbers: dict[str, list[int]] = {}
+        for number, key in reversed(list(enumerate(self.row_keys()))):
+            open_numbers.setdefault(key, []).append(number)
+        completions: dict[int, str] = {}
+        for row in rows:
+            numbers, fields = open_numbers.get(key := self.key_of(row)), ", ".join(map(repr, self.key_fields))
+            if numbers is None:
+                raise row.error(
+                    f"field {fields}: expected an item of the benchmark, such as {next(iter(open_numbers))!r}, got "
+                    f"{key!r}. Remove the row, or give the ground truth that has the item"
+                )
+            if not numbers:
+                raise row.error(
+                    f"field {fields}: expected one response to each item, got one more to {key!r}. Remove one of them"
+                )
+            completions[numbers.pop()] = (value or self.completion_of)(row)
+        return completions
+
+    def row_keys(self) -> list[str]:
+        """Return what `key_of` gives for a row that answers each item."""
+        return [item.key for item in self.items]
 
 
-def match(
-    items: Sequence[Item], rows: Iterable[FileRow], key: Callable[[FileRow], str], *field: str
-) -> dict[int, str]:
-    """Completions by the number of their item, found by its key.
+def unique_items(items: Sequence[Item], where: str) -> list[Item]:
+    """Return the items, each of a key of its own.
 
     Raises:
-        BenchmarkError: a row answers no item, or one that another row has answered.
-    """
-    numbers = {item.key: number for number, item in enumerate(items)}
-    found: dict[int, str] = {}
-    for row in rows:
-        name = key(row)
-        if name not in numbers:
-            raise row.error(f"expected the key of an item, such as {items[0].key!r}, got {name!r}")
-        if (number := numbers[name]) in found:
-            raise row.error(f"expected one response to each item, got a second one to {name!r}")
-        found[number] = row.get(str, *field)
-    return found
-
-
-def check_keys(items: Sequence[Item], where: str) -> None:
-    """That no two items have one key.
-
-    Raises:
-        BenchmarkError: two have.
+        BenchmarkError: two have one key.
     """
     seen: set[str] = set()
     for item in items:
         if item.key in seen:
-            raise BenchmarkError(f"{where}: expected a key for each item alone, got {item.key!r} twice")
+            raise BenchmarkError(
+                f"{where}: expected each item once, got {item.key!r} twice. Remove one of them"
+            )
         seen.add(item.key)
+    return list(items)

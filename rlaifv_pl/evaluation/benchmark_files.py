@@ -1,24 +1,27 @@
-"""Rows of the files that benchmarks come in; what is wrong with one is said with file, line and field."""
+"""Files of benchmarks: rows of JSON, read with errors that name file, line and field, and written."""
 
 import gzip
 import json
+import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.errors import UserError
 
 Value = TypeVar("Value")
 
-LONGEST_SHOWN = 60
+MAX_SHOWN = 60
+"""Characters of a value that a message quotes."""
 _KINDS = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 
 
 class BenchmarkError(UserError, ValueError):
-    """A file of a benchmark, or of responses to it, is not as it must be; the message says where and how."""
+    """A file of a benchmark, or of responses to it, cannot be used; the message says where and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,10 @@ class FileRow:
     """File and line, for messages."""
 
     def get(self, kind: type[Value], *names: str) -> Value:
-        """The value of the first of these fields that the row has.
+        """Return the value of the first of these fields that the row has.
 
         Raises:
-            BenchmarkError: it has none of them, or its value is of another kind.
+            BenchmarkError: the row has none of them, or the value is of another kind.
         """
         name = next((name for name in names if name in self.fields), None)
         if name is None:
@@ -44,8 +47,19 @@ class FileRow:
             raise self.error(f"field {name!r}: expected {_KINDS[kind]}, got {shown(value)}")
         return value
 
+    def texts(self, name: str) -> list[str]:
+        """Return a list of texts.
+
+        Raises:
+            BenchmarkError: as `get`, or an entry is no text.
+        """
+        values = self.get(list, name)
+        if not all(isinstance(value, str) for value in values):
+            raise self.error(f"field {name!r}: expected a list of texts, got {shown(values)}")
+        return values
+
     def key(self, *names: str) -> str:
-        """An identity: a text, or a number as text.
+        """Return an identity: a text, or a whole number as text.
 
         Raises:
             BenchmarkError: as `get`.
@@ -53,70 +67,82 @@ class FileRow:
         name = next((name for name in names if name in self.fields), names[0])
         return str(self.get(int if isinstance(self.fields.get(name), int) else str, name))
 
-    def one_of(self, choices: Mapping[str, Value], *names: str) -> Value:
-        """What a text stands for, in whatever case.
+    def one_of(self, choices: Mapping[str, Value], name: str) -> Value:
+        """Return what a text stands for, whatever its case.
 
         Raises:
             BenchmarkError: as `get`, or the text is none of the choices.
         """
-        text = self.key(*names).strip().lower()
+        text = self.key(name).strip().lower()
         if text not in choices:
-            raise self.error(f"field {names[0]!r}: expected one of {sorted(choices)}, got {shown(text)}")
+            raise self.error(f"field {name!r}: expected one of {sorted(choices)}, got {shown(text)}")
         return choices[text]
 
     def error(self, message: str) -> BenchmarkError:
-        """What is wrong with this row, and where it stands."""
+        """Return an error that says where the row is."""
         return BenchmarkError(f"{self.where}: {message}")
 
 
 def read_text(path: Path) -> str:
-    """A file as text; one that ends in .gz is unpacked.
+    """Read a file as text; one that ends in .gz is unpacked.
 
     Raises:
-        BenchmarkError: there is none, or it is no text.
+        BenchmarkError: there is no such file, or it is no text.
     """
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if path.suffix == ".gz" else data
         return data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except IsADirectoryError as error:
+        raise BenchmarkError(f"{path} cannot be read: expected a file, got a directory") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BenchmarkError(f"{path} cannot be read: there is no such file") from error
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise BenchmarkError(f"{path} cannot be read: {error}") from error
 
 
 def read_json(path: Path, kind: type[Value]) -> Value:
-    """The one JSON value of a file.
+    """Read the one JSON value of a file.
 
     Raises:
         BenchmarkError: it is no JSON, or not of this kind.
     """
+    text = read_text(path)
     try:
-        value = json.loads(read_text(path))
+        value = json.loads(text)
     except JSONDecodeError as error:
-        raise _no_json(path, read_text(path), error) from error
+        raise _not_json(path, text, error) from error
     if not isinstance(value, kind):
         raise BenchmarkError(f"{path}: expected {_KINDS[kind]}, got {shown(value)}")
     return value
 
 
 def read_file_rows(path: Path) -> list[FileRow]:
-    """The objects of a file: JSON lines, objects one behind the other, or a list of them.
+    """Read the objects of a file: JSON lines, objects one behind the other, or a list of them; at least one.
 
     Raises:
-        BenchmarkError: something in it is no JSON, or no object.
+        BenchmarkError: something in it is no JSON, or no object, or it is empty.
     """
     text = read_text(path)
     if text.lstrip().startswith("["):
-        listed = enumerate(read_json(path, list))
-        found = [(f"{path}, entry {number}", value) for number, value in listed]
+        values = [(f"{path}, entry {number}", value) for number, value in enumerate(read_json(path, list))]
     else:
-        found = [(f"{path}, line {line}", value) for line, value in _values(text, path)]
-    if not found:
+        values = [(f"{path}, line {line}", value) for line, value in _values(text, path)]
+    if not values:
         raise BenchmarkError(f"{path}: expected objects, got an empty file")
-    return [as_row(value, where) for where, value in found]
+    return [as_row(value, where) for where, value in values]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]], *, as_list: bool = False) -> None:
+    """Write objects as JSON lines, or as one JSON list."""
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    text = json.dumps(rows, indent=1, ensure_ascii=False) if as_list else "\n".join(lines)
+    with atomic_file(path) as file:
+        file.write(f"{text}\n".encode())
 
 
 def as_row(value: Any, where: str) -> FileRow:
-    """A JSON object as a row.
+    """Return a JSON object as a row.
 
     Raises:
         BenchmarkError: it is no object.
@@ -126,29 +152,45 @@ def as_row(value: Any, where: str) -> FileRow:
     return FileRow(value, where)
 
 
-def listed(value: Any, where: str) -> list[Any]:
-    """The list that a value is, or the keys of the `counts` beside boxes, as annotations of objects often have them.
+def inner_rows(row: FileRow, name: str) -> list[FileRow]:
+    """Return the objects of a list that a row holds.
+
+    Raises:
+        BenchmarkError: there is no such list, or an entry is no object.
+    """
+    return [
+        as_row(value, f"{row.where}, {name}[{number}]") for number, value in enumerate(row.get(list, name))
+    ]
+
+
+def object_names(value: Any, where: str) -> list[str]:
+    """Return a list of names, or the keys of the `counts` beside boxes that annotations of objects often have.
 
     Raises:
         BenchmarkError: it is neither.
     """
     counts = value.get("counts") if isinstance(value, Mapping) else None
-    found = list(counts) if isinstance(counts, Mapping) else value
-    if not isinstance(found, list) or not all(isinstance(one, str) and one for one in found):
+    names = list(counts) if isinstance(counts, Mapping) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise BenchmarkError(
             f"{where}: expected a list of names, or an object whose `counts` has them as keys, got {shown(value)}"
         )
-    return found
+    return names
+
+
+def number_or_text(key: str) -> int | str:
+    """Return a key as official files have it: a whole number where it is one."""
+    return int(key) if key.isdecimal() else key
 
 
 def shown(value: Any) -> str:
-    """A value as it stands in a message, cut short."""
+    """Return a value as messages quote it, cut short."""
     text = repr(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} ..."
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."
 
 
 def _values(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    """Each JSON value with the line that it begins in."""
+    """Yield each JSON value with the line that it begins in."""
     decoder, at, line, counted = JSONDecoder(), 0, 1, 0
     while at < len(text):
         if text[at].isspace():
@@ -158,20 +200,22 @@ def _values(text: str, path: Path) -> Iterator[tuple[int, Any]]:
         try:
             value, at = decoder.raw_decode(text, at)
         except JSONDecodeError as error:
-            raise _no_json(path, text, error) from error
+            raise _not_json(path, text, error) from error
         yield line, value
 
 
-def _no_json(path: Path, text: str, error: JSONDecodeError) -> BenchmarkError:
-    """What a file is that begins in no JSON, and else where the JSON breaks off."""
-    begin, first = text.lstrip().lower(), text.lstrip().splitlines()[:1]
-    what = f"an error: {error.msg}"
-    if begin.startswith(("<!doctype", "<html", "<?xml")):
-        what = "a web page: download the file itself, not the page that shows it"
-    elif begin.startswith("version https://git-lfs"):
-        what = "a pointer of Git LFS: fetch the file itself with `git lfs pull`"
+def _not_json(path: Path, text: str, error: JSONDecodeError) -> BenchmarkError:
+    """Say what a file is that does not begin with JSON, or where its JSON breaks off."""
+    start, first = text.lstrip().lower(), text.lstrip().splitlines()[:1]
+    problem = f"an error: {error.msg}"
+    if not start:
+        problem = "an empty file"
+    elif start.startswith(("<!doctype", "<html", "<?xml")):
+        problem = "a web page: download the file itself, not the page that shows it"
+    elif start.startswith("version https://git-lfs"):
+        problem = "a pointer of Git LFS: fetch the file itself with `git lfs pull`"
     elif error.msg == "Extra data":
-        what = "one value with more behind it: put all rows into one list"
-    elif begin and begin[0] not in '{["':
-        what = f"a table or plain text that begins {shown(first[0])}: write a JSON object for each row"
-    return BenchmarkError(f"{path}, line {error.lineno}: expected JSON, got {what}")
+        problem = "one value with more behind it: put all rows into one list"
+    elif start[0] not in '{["':
+        problem = f"a table or plain text that begins {shown(first[0])}: write a JSON object for each row"
+    return BenchmarkError(f"{path}, line {error.lineno}: expected JSON, got {problem}")

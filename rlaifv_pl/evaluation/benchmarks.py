@@ -1,6 +1,5 @@
-"""How each benchmark is opened: to measure responses that are there, or to be answered and measured afterwards."""
+"""Every benchmark by its name: how it is opened, to measure saved responses or to be answered first."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from rlaifv_pl.evaluation.mme import MmeBenchmark
 from rlaifv_pl.evaluation.mmstar import MMStarBenchmark
 from rlaifv_pl.evaluation.pope import PopeBenchmark
 from rlaifv_pl.evaluation.responder import PROMPT
-from rlaifv_pl.evaluation.table_metric import is_count
 from rlaifv_pl.evaluation.vqa import VqaBenchmark
 
 MetricName = Literal[
@@ -42,17 +40,102 @@ MetricName = Literal[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkFiles:
-    """What is said of a benchmark's files and rules."""
+    """Files and rules of a benchmark."""
 
-    metric: str
     responses: Path
     ground_truth: Path
-    variant: Variant | None
-    similarity: Path | None
+    variant: Variant | None = None
+    similarity: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkSpec:
+    """One benchmark, with the format of its responses."""
+
+    open: Callable[[BenchmarkFiles], Benchmark]
+    """Opens it to be answered."""
+    responses: str
+    """Official format, for messages."""
+    suffix: str = ".json"
+    """Suffix of a file of responses; empty for a directory."""
+    answers_included: bool = False
+    """Whether official responses hold the right answers as well."""
+    judged: bool = False
+    """Whether responses are reviews by a judge."""
+
+
+def _chair(files: BenchmarkFiles) -> ChairBenchmark:
+    # Which variant it is does not matter to a model that answers.
+    variant = files.variant or "A"
+    return ChairBenchmark(read_objects(files.ground_truth, variant), variant)
+
+
+def _amber(files: BenchmarkFiles) -> AmberBenchmark:
+    similarity = SimilarityTable.load(files.similarity) if files.similarity else None
+    return AmberBenchmark(files.ground_truth, similarity)
+
+
+_REVIEWS = "the reviews that `rlaifv judge {}` writes"
+BENCHMARKS = {
+    "chair": BenchmarkSpec(open=_chair, responses="JSON lines of {image_id, caption}", suffix=".jsonl"),
+    "amber": BenchmarkSpec(open=_amber, responses="a JSON list of {id, response}"),
+    "pope": BenchmarkSpec(
+        open=lambda files: PopeBenchmark.load(files.ground_truth),
+        responses="JSON lines of {question_id, answer}, or of {question, answer} in the order of the questions",
+        suffix=".jsonl",
+    ),
+    "mmstar": BenchmarkSpec(
+        open=lambda files: MMStarBenchmark.load(files.ground_truth),
+        responses="a workbook (.xlsx), table (.tsv, .csv) or JSON with index and prediction",
+        suffix=".xlsx",
+        answers_included=True,
+    ),
+    "mme": BenchmarkSpec(
+        open=lambda files: MmeBenchmark.load(files.ground_truth),
+        responses="a directory of <category>.txt with lines of image, question, answer and prediction between tabs",
+        suffix="",
+        answers_included=True,
+    ),
+    "hallusionbench": BenchmarkSpec(
+        open=lambda files: HallusionBenchmark.load(files.ground_truth),
+        responses="rows of HallusionBench.json with a model_prediction each",
+        answers_included=True,
+    ),
+    "vqa": BenchmarkSpec(
+        open=lambda files: VqaBenchmark.load(files.ground_truth),
+        responses="a JSON list of {question_id, answer}",
+    ),
+    "mmhal": BenchmarkSpec(
+        open=lambda files: MmhalBenchmark.load(files.ground_truth),
+        responses=_REVIEWS.format("mmhal"),
+        answers_included=True,
+        judged=True,
+    ),
+    "objhal": BenchmarkSpec(
+        open=lambda files: ObjHalBenchmark.load(files.ground_truth),
+        responses=_REVIEWS.format("objhal"),
+        suffix=".jsonl",
+        judged=True,
+    ),
+    "llava_bench": BenchmarkSpec(
+        open=lambda files: LlavaBenchmark.load(files.ground_truth),
+        responses=_REVIEWS.format("llava_bench") + ", or those of its authors' script",
+        suffix=".jsonl",
+        answers_included=True,
+        judged=True,
+    ),
+    "refomb": BenchmarkSpec(
+        open=lambda files: RefombBenchmark.load(files.ground_truth),
+        responses=_REVIEWS.format("refomb") + ", or those of its authors' script",
+        suffix=".jsonl",
+        answers_included=True,
+        judged=True,
+    ),
+}
 
 
 def check_rules(metric: str, variant: str | None, similarity: str | None) -> None:
-    """That each rule is given where it means something, and nowhere else.
+    """Check that each rule is given where it means something, and nowhere else.
 
     Raises:
         BenchmarkError: one is missing, or too many.
@@ -64,86 +147,48 @@ def check_rules(metric: str, variant: str | None, similarity: str | None) -> Non
     if metric != "chair" and variant is not None:
         raise BenchmarkError(f"{metric} has no variants: leave --variant out")
     if metric != "amber" and similarity is not None:
-        raise BenchmarkError(f"{metric} asks for no similarity of words: leave --similarity out")
+        raise BenchmarkError(f"{metric} compares no words: leave --similarity out")
 
 
-def compute_figures(
-    benchmark: Benchmark, completions: Mapping[int, str]
-) -> tuple[str, dict[str, float | None]]:
-    """Name and figures of a benchmark's metric; None where a figure is not defined.
+def read_responses(metric: str, files: BenchmarkFiles) -> tuple[Benchmark, dict[int, str]]:
+    """Open a benchmark and read saved responses to it, by the number of their item.
 
-    Args:
-        completions: by the number of their item.
+    Raises:
+        BenchmarkError: a file cannot be used; of a file of responses it says what was expected.
     """
-    metric = benchmark.metric()
-    # All completions are here, and other processes may be elsewhere: nothing is brought together.
-    metric._to_sync = metric.sync_on_compute = False
-    metric.update(list(completions.values()), list(completions))
-    figures = {name: value.item() for name, value in metric.compute().items()}
-    return metric.name, {
-        name: None if math.isnan(value) else int(value) if is_count(name) else value
-        for name, value in figures.items()
-    }
+    spec = BENCHMARKS[metric]
+    try:
+        if metric == "chair" and files.variant:
+            objects = read_objects(files.ground_truth, files.variant)
+            benchmark: Benchmark = ChairBenchmark.of_responses(objects, files.variant, files.responses)
+        elif metric == "objhal":
+            objects = read_objects(files.ground_truth, "C")
+            benchmark = ObjHalBenchmark.of_reviews(files.responses, objects)
+        else:
+            benchmark = spec.open(files)
+        return benchmark, benchmark.read(files.responses)
+    except BenchmarkError as error:
+        if not str(error).startswith(str(files.responses)):
+            raise
+        raise BenchmarkError(f"{error}. Responses to {metric} are {spec.responses}.") from error
 
 
 def records(
     benchmark: Benchmark, completions: Mapping[int, str], prompt_template: str = PROMPT
 ) -> Iterator[dict[str, Any]]:
-    """Each completion with its item's key, prompt and image, and what the metric makes of it, as JSON.
+    """Yield each completion with its item's key, prompt and image, and what the metric makes of it, as JSON.
 
     Args:
         completions: by the number of their item.
         prompt_template: the one that was asked, where it is known.
     """
-    metric = benchmark.metric()
     for number, completion in sorted(completions.items()):
         item = benchmark.items[number]
-        asked = {"prompt": prompt_template.replace(PROMPT, item.prompt), "image": item.image}
-        known = {name: value for name, value in asked.items() if value}
-        yield {"key": item.key, **known, "completion": completion, **metric.record(number, completion)}
-
-
-def _chair(given: BenchmarkFiles) -> ChairBenchmark:
-    objects = read_objects(given.ground_truth, given.variant)
-    return ChairBenchmark.of_responses(objects, given.variant, given.responses)
-
-
-def _all_images(given: BenchmarkFiles) -> ChairBenchmark:
-    # Of which variant does not matter to whoever only answers.
-    variant = given.variant or "A"
-    return ChairBenchmark(read_objects(given.ground_truth, variant), variant)
-
-
-def _amber(given: BenchmarkFiles) -> AmberBenchmark:
-    similarity = SimilarityTable.load(given.similarity) if given.similarity else None
-    return AmberBenchmark(given.ground_truth, similarity)
-
-
-OPENED: dict[str, Callable[[BenchmarkFiles], Benchmark]] = {
-    "chair": _chair,
-    "amber": _amber,
-    "pope": lambda given: PopeBenchmark.load(given.ground_truth),
-    "mmstar": lambda given: MMStarBenchmark.load(given.ground_truth),
-    "mme": lambda given: MmeBenchmark.load(given.ground_truth),
-    "hallusionbench": lambda given: HallusionBenchmark.load(given.ground_truth),
-    "vqa": lambda given: VqaBenchmark.load(given.ground_truth),
-    "mmhal": lambda given: MmhalBenchmark.load(given.responses),
-    "objhal": lambda given: ObjHalBenchmark.load(given.responses, read_objects(given.ground_truth, "C")),
-    "llava_bench": lambda given: LlavaBenchmark.load(given.responses),
-    "refomb": lambda given: RefombBenchmark.load(given.responses),
-}
-"""How each benchmark is opened, to measure responses."""
-
-BENCHMARKS = OPENED | {"chair": _all_images, "objhal": lambda given: ObjHalBenchmark.load(given.ground_truth)}
-"""And how to be answered."""
-
-SUFFIXES = {
-    "chair": ".jsonl",
-    "amber": ".json",
-    "pope": ".jsonl",
-    "mmstar": ".xlsx",
-    "mme": "",
-    "hallusionbench": ".json",
-    "vqa": ".json",
-}
-"""Of files of responses in the official format; those of MME are a directory."""
+        prompt = {"prompt": prompt_template.replace(PROMPT, item.prompt), "image": item.image}
+        known = {name: value for name, value in prompt.items() if value}
+        yield {
+            "key": item.key,
+            **known,
+            "completion": completion,
+            **benchmark.record(number, completion),
+        }

@@ -2,183 +2,129 @@
 Comprehensive Evaluation Benchmark for Multimodal Large Language Models")."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.evaluation.benchmark import Item
-from rlaifv_pl.evaluation.benchmark_files import BenchmarkError, read_text
-from rlaifv_pl.evaluation.table_metric import TableMetric, answered, percent
-from rlaifv_pl.evaluation.yes_no import LABELS, all_right, answer_record, mme_answer
+from rlaifv_pl.evaluation.benchmark_files import BenchmarkError, FileRow, read_text
+from rlaifv_pl.evaluation.table_metric import answered, equal_to, percent
+from rlaifv_pl.evaluation.yes_no import LABELS, YesNoBenchmark, all_right, mme_answer, numbered
 
 PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
 )  # fmt: skip
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MmeQuestion:
-    """A line of a file of MME, which is named after its category."""
-
-    category: str
-    image: str
-    text: str
-    label: str
-    """Yes or No, as it is written there."""
-    where: str
-
-    @property
-    def right(self) -> int:
-        """The label as a number."""
-        return LABELS[self.label.lower()]
+_FIELDS = ("image", "question", "answer", "prediction")
 
 
-def mme_figures(table: Tensor, questions: Sequence[MmeQuestion]) -> dict[str, float]:
-    """Of each category, right answers (`acc`) and images with both answers right (`acc+`) in per cent and their sum
-    (`score`); and the sums of the scores of perception (of 2000) and cognition (of 800), nan unless all are there.
-
-    Args:
-        table: (questions, 1): what each answer was read as.
-        questions: beside it.
-    """
-    seen = answered(table).tolist()
-    right = [int(answer) == asked.right for answer, asked in zip(table[:, 0], questions, strict=True)]
-    figures: dict[str, float] = {}
-    for category in dict.fromkeys(asked.category for asked in questions):
-        of = [n for n, asked in enumerate(questions) if asked.category == category and seen[n]]
-        images = {name: number for number, name in enumerate(dict.fromkeys(questions[n].image for n in of))}
-        hits = torch.tensor([right[n] for n in of], dtype=torch.bool)
-        pairs = torch.tensor([images[questions[n].image] for n in of])
-        accuracy, both = percent(hits.sum(), len(of)), percent(*all_right(hits, pairs))
-        figures |= {
-            f"{category}/acc": accuracy,
-            f"{category}/acc+": both,
-            f"{category}/score": accuracy + both,
-        }
-    for name, parts in (("perception", PERCEPTION), ("cognition", COGNITION)):
-        figures[name] = sum(figures.get(f"{part}/score", float("nan")) for part in parts)
-    return figures
-
-
-class MME(TableMetric):
-    """MME of answers, see `mme_answer`.
-
-    Args:
-        questions: all of them.
-        settings: of `torchmetrics.Metric`.
-    """
-
-    columns = ("answer",)
-
-    def __init__(self, questions: Sequence[MmeQuestion], **settings: Any) -> None:
-        super().__init__(len(questions), **settings)
-        self.questions = list(questions)
-
-    @property
-    def name(self) -> str:
-        """`mme`."""
-        return "mme"
-
-    def row(self, number: int, completion: str) -> tuple[int]:
-        """What the answer is read as."""
-        return (mme_answer(completion),)
-
-    def record(self, number: int, completion: str) -> dict[str, Any]:
-        """As `answer_record`."""
-        return answer_record(mme_answer(completion), self.questions[number].right)
-
-    def figures(self, table: Tensor) -> dict[str, float]:
-        """As `mme_figures`."""
-        return mme_figures(table, self.questions)
-
-
-class MmeBenchmark:
+class MmeBenchmark(YesNoBenchmark):
     """The questions of MME.
 
     Args:
-        questions: all of them.
+        rows: with category, image, question and answer (Yes or No).
     """
 
-    def __init__(self, questions: Sequence[MmeQuestion]) -> None:
-        self.questions = list(questions)
+    name = "mme"
+    key_fields = ("category", "image", "question")
+    completion_fields = ("prediction",)
+    read_answer = mme_answer
+
+    def __init__(self, rows: Sequence[FileRow]) -> None:
+        self.rows = list(rows)
+        self.categories = [row.get(str, "category") for row in rows]
+        self.labels = torch.tensor([row.one_of(LABELS, "answer") for row in rows])
         # Two lines of a category may be the same, so that a line's number is its identity.
         self.items = [
-            Item(key=f"{asked.category}/{number}", prompt=asked.text, image=f"{asked.category}/{asked.image}")
-            for number, asked in enumerate(questions)
+            Item(
+                key=f"{category}/{number}",
+                prompt=row.get(str, "question"),
+                image=f"{category}/{row.get(str, 'image')}",
+            )
+            for number, (category, row) in enumerate(zip(self.categories, rows, strict=True))
         ]
 
     @classmethod
     def load(cls, directory: Path) -> "MmeBenchmark":
-        """From the official directory: a file `<category>.txt` each, with lines of image, question and answer between
+        """Read the official directory: a file `<category>.txt` each, with lines of image, question and answer between
         tabs; a fourth field, a prediction, is left alone.
 
         Raises:
-            BenchmarkError: there is none, or a line is not so.
+            BenchmarkError: there is none, or a line lacks a field.
         """
-        return cls([question for question, _ in _lines(directory)])
+        return cls(_read_lines(directory))
 
-    def metric(self) -> MME:
-        """As `Benchmark.metric`."""
-        return MME(self.questions)
+    def figures(self, table: Tensor) -> dict[str, float]:
+        """Compute of each category right answers (`acc`) and images with both answers right (`acc+`) in per cent and
+        their sum (`score`); and the sums of the scores of perception (of 2000) and cognition (of 800), nan unless all
+        are there."""
+        seen, right = answered(table), table[:, 0] == self.labels
+        images = numbered([item.image for item in self.items])
+        figures: dict[str, float] = {}
+        for category in dict.fromkeys(self.categories):
+            chosen = seen & equal_to(self.categories, category)
+            accuracy = percent(right[chosen].sum(), int(chosen.sum()))
+            both = percent(*all_right(right[chosen], images[chosen]))
+            figures |= {
+                f"{category}/acc": accuracy,
+                f"{category}/acc+": both,
+                f"{category}/score": accuracy + both,
+            }
+        for name, group in (("perception", PERCEPTION), ("cognition", COGNITION)):
+            figures[name] = sum(figures.get(f"{category}/score", float("nan")) for category in group)
+        return figures
+
+    def key_of(self, row: FileRow) -> str:
+        """Return what identifies a line, but for repeated ones."""
+        return "\t".join(row.get(str, name) for name in self.key_fields)
+
+    def row_keys(self) -> list[str]:
+        """Return the key of each line."""
+        return list(map(self.key_of, self.rows))
 
     def read(self, path: Path) -> dict[int, str]:
-        """As `Benchmark.read`, from the official directory with a prediction at the end of each line."""
-        places: dict[tuple[str, str, str], list[int]] = {}
-        for number, asked in reversed(list(enumerate(self.questions))):
-            places.setdefault((asked.category, asked.image, asked.text), []).append(number)
-        found = {}
-        for asked, prediction in _lines(path):
-            numbers = places.get((asked.category, asked.image, asked.text))
-            if not numbers:
-                raise BenchmarkError(
-                    f"{asked.where}: expected a question of MME that is still to be answered"
-                )
-            if prediction is None:
-                raise BenchmarkError(f"{asked.where}: expected a fourth field with the prediction, got three")
-            found[numbers.pop()] = prediction
-        return found
+        """Read the official directory with a prediction at the end of each line."""
+        return self.match(_read_lines(path))
 
     def write(self, path: Path, completions: Mapping[int, str]) -> None:
-        """As `Benchmark.write`, a directory; tabs and line ends of a completion become blanks."""
+        """Write a directory; tabs and line ends of a completion become blanks."""
         lines: dict[str, list[str]] = {}
         for number, text in sorted(completions.items()):
-            asked = self.questions[number]
-            fields = (asked.image, asked.text, asked.label, " ".join(text.split()))
-            lines.setdefault(asked.category, []).append("\t".join(fields))
+            fields = {**self.rows[number].fields, "prediction": " ".join(text.split())}
+            line = "\t".join(fields[name] for name in _FIELDS)
+            lines.setdefault(self.categories[number], []).append(line + "\n")
         path.mkdir(parents=True, exist_ok=True)
         for category, written in lines.items():
             with atomic_file(path / f"{category}.txt") as file:
-                file.write(("\n".join(written) + "\n").encode())
+                file.write("".join(written).encode())
 
 
-def _lines(directory: Path) -> list[tuple[MmeQuestion, str | None]]:
-    """All questions of a directory with their predictions, if they have any."""
+def _read_lines(directory: Path) -> list[FileRow]:
+    """Read all lines of a directory; those without a prediction lack that field."""
     files = sorted(directory.glob("*.txt"))
     if not files:
         raise BenchmarkError(
-            f"{directory}: expected MME's directory with a file <category>.txt each, got none"
+            f"{directory}: expected MME's directory with a file <category>.txt each, got "
+            + ("a file" if directory.is_file() else "none")
         )
-    return [
+    rows = [
         _line(line, path.stem, f"{path}, line {number}")
         for path in files
         for number, line in enumerate(read_text(path).split("\n"), start=1)
         if line.strip()
     ]
+    if not rows:
+        raise BenchmarkError(f"{directory}: expected lines in its files, got empty ones only")
+    return rows
 
 
-def _line(line: str, category: str, where: str) -> tuple[MmeQuestion, str | None]:
+def _line(line: str, category: str, where: str) -> FileRow:
     fields = line.rstrip("\r").split("\t", maxsplit=3)
+    row = FileRow({"category": category, **dict(zip(_FIELDS, fields, strict=False))}, where)
     if len(fields) < 3:
-        raise BenchmarkError(
-            f"{where}: expected image, question, answer and prediction between tabs, got {fields!r:.80}"
-        )
-    image, text, label, *prediction = fields
-    if label.lower() not in LABELS:
-        raise BenchmarkError(f"{where}, field 'answer': expected Yes or No, got {label!r}")
-    question = MmeQuestion(category=category, image=image, text=text, label=label, where=where)
-    return question, prediction[0] if prediction else None
+        raise row.error(f"expected image, question, answer and prediction between tabs, got {fields!r:.80}")
+    row.one_of(LABELS, "answer")
+    return row

@@ -19,52 +19,54 @@ Strategy = Literal["random", "popular", "adversarial"]
 TEMPLATE = "Is there {article} {name} in the image?"
 
 
+def can_ask(names: Collection[str], vocabulary: Collection[str], per_side: int) -> bool:
+    """Return whether an image has objects enough, and lacks objects enough of all that are known, for questions."""
+    return len(set(names)) >= per_side and len(set(vocabulary) - set(names)) >= per_side
+
+
 def build_pope(
     objects: Mapping[str, Collection[str]], strategy: Strategy, *, per_side: int = 3, seed: int = 0
 ) -> list[PopeQuestion]:
-    """Questions about all images with at least `per_side` objects, yes and no in turns.
+    """Build questions about all images that have, and lack, at least `per_side` objects; yes and no in turns.
 
     Args:
-        objects: names of what is on each image, by the image's file name.
+        objects: names of the objects in each image, by the image's file name.
         strategy: how absent objects are chosen.
         per_side: questions of an image whose answer is yes, and as many whose answer is no.
-        seed: of what is drawn.
+        seed: of the draws.
 
     Raises:
-        BenchmarkError: no image has so many objects, or there are too few names for as many absent ones.
+        BenchmarkError: there is no such image.
     """
     there = {image: sorted(set(names)) for image, names in sorted(objects.items())}
     frequent = Counter(chain.from_iterable(there.values()))
     together = _together(there)
     questions: list[PopeQuestion] = []
     for image, names in there.items():
-        if len(names) < per_side:
+        if not can_ask(names, frequent, per_side):
             continue
         # Each image has its own draws, so that another image more or less changes no other's.
         draw = random.Random(f"{seed} {image}")
         absent = sorted(set(frequent) - set(names))
-        if len(absent) < per_side:
-            raise BenchmarkError(
-                f"image {image!r} lacks only {len(absent)} of all names; {per_side} absent ones are needed"
-            )
         present = draw.sample(names, per_side)
         draw.shuffle(absent)  # Decides between equals.
-        near = sum((together[name] for name in names), Counter())
-        rank = {"random": Counter(), "popular": frequent, "adversarial": near}[strategy]
-        chosen = sorted(absent, key=rank.__getitem__, reverse=True)[:per_side]
+        near = sum((together[name] for name in names), Counter[str]())
+        ranks = {"random": Counter[str](), "popular": frequent, "adversarial": near}
+        chosen = sorted(absent, key=ranks[strategy].__getitem__, reverse=True)[:per_side]
         for yes, no in zip(present, chosen, strict=True):
             questions += [_question(len(questions) + 1, image, yes, "yes")]
             questions += [_question(len(questions) + 1, image, no, "no")]
     if not questions:
         raise BenchmarkError(
-            f"none of {len(there)} images has {per_side} objects: there is nothing to ask. Lower --per_side."
+            f"none of {len(there)} images has {per_side} objects and lacks {per_side} others that are named: there is "
+            "nothing to ask. Lower --per_side"
         )
     return questions
 
 
 def _together(there: Mapping[str, list[str]]) -> dict[str, Counter[str]]:
-    """How often each name is on an image with each other."""
-    counts = {name: Counter() for name in chain.from_iterable(there.values())}
+    """Count how often each name is in an image with each other."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in chain.from_iterable(there.values())}
     for names in there.values():
         for name in names:
             counts[name].update(other for other in names if other != name)

@@ -1,4 +1,4 @@
-"""A model answers a benchmark's items; what it says is kept batch by batch, then saved in the official format.
+"""A model answers a benchmark's items; its completions are kept batch by batch, then saved in the official format.
 
 Greedy, so that the same model gives the same figures. Killed anywhere, the same command goes on at the first batch
 that has no file; several processes share the batches out between them.
@@ -7,7 +7,7 @@ that has no file; several processes share the batches out between them.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,7 @@ from rlaifv_pl.records import Sample
 
 PROMPT = "{prompt}"
 """Placeholder of the item's own prompt in a prompt template."""
-_BETWEEN = "images"
+_INNER_FOLDER = "images"
 """Folder that some benchmarks put between a name's folder and its file."""
 
 
@@ -40,15 +40,15 @@ class Responder:
         images: directory of the images; numbers are found by COCO's names, too, and names without a suffix by any.
         path: directory of the model, such as `rlaifv export` writes, or its hub name.
         dtype: of the weights of `path`; float32 unless given.
-        engine: who answers in place of `path`, such as `rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine` with
+        engine: answers in place of `path`, such as `rlaifv_pl.feedback.engines.openai_engine.OpenAIEngine` with
             `--model.engine.model NAME`.
-        batch_size: items asked at once, and kept as one part.
-        max_new_tokens: of a completion.
+        batch_size: items asked at once, and kept as one chunk.
+        max_new_tokens: longest completion.
         prompt_template: text that is asked; {prompt} stands for the benchmark's own prompt.
-        limit: the first so many items only; all of them unless given.
+        limit: number of items, from the first on; all of them unless given.
 
     Raises:
-        ValueError: a setting that makes no sense.
+        ValueError: settings contradict each other or are out of range.
     """
 
     images: str
@@ -76,11 +76,11 @@ class Responder:
 
     @property
     def name(self) -> str:
-        """Of the model, in reports: its directory, or what its engine is known by."""
+        """Name of the model in reports: its directory, or its engine's identity."""
         return self.path if self.path is not None else self.open().identity
 
     def open(self) -> Engine:
-        """Who answers; weights are loaded when it is first asked."""
+        """Return the engine; weights are loaded when it is first asked."""
         if self.engine is not None:
             return self.engine
         return TransformersEngine(
@@ -90,16 +90,16 @@ class Responder:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkPrompt:
-    """One item as it is put to a model."""
+    """Prompt and image of one item."""
 
     key: str
     prompt: str
     path: Path | None
-    """Of the image; None where there is none to show."""
+    """File of the image; None where there is none to show."""
 
     @property
     def sample(self) -> Sample:
-        """What an engine takes.
+        """The prompt as engines take it.
 
         Raises:
             BadSample: the image cannot be opened.
@@ -111,16 +111,14 @@ class BenchmarkPrompt:
 def answer_benchmark(
     benchmark: Benchmark, responder: Responder, out: Path, share: RankShare | None = None
 ) -> bool:
-    """Save a model's completions of the items in the official format; what is answered already is not asked again.
+    """Save a model's completions in the official format; items that are answered already are not asked again.
 
     Args:
-        benchmark: to answer.
-        responder: who does.
-        out: file or directory, as the benchmark wants it; the parts stay beside it, in `<out>.parts`.
+        out: file or directory, as the benchmark has it; chunks of completions stay beside it, in `<out>.parts`.
         share: of this process; as the launcher says unless given.
 
     Returns:
-        whether this process wrote them: of several, the first does, when all are done.
+        Whether this process wrote them: of several, the first does, when all are done.
 
     Raises:
         BenchmarkError: an image is missing, or an item has no prompt.
@@ -129,68 +127,66 @@ def answer_benchmark(
     """
     share, engine = share or RankShare.from_launcher(), responder.open()
     sampling = Sampling(n=1, temperature=0.0, max_new_tokens=responder.max_new_tokens)
-    asked = ask(benchmark.items[: responder.limit], responder.images, responder.prompt_template)
-    recipe = {"model": engine.identity, "sampling": asdict(sampling), "asked": _recipe(asked)}
-    parts = Chunks(_beside(out), "respond", recipe, len(asked), responder.batch_size)
+    prompts = build_prompts(benchmark.items[: responder.limit], responder.images, responder.prompt_template)
+    recipe = {"model": engine.identity, "sampling": asdict(sampling), "asked": _recipe(prompts)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    parts = Chunks(
+        out.with_name(out.name + PARTS_SUFFIX), "respond", recipe, len(prompts), responder.batch_size
+    )
 
-    def answer(some: Sequence[int]) -> Iterator[Row]:
-        samples = [asked[number].sample for number in some]
+    def answer(numbers: Sequence[int]) -> Iterator[Row]:
+        samples = [prompts[number].sample for number in numbers]
         drawn = skip_bad_prompts(
             samples, lambda good: engine.sample([samples[n] for n in good], [[0]] * len(good), sampling)
         )
-        for sample, said in zip(samples, drawn, strict=True):
-            if isinstance(said, BadSample):
-                yield {"key": sample.key, "completion": None, "fault": str(said)}
+        for sample, completions in zip(samples, drawn, strict=True):
+            if isinstance(completions, BadSample):
+                yield {"key": sample.key, "completion": None, "fault": str(completions)}
                 continue
-            row = {"key": sample.key, "completion": said[0].text, "ended": said[0].ended}
-            yield row if said[0].text.strip() else row | {UNFINISHED: True}
+            (one,) = completions
+            row = {"key": sample.key, "completion": one.text, "ended": one.ended}
+            yield row if one.text.strip() else row | {UNFINISHED: True}
 
     run_share(parts, answer, "respond", share)
     engine.release()
     if share.is_main_process:
         parts.wait(WAIT_SECONDS)
-        rows = list(parts.rows())
-        if rows and all(row.get(UNFINISHED) for row in rows):
-            raise EngineError(
-                f"{responder.name} gave an empty answer to each of {len(rows)} items. Look at the server's log, allow "
-                "a model that thinks first more tokens (model.max_new_tokens), or turn thinking off; the same command "
-                "asks again."
-            )
-        _tell_faults([row["fault"] for row in rows if row["completion"] is None], len(rows))
-        kept = {n: row["completion"] for n, row in enumerate(rows) if row["completion"] is not None}
-        benchmark.write(out, kept)
-        _tell_cut(sum(not row.get("ended", True) for row in rows), len(rows), responder.max_new_tokens)
+        _write(benchmark, list(parts.rows()), responder, out)
     return share.is_main_process
 
 
-def _tell_cut(cut: int, answers: int, limit: int) -> None:
-    """Say how many answers a limit cut off: they are measured as they are, as the benchmarks' authors do."""
-    if cut:
-        Console(stderr=True).print(
-            f"warning: {cut} of {answers} answers are cut off, most likely at model.max_new_tokens ({limit}): what "
-            "they would have said then is not measured.",
-            soft_wrap=True,
+def _write(benchmark: Benchmark, rows: Sequence[Row], responder: Responder, out: Path) -> None:
+    """Write the completions, and report items without one and answers that the limit cut off, which are measured as
+    they are, as the benchmarks' authors do."""
+    if rows and all(row.get(UNFINISHED) for row in rows):
+        raise EngineError(
+            f"{responder.name} gave an empty answer to each of {len(rows)} items. Look at the server's log, allow "
+            "a model that thinks first more tokens (model.max_new_tokens), or turn thinking off; the same command "
+            "asks again."
         )
-
-
-def _tell_faults(faults: Sequence[str], items: int) -> None:
-    """Say which items have no response, since the model could not be asked them."""
-    if faults and len(faults) == items:
-        raise BenchmarkError(f"none of the {items} items can be asked: {faults[0]}")
+    faults = [row["fault"] for row in rows if row["completion"] is None]
+    if faults and len(faults) == len(rows):
+        raise BenchmarkError(f"none of the {len(rows)} items can be asked: {faults[0]}")
+    completions = {n: row["completion"] for n, row in enumerate(rows) if row["completion"] is not None}
+    benchmark.write(out, completions)
+    report = partial(Console(stderr=True).print, markup=False, highlight=False, soft_wrap=True)
     if faults:
-        Console(stderr=True).print(
-            f"left out: {len(faults)} of {items} items cannot be asked, the first: {faults[0]}",
-            markup=False,
-            highlight=False,
+        report(f"left out: {len(faults)} of {len(rows)} items cannot be asked, the first: {faults[0]}")
+    if cut := sum(not row.get("ended", True) for row in rows):
+        report(
+            f"warning: {cut} of {len(rows)} answers are cut off, most likely at model.max_new_tokens "
+            f"({responder.max_new_tokens}): the rest of them is not measured."
         )
 
 
-def ask(items: Sequence[Item], images: str, prompt_template: str = PROMPT) -> list[BenchmarkPrompt]:
-    """What a model is asked, item by item.
+def build_prompts(
+    items: Sequence[Item], images: str | Path, prompt_template: str = PROMPT
+) -> list[BenchmarkPrompt]:
+    """Return the prompt and image of each item.
 
     Args:
-        images: directory of the images, as a responder's.
-        prompt_template: as a responder's.
+        images: directory, as of a `Responder`.
+        prompt_template: as of a `Responder`.
 
     Raises:
         BenchmarkError: an image is missing, or an item has no prompt.
@@ -203,44 +199,46 @@ def ask(items: Sequence[Item], images: str, prompt_template: str = PROMPT) -> li
 
 
 def find_images(names: Sequence[str], directory: Path) -> list[Path | None]:
-    """The file of each image; None for an empty name.
+    """Return the file of each image; None for an empty name.
 
     Raises:
         BenchmarkError: one has none below the directory, or several that it might be.
     """
-    listed = cache(_by_key)
-    found = {name: _candidates(name, directory, listed) for name in dict.fromkeys(names) if name}
-    missing = [name for name, paths in found.items() if not paths]
+    files_by_key = cache(_files_by_key)
+    candidates = {name: _candidates(name, directory, files_by_key) for name in dict.fromkeys(names) if name}
+    missing = [name for name, paths in candidates.items() if not paths]
     if missing:
         raise BenchmarkError(
-            f"{directory}: expected an image {missing[0]!r}, got none ({len(missing)} of {len(found)} are missing)"
+            f"{directory}: expected an image {missing[0]!r}, got none ({len(missing)} of {len(candidates)} are missing)"
         )
-    for name, paths in found.items():
+    for name, paths in candidates.items():
         if len(paths) > 1:
             raise BenchmarkError(
                 f"{directory}: expected one image {name!r}, got {paths[0].name} and {paths[1].name}"
             )
-    return [found[name][0] if name else None for name in names]
+    return [candidates[name][0] if name else None for name in names]
 
 
-def _candidates(name: str, directory: Path, listed: Callable[[Path], dict[str, list[Path]]]) -> list[Path]:
+def _candidates(
+    name: str, directory: Path, files_by_key: Callable[[Path], dict[str, list[Path]]]
+) -> list[Path]:
     # Lexically: a link below the directory was put there by its owner.
     path = Path(os.path.abspath(directory / name))
     if not path.is_relative_to(os.path.abspath(directory)):
         raise BenchmarkError(f"{directory}: expected images below it, got one named {name!r}")
-    folders = (path.parent, path.parent / _BETWEEN)
+    folders = (path.parent, path.parent / _INNER_FOLDER)
     if exact := [folder / path.name for folder in folders if (folder / path.name).is_file()]:
         return exact[:1]
-    return [file for folder in folders for file in listed(folder).get(image_key(path.name), [])]
+    return [file for folder in folders for file in files_by_key(folder).get(image_key(path.name), [])]
 
 
-def _by_key(folder: Path) -> dict[str, list[Path]]:
-    """Files of a folder by all keys that may mean them."""
-    found: dict[str, list[Path]] = {}
+def _files_by_key(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of a folder by all keys that may mean them."""
+    files: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else []:
         for key in {image_key(file.name), image_key(file.stem)} if file.is_file() else ():
-            found.setdefault(key, []).append(file)
-    return found
+            files.setdefault(key, []).append(file)
+    return files
 
 
 def _prompt(item: Item, prompt_template: str) -> str:
@@ -251,12 +249,7 @@ def _prompt(item: Item, prompt_template: str) -> str:
     return prompt_template.replace(PROMPT, item.prompt)
 
 
-def _recipe(asked: Sequence[BenchmarkPrompt]) -> list[list[str | None]]:
-    """What is asked, as JSON: each image by its bytes, wherever it lies."""
-    hashes = {path: hash_file(path) for path in {one.path for one in asked} if path}
-    return [[one.key, one.prompt, hashes.get(one.path)] for one in asked]
-
-
-def _beside(out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return out.with_name(out.name + PARTS_SUFFIX)
+def _recipe(prompts: Sequence[BenchmarkPrompt]) -> list[list[str | None]]:
+    """Return all prompts as JSON: each image by the hash of its bytes, wherever it lies."""
+    hashes = {path: hash_file(path) for path in {one.path for one in prompts} if path}
+    return [[one.key, one.prompt, hashes.get(one.path) if one.path else None] for one in prompts]

@@ -2,7 +2,7 @@
 
 import re
 
-# What stands between letters without a space belongs to the word (o'clock, and/or, t-shirt) unless it is one of these.
+# A mark between letters without a space belongs to the word (o'clock, and/or, t-shirt) unless it is one of these.
 # A full stop ends a word only where it ends a sentence.
 _APART = re.compile(r"[;@#$%&*?!()\[\]{}<>\"`\u00ab\u00bb\u201c\u201d\u201e\u2018\u2019]|--+|\.{2,}|''")
 _COMMA = re.compile(r"[:,](?=\D|$)")
@@ -14,7 +14,7 @@ BREAK = "\x01"
 
 
 def treebank_tokens(text: str) -> list[str]:
-    """Words, and a `BREAK` for each mark.
+    """Split a text into words, with a `BREAK` for each mark.
 
     >>> treebank_tokens("The man's t-shirt, at 5 o'clock.")
     ['The', 'man', "'s", 't-shirt', '\\x01', 'at', '5', "o'clock", '\\x01']

@@ -1,7 +1,6 @@
-"""VQA accuracy: as right as people find an answer right (Antol et al. 2015, "VQA: Visual Question Answering"); of
-VQAv2, TextVQA and whatever else has several people's answers to each question."""
+"""VQA accuracy: an answer is as right as people agree with it (Antol et al. 2015, "VQA: Visual Question Answering").
+For VQAv2, TextVQA and whatever else has several people's answers to each question."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,30 +8,27 @@ from typing import Any
 
 from torch import Tensor
 
-from rlaifv_pl.data.atomic import atomic_file
-from rlaifv_pl.evaluation.benchmark import Item, check_keys, match
-from rlaifv_pl.evaluation.benchmark_files import BenchmarkError, FileRow, as_row, read_file_rows, read_json
-from rlaifv_pl.evaluation.table_metric import TableMetric, answered, percent
+from rlaifv_pl.evaluation.benchmark import Benchmark, Item, unique_items
+from rlaifv_pl.evaluation.benchmark_files import (
+    BenchmarkError,
+    FileRow,
+    as_row,
+    inner_rows,
+    number_or_text,
+    read_json,
+)
+from rlaifv_pl.evaluation.table_metric import answered, percent
 from rlaifv_pl.feedback.claims.english.lexicon import words_of
 
 ENOUGH = 3
-"""So many others who gave the same answer make it right."""
+"""Number of others with the same answer who make it right."""
 
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _STOP = re.compile(r"\.(?!\d)")
 _ARTICLES = {"a", "an", "the"}
-_DIGITS = {
-    "none": "0",
-    "zero": "0",
-    "one": "1",
-    "two": "2",
-    "three": "3",
-    "four": "4",
-    "five": "5",
-    "six": "6",
-}
-_DIGITS |= {"seven": "7", "eight": "8", "nine": "9", "ten": "10"}
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_DIGITS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBERS)}
 _CONTRACTIONS = words_of(
     "ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's i'm "
     "i've isn't it'd it'll ma'am might've mightn't must've mustn't needn't o'clock oughtn't shan't should've shouldn't "
@@ -44,7 +40,7 @@ _APOSTROPHES = {word.replace("'", ""): word for word in _CONTRACTIONS}
 
 
 def normalize_answer(answer: str) -> str:
-    """An answer without what does not matter: case, articles, punctuation, numbers in words.
+    """Return an answer without what does not matter: case, articles, punctuation, numbers in words.
 
     >>> [normalize_answer(text) for text in ("The two  Dogs.", "3,000", "red/white", "dont")]
     ['2 dogs', '3000', 'red white', "don't"]
@@ -59,8 +55,8 @@ def normalize_answer(answer: str) -> str:
 
 
 def vqa_row(completion: str, answers: Sequence[str]) -> tuple[int, int]:
-    """Numerator and denominator of an answer's accuracy: the mean, over leaving out each person, of the others who
-    agree, by three and at most one.
+    """Return numerator and denominator of an answer's accuracy: the mean, over leaving out each person, of the others
+    who agree, by three and at most one.
 
     >>> [vqa_row("red", ["red"] * agree + ["blue"] * (10 - agree)) for agree in range(5)]
     [(0, 30), (9, 30), (18, 30), (27, 30), (30, 30)]
@@ -68,53 +64,14 @@ def vqa_row(completion: str, answers: Sequence[str]) -> tuple[int, int]:
     Args:
         answers: of people, one each.
     """
-    given = normalize_answer(completion)
-    agree = sum(normalize_answer(answer) == given for answer in answers)
+    normalized = normalize_answer(completion)
+    agree = sum(normalize_answer(answer) == normalized for answer in answers)
     people = len(answers)
     points = agree * min(agree - 1, ENOUGH) + (people - agree) * min(agree, ENOUGH)
     return points, ENOUGH * people
 
 
-def vqa_figures(table: Tensor) -> dict[str, float]:
-    """Mean accuracy in per cent, of rows as `vqa_row` gives them."""
-    rows = table[answered(table)].double()
-    return {"accuracy": percent((rows[:, 0] / rows[:, 1]).sum(), len(rows))}
-
-
-class VQA(TableMetric):
-    """VQA accuracy of answers.
-
-    Args:
-        answers: people's answers to each question.
-        settings: of `torchmetrics.Metric`.
-    """
-
-    columns = ("points", "of")
-
-    def __init__(self, answers: Sequence[Sequence[str]], **settings: Any) -> None:
-        super().__init__(len(answers), **settings)
-        self.answers = [list(given) for given in answers]
-
-    @property
-    def name(self) -> str:
-        """`vqa`."""
-        return "vqa"
-
-    def row(self, number: int, completion: str) -> tuple[int, int]:
-        """As `vqa_row`."""
-        return vqa_row(completion, self.answers[number])
-
-    def record(self, number: int, completion: str) -> dict[str, Any]:
-        """Its accuracy in [0, 1], and what people answered."""
-        points, of = self.row(number, completion)
-        return {"expected": self.answers[number], "accuracy": points / of}
-
-    def figures(self, table: Tensor) -> dict[str, float]:
-        """As `vqa_figures`."""
-        return vqa_figures(table)
-
-
-class VqaBenchmark:
+class VqaBenchmark(Benchmark):
     """Questions with several people's answers.
 
     Args:
@@ -122,8 +79,14 @@ class VqaBenchmark:
         questions: text of each by its question_id; those that a row has itself need not be here.
     """
 
+    name = "vqa"
+    columns = ("points", "of")
+    key_fields = ("question_id",)
+    completion_fields = ("answer", "text")
+    writes_list = True
+
     def __init__(self, rows: Sequence[FileRow], questions: Mapping[str, str]) -> None:
-        self.items = [
+        items = [
             Item(
                 key=(key := row.key("question_id")),
                 prompt=str(row.fields.get("question", questions.get(key, ""))),
@@ -131,39 +94,39 @@ class VqaBenchmark:
             )
             for row in rows
         ]
-        check_keys(self.items, rows[0].where if rows else "questions")
+        self.items = unique_items(items, rows[0].where if rows else "questions")
         self.answers = [_answers(row) for row in rows]
 
     @classmethod
     def load(cls, path: Path) -> "VqaBenchmark":
-        """From an official file of annotations, or a directory with `*annotations.json` and `*questions.json`, which
+        """Read an official file of annotations, or a directory with `*annotations.json` and `*questions.json`, which
         has the prompts as well.
 
         Raises:
-            BenchmarkError: a file is not so.
+            BenchmarkError: a file is missing, or lacks something.
         """
         annotations, *questions = _files(path) if path.is_dir() else (path,)
         rows = _rows(annotations, "annotations", "data")
-        asked = [row for file in questions for row in _rows(file, "questions")]
-        return cls(rows, {row.key("question_id"): row.get(str, "question") for row in asked})
+        question_rows = [row for file in questions for row in _rows(file, "questions")]
+        return cls(rows, {row.key("question_id"): row.get(str, "question") for row in question_rows})
 
-    def metric(self) -> VQA:
-        """As `Benchmark.metric`."""
-        return VQA(self.answers)
+    def row(self, number: int, completion: str) -> tuple[int, int]:
+        """Return the answer's points, as `vqa_row`."""
+        return vqa_row(completion, self.answers[number])
 
-    def read(self, path: Path) -> dict[int, str]:
-        """As `Benchmark.read`, from a JSON list of {question_id, answer}; LLaVA's JSON lines with `text` do, too."""
-        return match(self.items, read_file_rows(path), lambda row: row.key("question_id"), "answer", "text")
+    def record(self, number: int, completion: str) -> dict[str, Any]:
+        """Return its accuracy in [0, 1], and what people answered."""
+        points, of = self.row(number, completion)
+        return {"expected": self.answers[number], "accuracy": points / of}
 
-    def write(self, path: Path, completions: Mapping[int, str]) -> None:
-        """As `Benchmark.write`."""
-        keys = {number: self.items[number].key for number in sorted(completions)}
-        rows = [
-            {"question_id": int(key) if key.isdecimal() else key, "answer": completions[number]}
-            for number, key in keys.items()
-        ]
-        with atomic_file(path) as file:
-            file.write(json.dumps(rows, ensure_ascii=False).encode())
+    def figures(self, table: Tensor) -> dict[str, float]:
+        """Compute the mean accuracy in per cent."""
+        rows = table[answered(table)].double()
+        return {"accuracy": percent((rows[:, 0] / rows[:, 1]).sum(), len(rows))}
+
+    def response_row(self, number: int, completion: str) -> dict[str, Any]:
+        """Return {question_id, answer}; rows of LLaVA's JSON lines, with `text`, are read, too."""
+        return {"question_id": number_or_text(self.items[number].key), "answer": completion}
 
 
 def _files(directory: Path) -> list[Path]:
@@ -179,17 +142,15 @@ def _files(directory: Path) -> list[Path]:
 def _rows(path: Path, *names: str) -> list[FileRow]:
     content = as_row(read_json(path, dict), str(path))
     name = next((name for name in names if name in content.fields), names[0])
-    rows = [
-        as_row(value, f"{path}, {name}[{number}]") for number, value in enumerate(content.get(list, name))
-    ]
+    rows = inner_rows(content, name)
     if not rows:
         raise BenchmarkError(f"{path}, {name}: expected questions, got an empty list")
     return rows
 
 
 def _answers(row: FileRow) -> list[str]:
-    listed = row.get(list, "answers")
-    found = [one.get("answer") if isinstance(one, Mapping) else one for one in listed]
-    if not found or not all(isinstance(one, str) for one in found):
+    listed = [one.get("answer") if isinstance(one, Mapping) else one for one in row.get(list, "answers")]
+    answers = [one for one in listed if isinstance(one, str)]
+    if not answers or len(answers) < len(listed):
         raise row.error("field 'answers': expected people's answers, texts or objects with an 'answer'")
-    return found
+    return answers

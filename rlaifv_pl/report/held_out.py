@@ -7,7 +7,7 @@ from typing import Any
 from rlaifv_pl.evaluation.benchmark import Benchmark
 from rlaifv_pl.evaluation.benchmark_files import BenchmarkError
 from rlaifv_pl.evaluation.benchmarks import records
-from rlaifv_pl.evaluation.responder import ask
+from rlaifv_pl.evaluation.responder import build_prompts
 from rlaifv_pl.evaluation.table_metric import better
 from rlaifv_pl.report.run_files import ReportError
 from rlaifv_pl.report.thumbnails import Thumbnails
@@ -50,12 +50,14 @@ def answer_rows(
     steps = sorted({entry["steps"][0]["step"], entry["steps"][-1]["step"]})
     try:
         benchmark = settings.open()
-        asked = ask(benchmark.items[: settings.limit], settings.images, settings.prompt_template)
+        prompts = build_prompts(
+            benchmark.items[: settings.limit], settings.images or "", settings.prompt_template
+        )
         paths = [responses_path(directory, name, settings.metric, step) for step in steps]
         answers = [_answers(benchmark, path, step) for path, step in zip(paths, steps, strict=True)]
     except BenchmarkError as error:
         raise ReportError(f"{name}: {error}") from error
-    for item in asked:
+    for item in prompts:
         said = [by_key[item.key] for by_key in answers if item.key in by_key]
         images = [thumbnails.add(data, item.key) for data in item.sample.images]
         yield _row(name, item.key, item.prompt, images, said)

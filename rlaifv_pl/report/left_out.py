@@ -117,8 +117,8 @@ def left_out_rows(
         BadSample: a prompt cannot be read.
     """
     for row in () if is_url(str(directory)) else read_left_out(Path(directory)):
-        images, scores = prompt_images.images(row), [one.score for one in row.candidates]
-        is_pair = len(scores) == 2 and None not in scores
+        images = prompt_images.images(row)
+        scores = [one.score for one in row.candidates if one.score is not None]
         yield {
             "reason": row.reason,
             "key": row.prompt.key,
@@ -129,6 +129,6 @@ def left_out_rows(
             else [thumbnails.add(data, row.prompt.key) for data in images],
             "rejected_images": [],
             "answers": [answer_row("candidate", one.text, evidence(one)) for one in row.candidates],
-            "gap": scores[0] - scores[1] if is_pair else None,
+            "gap": scores[0] - scores[1] if len(scores) == len(row.candidates) == 2 else None,
             "corrections": [],
         }

@@ -46,8 +46,8 @@ def rows(
 
 def gap(sample: Sample) -> float | None:
     """Difference of the scores of a sample's sides; None where they are not known."""
-    scores = [_score(_evidence(sample, side)) for side in ("chosen", "rejected")]
-    return None if None in scores else scores[0] - scores[1]
+    chosen, rejected = (_score(_evidence(sample, side)) for side in ("chosen", "rejected"))
+    return None if chosen is None or rejected is None else chosen - rejected
 
 
 def words(text: str) -> int:
@@ -76,15 +76,15 @@ def answer_row(side: str, text: str, evidence: Mapping[str, Any]) -> dict[str, A
 def _claim(claim: Mapping[str, Any], length: int) -> dict[str, Any]:
     """A claim with its verdict; `spans` is empty where its place in the text is not known."""
     yes, no = (_finite(claim.get(name)) for name in ("yes", "no"))
-    is_judged = yes is not None and no is not None
+    verdict = None if yes is None or no is None else Verdict(yes=yes, no=no)
     return {
         "text": str(claim.get("text") or claim.get("question") or ""),
         "question": str(claim.get("question") or ""),
         "spans": _spans(claim, length),
         "yes": yes,
         "no": no,
-        "rejected": Verdict(yes=yes, no=no).rejected if is_judged else None,
-        "low": is_judged and yes + no < LOW_MASS,
+        "rejected": verdict and verdict.rejected,
+        "low": verdict is not None and verdict.yes + verdict.no < LOW_MASS,
     }
 
 

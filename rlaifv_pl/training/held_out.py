@@ -17,9 +17,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from rlaifv_pl.console import stderr
 from rlaifv_pl.evaluation.benchmark import Benchmark
 from rlaifv_pl.evaluation.benchmark_files import BenchmarkError
-from rlaifv_pl.evaluation.benchmarks import BENCHMARKS, SUFFIXES, BenchmarkFiles, check_rules, compute_figures
+from rlaifv_pl.evaluation.benchmarks import BENCHMARKS, BenchmarkFiles, check_rules
 from rlaifv_pl.evaluation.chair.forms import Variant
-from rlaifv_pl.evaluation.responder import PARTS_SUFFIX, PROMPT, Responder, answer_benchmark, ask
+from rlaifv_pl.evaluation.responder import PARTS_SUFFIX, PROMPT, Responder, answer_benchmark, build_prompts
+from rlaifv_pl.evaluation.table_metric import compute_figures
 from rlaifv_pl.feedback.chunks import RankShare
 from rlaifv_pl.feedback.engines.in_memory import InMemoryEngine
 from rlaifv_pl.models.chat import Chat
@@ -90,14 +91,10 @@ class HeldOutBenchmark:
         """
         check_rules(self.metric, self.variant, self.similarity)
         path, similarity = Path(self.ground_truth), self.similarity and Path(self.similarity)
-        given = BenchmarkFiles(
-            metric=self.metric,
-            responses=path,
-            ground_truth=path,
-            variant=self.variant,
-            similarity=similarity or None,
+        files = BenchmarkFiles(
+            responses=path, ground_truth=path, variant=self.variant, similarity=similarity or None
         )
-        return BENCHMARKS[self.metric](given)
+        return BENCHMARKS[self.metric].open(files)
 
 
 class HeldOutEvaluation(Callback):
@@ -159,7 +156,7 @@ class HeldOutEvaluation(Callback):
         for name, settings in self.benchmarks.items():
             try:
                 benchmark = settings.open()
-                ask(benchmark.items[: settings.limit], settings.images, settings.prompt_template)
+                build_prompts(benchmark.items[: settings.limit], settings.images, settings.prompt_template)
             except BenchmarkError as error:
                 raise BenchmarkError(f"held_out.benchmarks.{name}: {error}") from error
             self._opened[name] = benchmark
@@ -254,7 +251,7 @@ def responses_path(directory: Path, name: str, metric: str, step: int) -> Path:
     >>> str(responses_path(Path("runs/dpo/held_out"), "objects", "pope", 40))
     'runs/dpo/held_out/objects/00000040.jsonl'
     """
-    return directory / name / f"{step:08d}{SUFFIXES[metric]}"
+    return directory / name / f"{step:08d}{BENCHMARKS[metric].suffix}"
 
 
 def _completed(name: str, one: HeldOutBenchmark, images: str | None, max_new_tokens: int) -> HeldOutBenchmark:

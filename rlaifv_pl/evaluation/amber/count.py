@@ -1,4 +1,4 @@
-"""What a description gets right and wrong, by AMBER's rules."""
+"""Counts of what a description gets right and wrong, by AMBER's rules."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class Vocabulary:
 
     @property
     def words(self) -> set[str]:
-        """All of them."""
+        """All words."""
         return {*self.related, *(other for others in self.related.values() for other in others)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTruth:
-    """What an image shows, and what a model may imagine there."""
+    """Objects that an image shows, and those that a model may imagine there."""
 
     truth: Sequence[str]
     imagined: Sequence[str]
@@ -32,8 +32,8 @@ class ImageTruth:
 def describe_row(
     nouns: Sequence[str], shown: ImageTruth, vocabulary: Vocabulary, similarity: Similarity
 ) -> tuple[int, int, int, int, int, int]:
-    """Wrong nouns, nouns, things of the truth that are covered, things of the truth, imagined things that are named,
-    imagined things.
+    """Count wrong nouns, nouns, things of the truth that are covered, things of the truth, imagined things that are
+    named, and imagined things.
 
     Args:
         nouns: of the description that are in the vocabulary, in order, as often as they stand there.
@@ -49,15 +49,17 @@ def describe_row(
             covered.add(exact)
             continue
         # A noun may mark two imagined things: itself, and one before it that is like it.
-        named |= {_first(imagined, noun, None), _first(imagined, noun, similarity)} - {None}
-        alike = _first(truth, noun, similarity)
-        covered |= {alike} - {None}
-        wrong += alike is None
+        matches = (_first(imagined, noun, None), _first(imagined, noun, similarity))
+        named |= {number for number in matches if number is not None}
+        if (alike := _first(truth, noun, similarity)) is not None:
+            covered.add(alike)
+        else:
+            wrong += 1
     return wrong, len(nouns), len(covered), len(shown.truth), len(named), len(shown.imagined)
 
 
 def _named(words: Sequence[str], vocabulary: Vocabulary) -> list[tuple[str, int]]:
-    """What stands for each word, with the word's number: first what is related to any, then the words themselves."""
+    """Return words that stand for each word, with its number: first those related to any, then the words themselves."""
     related = [
         (other, number) for number, word in enumerate(words) for other in vocabulary.related.get(word, ())
     ]
@@ -65,7 +67,7 @@ def _named(words: Sequence[str], vocabulary: Vocabulary) -> list[tuple[str, int]
 
 
 def _first(named: Sequence[tuple[str, int]], noun: str, similarity: Similarity | None) -> int | None:
-    """Number of the first word that the noun is, or is like."""
+    """Return the number of the first word that the noun is, or is like."""
     for word, number in named:
         if noun == word if similarity is None else similarity(noun, word) > SAME:
             return number

@@ -14,7 +14,7 @@ from rlaifv_pl.feedback.claims.english.inflection import IRREGULAR_PLURALS, plur
 from rlaifv_pl.feedback.claims.english.lexicon import words_of
 
 Nouns = Callable[[str], list[str]]
-"""From a text to its nouns in the singular, in order."""
+"""Returns the nouns of a text in the singular, in order."""
 
 _IRREGULAR = {"busses": "bus"} | {
     form: IRREGULAR_PLURALS[form]
@@ -27,7 +27,7 @@ _LOST = words_of(
     "earrings ebooks electrombiles hots kiwifruits leaves paragliders pissoirs rpoes sanitizers scoons seegulls "
     "showerpuffs slippers streetlamps sunglasses vases waterfonts"
 )
-"""What WordNet does not take to the word of the vocabulary."""
+"""Forms that WordNet does not take to the word of the vocabulary."""
 
 _ADJECTIVES = words_of("hot")
 _VERBS_WITHOUT_ARTICLE = words_of("can drawing sailing leave")
@@ -58,10 +58,10 @@ class RuleNouns:
         self.forms = {form: word for form, word in forms.items() if form not in _LOST}
 
     def __call__(self, text: str) -> list[str]:
-        found = treebank_tokens(text)
+        tokens = treebank_tokens(text)
         return [
             self.forms[token]
-            for previous, token in zip(["", *found], found, strict=False)
+            for previous, token in zip(["", *tokens], tokens, strict=False)
             if token in self.forms and _is_noun(token, previous.lower())
         ]
 

@@ -1,3 +1,3 @@
 """CHAIR: objects of COCO that a description mentions and an image does not show. Reading order: rlaifv_pl.coco (the
 vocabulary), forms (singular and plural, by variant), mentions (text to classes), ground_truth (from COCO's
-annotations), metric (counts to figures), benchmark."""
+annotations), benchmark (counts to figures)."""

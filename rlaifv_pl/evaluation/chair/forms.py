@@ -1,4 +1,4 @@
-"""How a word of the vocabulary stands in a text, by the variant of CHAIR.
+"""Forms that a word of the vocabulary has in a text, by the variant of CHAIR.
 
 Variants differ in how they bring a word into the singular: A as `pattern` does, C as WordNet does for nouns. Both make
 mistakes, which are part of the variant, for every published figure has them. Of all words only those of a closed
@@ -42,7 +42,7 @@ _LOST: dict[Variant, frozenset[str]] = {
 
 
 def singular(token: str, variant: Variant) -> str:
-    """The word of the vocabulary that a token is a form of; empty if it is none.
+    """Return the word of the vocabulary that a token is a form of; empty if it is none.
 
     >>> singular("knives", "A"), singular("canoes", "A"), singular("canoes", "C")
     ('knife', '', 'canoe')
@@ -54,15 +54,15 @@ def singular(token: str, variant: Variant) -> str:
 
 @cache
 def classes(variant: Variant) -> dict[str, str]:
-    """Word, or phrase, to its class."""
+    """Return the class of each word or phrase."""
     lost = words.LOST if variant == "A" else ()
-    return {word: name for word, name in _listed(variant).items() if word not in lost}
+    return {word: name for word, name in _all_classes(variant).items() if word not in lost}
 
 
 @cache
 def phrases(variant: Variant) -> dict[tuple[str, ...], str]:
-    """Two words, in the singular, to the word that they count as; what is not in `classes` is no mention."""
-    table = {phrase: phrase for phrase in (*_listed(variant), *words.NO_OBJECTS) if " " in phrase}
+    """Return two words, in the singular, with the word that they count as; what is not in `classes` is no mention."""
+    table = {phrase: phrase for phrase in (*_all_classes(variant), *words.NO_OBJECTS) if " " in phrase}
     table |= {f"{age} {animal}": animal for age in ("baby", "adult") for animal in words.ANIMALS}
     table |= {f"passenger {carrier}": carrier for carrier in words.CARRIERS}
     table |= {"bow tie": "tie", "toilet seat": "toilet"}
@@ -71,16 +71,16 @@ def phrases(variant: Variant) -> dict[tuple[str, ...], str]:
 
 @cache
 def _singulars(variant: Variant) -> dict[str, str]:
-    """Form to word, for all words of the vocabulary and those that its phrases consist of."""
-    known = set(_listed(variant)) | {part for phrase in phrases(variant) for part in phrase}
+    """Return the word of each form, for all words of the vocabulary and those that its phrases consist of."""
+    known = set(_all_classes(variant)) | {part for phrase in phrases(variant) for part in phrase}
     table = {form: word for word in sorted(known) for form in (word + "s", plural(word))}
     table |= {form: word for form, word in IRREGULAR_PLURALS.items() if word in known}
     table |= _MISTAKEN[variant] | {word: word for word in known}
     return {form: word for form, word in table.items() if form not in _LOST[variant]}
 
 
-def _listed(variant: Variant) -> dict[str, str]:
-    """Word, or phrase, to its class, the lost ones included."""
+def _all_classes(variant: Variant) -> dict[str, str]:
+    """Return the class of each word or phrase, the lost ones included."""
     table = {name: name for name in words.PLAIN}
     for more in (words.OTHERS, words.REFINED if variant == "C" else {}):
         table |= {word: name for name, listed in more.items() for word in listed.split()}

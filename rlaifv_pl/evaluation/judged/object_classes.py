@@ -19,7 +19,7 @@ _BETWEEN = words_of("and at behind beside by for from in inside near next of on 
 
 
 def named_classes(listed: Iterable[str]) -> list[str]:
-    """Class of each word that an answer's listed objects name, every word once.
+    """Return the class of each word that an answer's listed objects name, every word once.
 
     >>> named_classes(["two men", "a man", "people", "Dog leash", "traffic light pole", "group of dogs", "sky"])
     ['person', 'person', 'traffic light', 'dog']
@@ -32,22 +32,22 @@ def named_classes(listed: Iterable[str]) -> list[str]:
 
 
 def _words(name: str) -> list[str]:
-    found = treebank_tokens(name.lower())
-    known = [_singular(token) for token in found]
+    tokens = treebank_tokens(name.lower())
+    known = [_singular(token) for token in tokens]
     if joined := _phrases(known):
         return joined
-    ends = [*found, BREAK][1:]
+    ends = [*tokens, BREAK][1:]
     return [word for word, following in zip(known, ends, strict=True) if word and following in _BETWEEN]
 
 
 def _phrases(known: Sequence[str]) -> list[str]:
-    """What pairs of words count as, from left to right."""
-    table, found, at = phrases("C"), [], 0
+    """Return the words that pairs of words count as, from left to right."""
+    table, words, at = phrases("C"), [], 0
     while at < len(known):
         word = table.get(tuple(known[at : at + 2]))
-        found += [word] if word else []
+        words += [word] if word else []
         at += 2 if word else 1
-    return found
+    return words
 
 
 def _singular(token: str) -> str:

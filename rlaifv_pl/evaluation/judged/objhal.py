@@ -1,43 +1,37 @@
 """Object HalBench: descriptions whose objects a judge lists, and rules compare with those of the image (Yu et al. 2024,
-"RLHF-V"). The authors' judge is gone, so that only figures of one judge and one wording can be compared; the same
-descriptions measured without a judge are CHAIR, variant C."""
+"RLHF-V"). The authors' judge is gone: only figures of one judge and one template can be compared; the same descriptions
+measured without a judge are CHAIR, variant C."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from torch import Tensor
 
-from rlaifv_pl.evaluation.benchmark import Item, check_keys
+from rlaifv_pl.evaluation.benchmark import Item
 from rlaifv_pl.evaluation.benchmark_files import BenchmarkError, FileRow, read_file_rows
-from rlaifv_pl.evaluation.chair.ground_truth import Objects, image_key
+from rlaifv_pl.evaluation.chair.benchmark import chair_figures, object_counts
+from rlaifv_pl.evaluation.chair.ground_truth import Objects, image_key, objects_of
 from rlaifv_pl.evaluation.judged.object_classes import named_classes
-from rlaifv_pl.evaluation.judged.reviews import (
-    Fields,
-    Judge,
-    ReviewOutcome,
-    fill_template,
-    judge_from_rows,
-    made_reviews,
-    save_lines,
-)
-from rlaifv_pl.evaluation.table_metric import TableMetric, answered, percent
+from rlaifv_pl.evaluation.judged.reviews import Fields, Judge, JudgedBenchmark, ReviewJob, fill_template
+from rlaifv_pl.evaluation.table_metric import answered, percent
 from rlaifv_pl.feedback.engines.engine import Request
 
 SHORT = 3
 """Words up to which an answer mentions nothing; no judge is asked."""
 
-WORDING = """A question about an image was answered. Take the answer for true, and list the objects which it says can \
-be seen in the image.
+PROMPT_TEMPLATE = """\
+A question about an image was answered. Take the answer for true, and list the objects which it says can be seen in \
+the image.
 
 Question: {question}
 Answer: {answer}
 
 Only objects that the answer names count, not those that it says are absent or only supposes. Give each by its name \
 alone: no colour, material, number or other property. The list is empty if the answer names none."""
-"""What a judge is asked, with {question} and {answer}."""
+"""Prompt of the judge, with {question} and {answer}."""
 
 
 class Listed(BaseModel):
@@ -49,197 +43,138 @@ class Listed(BaseModel):
 def objhal_row(
     listed: Collection[str], objects: Collection[str], answer: str
 ) -> tuple[int, int, int, int, int]:
-    """Wrong words, words that name a class, classes found, classes there, and all words of the answer.
+    """Return wrong words, words that name a class, classes found, classes there, and all words of the answer.
 
     >>> objhal_row(["dogs", "puppy", "cat", "tree"], {"dog", "car"}, "Dogs, a puppy, a cat, and a tree.")
     (1, 3, 1, 2, 8)
     """
-    named = named_classes(listed)
-    wrong = sum(name not in objects for name in named)
-    found = len(set(named) & set(objects))
-    return wrong, len(named), found, len(set(objects)), len(answer.strip().split(" "))
+    return *object_counts(named_classes(listed), objects), len(answer.strip().split(" "))
 
 
 def objhal_figures(table: Tensor) -> dict[str, float]:
-    """Response and Mention as the authors report them, in per cent, and what stands behind them.
+    """Compute Response and Mention as the authors report them, in per cent, and what stands behind them.
 
     Response is the share of answers with a wrong object among those that name any, CHAIRs among all; Mention (CHAIRi)
     the share of wrong objects among those named.
     """
-    rows = table[answered(table)]
-    wrong, named, found, there, words = rows.sum(0).tolist()
-    false, naming = int((rows[:, 0] > 0).sum()), int((rows[:, 1] > 0).sum())
+    rows, chair = table[answered(table)], chair_figures(table)
+    naming = int((rows[:, 1] > 0).sum())
     return {
-        "Response": percent(false, naming),
-        "Mention": percent(wrong, named),
-        "CHAIRs": percent(false, len(rows)),
-        "Recall": percent(found, there),
-        "words": percent(words, len(rows)) / 100,
+        "Response": percent((rows[:, 0] > 0).sum(), naming),
+        "Mention": chair["CHAIRi"],
+        **{name: chair[name] for name in ("CHAIRs", "Recall", "words")},
         "n_naming": naming,
-        "n_mentions": named,
+        "n_mentions": chair["n_mentions"],
     }
 
 
-class ObjHal(TableMetric):
-    """Object HalBench of a judge's reviews, which stand where other metrics have completions.
-
-    Args:
-        objects: classes of COCO in each answer's image.
-        judge: its name.
-        settings: of `torchmetrics.Metric`.
-    """
-
-    columns = ("wrong", "mentions", "found", "there", "words")
-
-    def __init__(self, objects: Sequence[Collection[str]], judge: str, **settings: Any) -> None:
-        super().__init__(len(objects), **settings)
-        self.objects = [frozenset(there) for there in objects]
-        self.judge = judge
-
-    @property
-    def name(self) -> str:
-        """`objhal_by_` and the judge."""
-        return f"objhal_by_{self.judge}"
-
-    def row(self, number: int, completion: str) -> tuple[int, int, int, int, int]:
-        """As `objhal_row`, of an answer and its listed objects as JSON."""
-        review = json.loads(completion)
-        return objhal_row(review["objects"], self.objects[number], review["answer"])
-
-    def figures(self, table: Tensor) -> dict[str, float]:
-        """As `objhal_figures`."""
-        return objhal_figures(table)
-
-
-class ObjHalBenchmark:
+class ObjHalBenchmark(JudgedBenchmark):
     """Object HalBench's questions, with or without answers and reviews.
 
     Args:
-        rows: of the official form.
-        objects: classes in each image, to measure.
+        rows: of image_id and question (or prompt), with answer (or text) where there is one.
+        objects: classes of COCO in each image, to measure.
     """
 
+    metric = "objhal"
+    columns = ("wrong", "mentions", "found", "there", "words")
+    key_fields = ("image_id", "question")
+    review_field = "objects"
+
     def __init__(self, rows: Sequence[FileRow], objects: Objects | None = None) -> None:
-        self.rows, self.objects = list(rows), objects
-        self.items = [
-            Item(
-                key=_key(row), prompt=row.get(str, "question", "prompt"), image=image_key(row.key("image_id"))
-            )
-            for row in rows
-        ]
-        check_keys(self.items, rows[0].where)
+        super().__init__(rows)
+        self.objects = None if objects is None else [objects_of(row, objects) for row in rows]
 
     @classmethod
-    def load(cls, path: Path, objects: Objects | None = None) -> "ObjHalBenchmark":
-        """From JSON lines of image_id and question (or prompt), with answer (or text) where there is one.
+    def of_reviews(cls, path: Path, objects: Objects) -> "ObjHalBenchmark":
+        """Read reviews of answers about images whose objects are known.
 
         Raises:
-            BenchmarkError: a row is not so.
+            BenchmarkError: a row lacks something, or its image's objects are not known.
         """
         return cls(read_file_rows(path), objects)
 
     @classmethod
     def of_answers(cls, path: Path, questions: Path | None = None) -> "ObjHalBenchmark":
-        """From answers alone, or from answers in the order of a file of questions.
+        """Read answers alone, or answers in the order of a file of questions.
 
         Raises:
-            BenchmarkError: a row is not as it must be, or there is not one question for each answer.
+            BenchmarkError: a row lacks something, or there is not one question for each answer.
         """
         rows = read_file_rows(path)
         if questions is None:
             return cls(rows)
-        asked = cls.load(questions).rows
-        if len(asked) != len(rows):
+        question_rows = cls.load(questions).rows
+        if len(question_rows) != len(rows):
             raise BenchmarkError(
-                f"{path}: expected an answer to each of {len(asked)} questions, got {len(rows)}"
+                f"{path}: expected an answer to each of {len(question_rows)} questions, got {len(rows)}"
             )
-        names = ("image_id", "question", "prompt")
-        about = [{name: row.fields[name] for name in names if name in row.fields} for row in asked]
         return cls(
-            [FileRow({**said, **row.fields}, row.where) for said, row in zip(about, rows, strict=True)]
-        )
-
-    def metric(self) -> ObjHal:
-        """As `Benchmark.metric`; for reviews of one judge.
-
-        Raises:
-            BenchmarkError: nobody, or more than one, has reviewed the answers, or an image's objects are not known.
-        """
-        judge, objects = judge_from_rows(self.rows, "objects"), self.objects or {}
-        for item, row in zip(self.items, self.rows, strict=True):
-            if item.image not in objects:
-                raise row.error(
-                    f"field 'image_id': expected an image of the ground truth, got {item.image!r}"
-                )
-        return ObjHal([objects[item.image] for item in self.items], judge)
-
-    def read(self, path: Path) -> dict[int, str]:
-        """A judge's lists with the answers, as `rlaifv judge` saves them; rows that it could not judge are left out."""
-        numbers = {item.key: number for number, item in enumerate(self.items)}
-        return {
-            numbers[_key(row)]: json.dumps({"objects": _listed(row), "answer": answer_of(row)})
-            for row in read_file_rows(path)
-            if "objects" in row.fields
-        }
-
-    def write(self, path: Path, completions: Mapping[int, str]) -> None:
-        """As `Benchmark.write`: JSON lines of image_id, question and answer."""
-        save_lines(
-            path,
             [
-                {
-                    "image_id": self.rows[number].fields["image_id"],
-                    "question": self.items[number].prompt,
-                    "answer": text,
-                }
-                for number, text in sorted(completions.items())
-            ],
+                FileRow({**_question(asked), **row.fields}, row.where)
+                for asked, row in zip(question_rows, rows, strict=True)
+            ]
         )
 
+    def item(self, row: FileRow) -> Item:
+        """Return the question with its image."""
+        prompt = row.get(str, "question", "prompt")
+        return Item(key=self.key_of(row), prompt=prompt, image=image_key(row.key("image_id")))
 
-def review_objhal(answers: ObjHalBenchmark, judge: Judge, wording: str, out: Path) -> ReviewOutcome | None:
-    """Save the answers with `objects` and `judge` in each row that has been reviewed.
+    def key_of(self, row: FileRow) -> str:
+        """Return image and question."""
+        return f"{image_key(row.key('image_id'))} {row.get(str, 'question', 'prompt')}"
 
-    Args:
-        wording: see `WORDING`.
+    def completion_of(self, row: FileRow) -> str:
+        """Return what a model answered, without the name of its role."""
+        return row.get(str, "text", "answer").replace("Assistant:", "").strip()
 
-    Returns:
-        how it went; None in a process that only helped the first one.
+    def review_of(self, row: FileRow) -> str:
+        """Return listed objects and answer as JSON."""
+        return json.dumps({"objects": row.texts("objects"), "answer": self.completion_of(row)})
+
+    def row(self, number: int, completion: str) -> tuple[int, ...]:
+        """Return the counts of a review, as `objhal_row`."""
+        review = json.loads(completion)
+        assert self.objects is not None, "figures need the objects of the images"
+        return objhal_row(review["objects"], self.objects[number], review["answer"])
+
+    def figures(self, table: Tensor) -> dict[str, float]:
+        """Compute the figures, as `objhal_figures`."""
+        return objhal_figures(table)
+
+    def response_row(self, number: int, completion: str) -> dict[str, Any]:
+        """Return {image_id, question, answer}."""
+        image = self.rows[number].fields["image_id"]
+        return {"image_id": image, "question": self.items[number].prompt, "answer": completion}
+
+
+def objhal_job(answers: ObjHalBenchmark, template: str) -> ReviewJob:
+    """Prepare reviews of answers: `objects` in each row.
 
     Raises:
         BenchmarkError: a row has no answer.
     """
-    texts = [answer_of(row) for row in answers.rows]
-    asked = [
-        Request(fill_template(wording, {"question": item.prompt, "answer": text}), where=row.where)
+    texts = list(map(answers.completion_of, answers.rows))
+    requests = [
+        Request(fill_template(template, {"question": item.prompt, "answer": text}), where=row.where)
         for item, text, row in zip(answers.items, texts, answers.rows, strict=True)
     ]
-    signature = judge.signature(wording)
 
-    def make(some: Sequence[int]) -> list[Fields | None]:
-        long = [number for number in some if len(texts[number].split()) > SHORT]
-        forms = dict(zip(long, judge.ask([asked[number] for number in long], Listed), strict=True))
-        found = [forms.get(number, Listed(objects=[])) for number in some]
-        return [{"objects": one.objects, "judge": signature} if one else None for one in found]
+    def review(judge: Judge, numbers: Sequence[int]) -> list[Fields | None]:
+        long = [number for number in numbers if len(texts[number].split()) > SHORT]
+        forms = dict(zip(long, judge.ask([requests[number] for number in long], Listed), strict=True))
+        lists = [forms.get(number, Listed(objects=[])) for number in numbers]
+        return [{"objects": one.objects} if one else None for one in lists]
 
-    recipe = {"judge": signature, "asked": [request.text for request in asked], "answers": texts}
-    if (reviews := made_reviews(out, recipe, len(asked), make)) is None:
-        return None
-    save_lines(out, [{**row.fields, **(said or {})} for row, said in zip(answers.rows, reviews, strict=True)])
-    return ReviewOutcome(signature, len(reviews), reviews.count(None))
-
-
-def answer_of(row: FileRow) -> str:
-    """What a model answered, without the name of its role."""
-    return row.get(str, "text", "answer").replace("Assistant:", "").strip()
+    return ReviewJob(
+        requests=requests,
+        templates=(template,),
+        review=review,
+        rows=[row.fields for row in answers.rows],
+        recipe={"asked": [request.text for request in requests], "answers": texts},
+    )
 
 
-def _key(row: FileRow) -> str:
-    return f"{image_key(row.key('image_id'))} {row.get(str, 'question', 'prompt')}"
-
-
-def _listed(row: FileRow) -> list[str]:
-    objects = row.get(list, "objects")
-    if not all(isinstance(name, str) for name in objects):
-        raise BenchmarkError(f"{row.where}: field 'objects': expected a list of names, got {objects!r:.60}")
-    return objects
+def _question(row: FileRow) -> Fields:
+    return {name: row.fields[name] for name in ("image_id", "question", "prompt") if name in row.fields}
