@@ -103,7 +103,7 @@ class Benchmark(ABC):
             numbers, fields = open_numbers.get(key := self.key_of(row)), ", ".join(map(repr, self.key_fields))
             if numbers is None:
                 raise row.error(
-                    f"field {fields}: expected an item of the benchmark, such as {next(iter(open_numbers))!r}, got "
+                    f"field {fields}: expected an item of the benchmark, such as {self.row_keys()[0]!r}, got "
                     f"{key!r}. Remove the row, or give the ground truth that has the item"
                 )
             if not numbers:

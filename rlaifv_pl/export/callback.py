@@ -33,11 +33,11 @@ class ExportPolicy(Checkpoint):  # Lightning calls these last: its card tells of
         """
         if not self.enabled or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        model = pl_module.policy.model
-        if sharding_of(trainer) is not None:
-            weights = on_rank_zero(pl_module.trained_state())
-            model = trained(load_model(pl_module.policy_spec), weights) if trainer.is_global_zero else None
-        if trainer.is_global_zero:
+        weights = None if sharding_of(trainer) is None else on_rank_zero(pl_module.trained_state())
+        if trainer.is_global_zero and pl_module.policy is not None:
+            model = pl_module.policy.model
+            if weights is not None:
+                model = trained(load_model(pl_module.policy_spec), weights)
             run = Path(trainer.default_root_dir)
             origin = ExportOrigin(
                 run=run,

@@ -88,7 +88,7 @@ def of_weights(names: Iterable[str], served: Served, config: Mapping[str, Any]) 
         config: of the model.
     """
     kind = (config.get("vision_config") or {}).get("model_type")
-    deeper = DEEPER.get(kind, "") if served.tower == "vision_tower." else ""
+    deeper = DEEPER.get(str(kind), "") if served.tower == "vision_tower." else ""
     places = (served.decoder, served.tower + deeper, *served.others)
     return [name for name in names if not served.rename(name).startswith(places)]
 

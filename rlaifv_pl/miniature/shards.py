@@ -63,7 +63,7 @@ class Scenes:
 
     def samples(self) -> Iterator[Sample]:
         """One prompt for each scene."""
-        for number, (scene, rng) in enumerate(draw_scenes(self.split, self.seed, self.count)):
+        for number, (scene, rng) in enumerate(draw_scenes(self.split, self.seed or 0, self.count)):
             yield Sample(
                 key=f"{self.split}_{number:06d}",
                 prompt=rng.choice(PROMPTS),

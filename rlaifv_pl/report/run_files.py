@@ -201,13 +201,13 @@ def _held_out(path: Path) -> dict[str, dict[str, Any]]:
     entries = _parsed(path, _text(path))
     for name, entry in entries.items():
         steps = entry.get("steps") if isinstance(entry, dict) else None
-        is_list = isinstance(steps, list) and isinstance(entry.get("metric"), str)
-        if not is_list or not all(
+        is_known = isinstance(steps, list) and all(
             isinstance(one, dict)
             and isinstance(one.get("step"), int)
             and isinstance(one.get("figures"), dict)
             for one in steps
-        ):
+        )
+        if not is_known or not isinstance(entry.get("metric"), str):
             raise ReportError(
                 f"{path}, {name!r}: expected a metric and figures by step. Restore it, or move it out."
             )

@@ -11,6 +11,7 @@ from rlaifv_pl.evaluation.amber.count import ImageTruth, Vocabulary, describe_ro
 from rlaifv_pl.evaluation.amber.nouns import RuleNouns
 from rlaifv_pl.evaluation.amber.similarity import SimilarityTable, no_similarity
 from rlaifv_pl.evaluation.benchmark_files import BenchmarkError
+from rlaifv_pl.evaluation.table_metric import TableMetric
 
 VOCABULARY = Vocabulary(
     related={
@@ -145,7 +146,7 @@ def test_figures_of_descriptions_and_answers(home):
 
 def test_half_of_the_responses_leave_the_other_half_undefined(home):
     benchmark = AmberBenchmark(home)
-    metric = benchmark.metric()
+    metric = TableMetric(benchmark)
     metric.update(["A sky."], [0])
     found = metric.compute()
     assert found["CHAIR"] == 0 and math.isnan(found["f1"]) and math.isnan(found["AMBER"])

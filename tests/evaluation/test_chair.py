@@ -11,11 +11,11 @@ import pytest
 from rlaifv_pl.cli.evaluate import compute_figures
 from rlaifv_pl.coco import PLAIN
 from rlaifv_pl.evaluation.benchmark_files import BenchmarkError
-from rlaifv_pl.evaluation.chair.benchmark import ChairBenchmark
+from rlaifv_pl.evaluation.chair.benchmark import ChairBenchmark, chair_row
 from rlaifv_pl.evaluation.chair.forms import classes
 from rlaifv_pl.evaluation.chair.ground_truth import read_objects
 from rlaifv_pl.evaluation.chair.mentions import mentions
-from rlaifv_pl.evaluation.chair.metric import Chair, chair_row
+from rlaifv_pl.evaluation.table_metric import TableMetric
 
 CAPTIONS = Path(
     os.environ.get("RLAIFV_TEST_CAPTIONS", Path(__file__).resolve().parents[3] / "shared" / "data" / "chair")
@@ -111,7 +111,8 @@ def test_the_vocabulary_has_each_class_and_no_word_twice():
 
 def test_figures_are_the_arithmetic_of_counts():
     """Wrong 1 of 3 mentions and 0 of 1; objects found 1 of 2 and 1 of 1; words 8 and 3."""
-    metric = Chair([{"dog", "car"}, {"cat"}, {"cup"}], "A")
+    benchmark = ChairBenchmark({"1": {"dog", "car"}, "2": {"cat"}, "3": {"cup"}}, "A")
+    metric = TableMetric(benchmark)
     metric.update(["A dog and two cats near a dog.", "the cat sits"], [0, 1])
     found = {name: value.item() for name, value in metric.compute().items()}
     assert found == {
@@ -123,11 +124,11 @@ def test_figures_are_the_arithmetic_of_counts():
         "n": 2,
         "n_missing": 1,
     }
-    assert metric.name == "chair_A" and chair_row("", {"cat"}, "A") == (0, 0, 0, 1, 0)
+    assert benchmark.name == "chair_A" and chair_row("", {"cat"}, "A") == (0, 0, 0, 1, 0)
 
 
 def test_what_is_not_defined_is_nan():
-    empty = Chair([set()], "A")
+    empty = TableMetric(ChairBenchmark({"1": set()}, "A"))
     assert all(math.isnan(empty.compute()[name]) for name in ("CHAIRs", "CHAIRi", "Recall", "words"))
     empty.update(["Nothing."], [0])
     found = empty.compute()

@@ -8,7 +8,7 @@ from rlaifv_pl.cli.commands import main
 from rlaifv_pl.evaluation.benchmarks import records
 from rlaifv_pl.evaluation.chair.mentions import located
 from rlaifv_pl.evaluation.pope import PopeBenchmark, PopeQuestion
-from tests.evaluation.every import metrics
+from tests.evaluation.every import benchmarks, metrics
 
 
 @pytest.fixture
@@ -23,20 +23,20 @@ def home(tmp_path, monkeypatch):
 def test_single_answers_are_right_as_often_as_the_figure_says(name, figure):
     metric, said = metrics()[name]
     metric.update(said, range(len(said)))
-    rights = [metric.record(number, text)["right"] for number, text in enumerate(said)]
+    rights = [metric.benchmark.record(number, text)["right"] for number, text in enumerate(said)]
     assert 0 < sum(rights) < len(said)
     assert metric.compute()[figure].item() == pytest.approx(100 * sum(rights) / len(said))
 
 
 def test_a_record_of_each_metric_can_be_written():
-    for metric, said in metrics().values():
-        kept = [metric.record(number, text) for number, text in enumerate(said)]
+    for benchmark, said in benchmarks().values():
+        kept = [benchmark.record(number, text) for number, text in enumerate(said)]
         assert json.loads(json.dumps(kept)) == kept and all(kept)
 
 
 def test_vqa_says_how_right_an_answer_is():
-    metric, _ = metrics()["vqa"]
-    assert metric.record(3, "red")["accuracy"] == pytest.approx(0.9)  # As its authors' table has it.
+    benchmark, _ = benchmarks()["vqa"]
+    assert benchmark.record(3, "red")["accuracy"] == pytest.approx(0.9)  # As its authors' table has it.
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_keys_of_counts_are_the_objects_of_an_image(home, capsys):
     assert "4 questions about 2 images" in capsys.readouterr().out
     (home / "objects.json").write_text(json.dumps({"1.jpg": {"boxes": []}}))
     for command in ([*CHAIR, "responses"], ["pope", "objects.json", "questions.jsonl"]):
-        with pytest.raises(SystemExit, match=r"1.jpg.*list.*counts.*boxes"):
+        with pytest.raises(SystemExit, match=r"1.jpg.*list.*counts"):
             main(command)
 
 

@@ -58,7 +58,7 @@ def objects_of(row: FileRow, objects: Objects) -> frozenset[str]:
 
 
 def coco_objects(directory: Path, variant: Variant) -> Objects:
-    """Read objects from the official `instances_*.json` and `captions_*.json` of a directory, joined as by CHAIR's authors.
+    """Read objects from the official `instances_*.json` and `captions_*.json`, joined as by CHAIR's authors.
 
     Args:
         variant: how the captions' words are read.

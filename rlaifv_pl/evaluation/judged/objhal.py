@@ -118,8 +118,8 @@ class ObjHalBenchmark(JudgedBenchmark):
 
     def item(self, row: FileRow) -> Item:
         """Return the question with its image."""
-        prompt = row.get(str, "question", "prompt")
-        return Item(key=self.key_of(row), prompt=prompt, image=image_key(row.key("image_id")))
+        image = image_key(row.key("image_id"))
+        return Item(key=self.key_of(row), prompt=row.get(str, "question", "prompt"), image=image)
 
     def key_of(self, row: FileRow) -> str:
         """Return image and question."""

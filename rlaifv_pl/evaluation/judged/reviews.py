@@ -233,7 +233,7 @@ def read_template(default: str, path: str | None) -> str:
     template = read_text(Path(path))
     if lacking := sorted(set(_PLACEHOLDER.findall(default)) - set(_PLACEHOLDER.findall(template))):
         places = ", ".join(f"{{{name}}}" for name in lacking)
-        raise BenchmarkError(f"{path}: expected a template with the placeholders {places}, got none of them")
+        raise BenchmarkError(f"{path}: expected a template with the placeholders {places}, which it lacks")
     return template
 
 

@@ -1,15 +1,15 @@
 """LLaVA-Bench: a published review of a published model, and the commands from questions to figures."""
 
 import json
-import math
 import re
 
 import pytest
 
 from rlaifv_pl.cli.commands import main
 from rlaifv_pl.cli.evaluate import evaluate
-from rlaifv_pl.evaluation.benchmark_files import BenchmarkError
-from rlaifv_pl.evaluation.judged.llava_bench import LlavaBench, LlavaBenchmark, read_contexts, read_points
+from rlaifv_pl.evaluation.benchmark_files import BenchmarkError, FileRow
+from rlaifv_pl.evaluation.judged.llava_bench import LlavaBenchmark, read_contexts, read_points
+from rlaifv_pl.evaluation.table_metric import compute_figures
 from tests.evaluation.judged.scripted import Filler
 
 PUBLISHED = {
@@ -52,11 +52,14 @@ def test_points_are_read_as_the_authors_read_them():
 
 
 def test_what_is_not_defined_is_nan_and_counted():
-    metric = LlavaBench(["conv", "conv", "detail"], "d")
-    metric.update(["8 6", "no points", "none either"], [0, 1, 2])
-    found = {name: value.item() for name, value in metric.compute().items()}
+    reviews = [
+        FileRow({"question_id": n, "category": kind, "content": ""}, "R")
+        for n, kind in enumerate(("conv", "conv", "detail"))
+    ]
+    said = dict(enumerate(["8 6", "no points", "none either"]))
+    _, found = compute_figures(LlavaBenchmark(reviews), said)
     assert (found["score"], found["score/conv"], found["n"], found["n_missing"]) == (75, 75, 1, 2)
-    assert (found["reference"], found["answer"]) == (80, 60) and math.isnan(found["score/detail"])
+    assert (found["reference"], found["answer"]) == (80, 60) and found["score/detail"] is None
 
 
 def give_points(request, form):
@@ -129,7 +132,7 @@ def test_questions_become_answers_in_the_official_form(home):
     benchmark.write(home / "new.jsonl", {1: "Yes."})
     (row,) = map(json.loads, (home / "new.jsonl").read_text().splitlines())
     assert row == {"question_id": 1, "prompt": "Is it 1?", "text": "Yes.", "category": "conv"}
-    with pytest.raises(BenchmarkError, match="expected an answer to question 0, got none"):
+    with pytest.raises(BenchmarkError, match="expected an answer to '0', got none"):
         benchmark.answers(home / "new.jsonl")
 
 
@@ -148,7 +151,7 @@ def test_what_is_wrong_with_the_official_files_is_named(home):
         BenchmarkError, match=r"one file \*questions.jsonl, got more_questions.jsonl, qa_questions"
     ):
         LlavaBenchmark.load(home / "official")
-    with pytest.raises(BenchmarkError, match="expected reviews of one judge, got none"):
+    with pytest.raises(BenchmarkError, match=r"reviews .* of one judge, got none"):
         evaluate("llava_bench", "official/qa_questions.jsonl")
     with pytest.raises(BenchmarkError, match="leave --ground_truth out"):
         evaluate("llava_bench", "R.jsonl", "official")

@@ -1,27 +1,20 @@
 """MMHal-Bench: reviews by a judge that is a dictionary, their figures, and what is paid for twice."""
 
 import json
-import math
 import re
 from collections.abc import Sequence
 
 import pytest
-import torch
 
 from rlaifv_pl.cli.commands import main
 from rlaifv_pl.cli.evaluate import evaluate
 from rlaifv_pl.cli.judge import mmhal
-from rlaifv_pl.evaluation.benchmark_files import BenchmarkError
+from rlaifv_pl.evaluation.benchmark_files import BenchmarkError, FileRow
 from rlaifv_pl.evaluation.judged import mmhal as bench
-from rlaifv_pl.evaluation.judged.mmhal import (
-    MMHal,
-    MmhalBenchmark,
-    Review,
-    mmhal_figures,
-    read_rating,
-    review_mmhal,
-)
+from rlaifv_pl.evaluation.judged.mmhal import MmhalBenchmark, Review, mmhal_job, read_rating
 from rlaifv_pl.evaluation.judged.reviews import Judge as ReviewJudge
+from rlaifv_pl.evaluation.judged.reviews import run_reviews
+from rlaifv_pl.evaluation.table_metric import compute_figures
 from rlaifv_pl.feedback.engines.engine import EngineError, Form, Request
 from tests.feedback.scripted import Script
 
@@ -94,10 +87,10 @@ def test_the_command_line_names_a_judge_by_its_class(answers, tmp_path, capsys):
     assert "mmhal_by_d_" in capsys.readouterr().out
 
 
-def reviewed(answers, out, engine, wording=bench.WORDING, cache=None) -> int:
+def reviewed(answers, out, engine, template=bench.PROMPT_TEMPLATE, cache=None) -> int:
     """How many answers lack a review."""
     judge = ReviewJudge(name="d", engine=engine, cache=cache)
-    return review_mmhal(MmhalBenchmark.load(answers), judge, wording, out).lacking
+    return run_reviews(mmhal_job(MmhalBenchmark.load(answers), template), judge, out).reviews.count(None)
 
 
 def test_nothing_is_paid_for_twice_but_what_had_no_review(answers, tmp_path):
@@ -109,8 +102,8 @@ def test_nothing_is_paid_for_twice_but_what_had_no_review(answers, tmp_path):
     assert len(second.asked) == 1 and "unclear" in second.asked[0]
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
     third = Judge()
-    wording = "{contents} {question} {right} answer: {answer}"
-    reviewed(answers, tmp_path / "three.json", third, wording, cache)
+    template = "{contents} {question} {right} answer: {answer}"
+    reviewed(answers, tmp_path / "three.json", third, template, cache)
     judges = {json.loads((tmp_path / f"{name}.json").read_text())[0]["judge"] for name in ("one", "three")}
     assert len(third.asked) == 4 and len(judges) == 2
 
@@ -130,7 +123,7 @@ def test_a_judge_that_breaks_leaves_no_file(answers, tmp_path):
 
 
 def test_answers_that_nobody_has_reviewed_have_no_figures(answers):
-    with pytest.raises(BenchmarkError, match=r"expected reviews of one judge, got none"):
+    with pytest.raises(BenchmarkError, match=r"reviews .* of one judge, got none"):
         evaluate("mmhal", str(answers))
 
 
@@ -145,8 +138,9 @@ def test_the_template_is_filled_in_and_read(answers, tmp_path):
 def test_ratings_are_read_as_the_authors_read_them():
     said = {"Rating: 4, fine": 4, "RATING: 0": 0, "rating: 7": 0, "4": 0, "Rating: 4. Or rating: 5": 0}
     assert {text: read_rating(text) for text in said} == said
-    figures = mmhal_figures(torch.tensor([[-1], [-1]]), ["a", "b"])
-    assert all(math.isnan(value) for value in figures.values())
-    metric = MMHal(["a"], "d")
-    metric.update(["Rating: 3"], [0])
-    assert metric.compute()["hallucination"] == 0 and metric.compute()["informativeness"] == 0
+    fields = {"image_id": "1", "question": "?", "question_type": "a", "rating": 3, "judge": "d"}
+    benchmark = MmhalBenchmark([FileRow(fields, "R")])
+    _, figures = compute_figures(benchmark, {})
+    assert all(value is None for name, value in figures.items() if not name.startswith("n"))
+    _, figures = compute_figures(benchmark, {0: "Rating: 3"})
+    assert figures["hallucination"] == 0 and figures["informativeness"] == 0

@@ -11,7 +11,8 @@ from rlaifv_pl.cli.evaluate import evaluate
 from rlaifv_pl.evaluation.benchmark_files import BenchmarkError
 from rlaifv_pl.evaluation.judged import objhal as bench
 from rlaifv_pl.evaluation.judged.object_classes import named_classes
-from rlaifv_pl.evaluation.judged.objhal import ObjHalBenchmark, objhal_figures, objhal_row, review_objhal
+from rlaifv_pl.evaluation.judged.objhal import ObjHalBenchmark, objhal_figures, objhal_job, objhal_row
+from rlaifv_pl.evaluation.judged.reviews import run_reviews
 from tests.evaluation.judged.scripted import Filler, judge
 
 LISTED = {
@@ -116,10 +117,9 @@ def test_from_answers_to_figures_by_command(home):
 
 def test_an_answer_of_three_words_is_not_asked_about(home):
     engine = Filler(list_objects)
-    outcome = review_objhal(
-        ObjHalBenchmark.load(home / "A.jsonl"), judge(engine), bench.WORDING, home / "R.jsonl"
-    )
-    assert (len(engine.asked), outcome.answers, outcome.lacking) == (3, 4, 1)
+    job = objhal_job(ObjHalBenchmark.load(home / "A.jsonl"), bench.PROMPT_TEMPLATE)
+    outcome = run_reviews(job, judge(engine), home / "R.jsonl")
+    assert (len(engine.asked), len(outcome.reviews), outcome.reviews.count(None)) == (3, 4, 1)
 
 
 def test_questions_become_answers_in_the_official_form(home):
@@ -150,13 +150,13 @@ def test_what_is_wrong_with_a_review_is_named(home):
     row = {"image_id": 9, "question": "?", "answer": "a", "objects": ["dog"], "judge": "d"}
     for changed, message in (
         ({}, "line 1: field 'image_id': expected an image of the ground truth, got '9'"),
-        ({"image_id": 1, "objects": [3]}, "line 1: field 'objects': expected a list of names"),
+        ({"image_id": 1, "objects": [3]}, "line 1: field 'objects': expected a list of texts"),
         ({"image_id": 1, "objects": "dog"}, "line 1: field 'objects': expected a list, got 'dog'"),
     ):
         (home / "R.jsonl").write_text(json.dumps({**row, **changed}))
         with pytest.raises(BenchmarkError, match=message):
             evaluate("objhal", "R.jsonl", "G.json")
-    with pytest.raises(BenchmarkError, match="expected reviews of one judge, got none"):
+    with pytest.raises(BenchmarkError, match=r"reviews .* of one judge, got none"):
         evaluate("objhal", "A.jsonl", "G.json")
     with pytest.raises(BenchmarkError, match="give --ground_truth"):
         evaluate("objhal", "A.jsonl")

@@ -1,7 +1,6 @@
 """RefoMB: comparisons over several runs, their figures, and the commands from questions to figures."""
 
 import json
-import math
 import re
 import statistics
 
@@ -9,9 +8,10 @@ import pytest
 
 from rlaifv_pl.cli.commands import main
 from rlaifv_pl.cli.evaluate import evaluate
-from rlaifv_pl.evaluation.benchmark_files import BenchmarkError
-from rlaifv_pl.evaluation.judged.refomb import RefoMB, RefombBenchmark
-from rlaifv_pl.evaluation.judged.refomb_judge import Runs, review_refomb
+from rlaifv_pl.evaluation.benchmark_files import BenchmarkError, FileRow
+from rlaifv_pl.evaluation.judged.refomb import RefombBenchmark, Runs, refomb_job, runs_are_alike
+from rlaifv_pl.evaluation.judged.reviews import run_reviews
+from rlaifv_pl.evaluation.table_metric import compute_figures
 from tests.evaluation.judged.scripted import Filler, judge
 from tests.feedback.openai_server import ChatServer, completion, says
 
@@ -84,10 +84,9 @@ def test_from_answers_to_figures_by_command(home):
 def test_runs_and_seed_decide_what_is_asked(home):
     def asked(**how) -> list[tuple[str, int]]:
         engine = Referee(greedy=True)
-        outcome = review_refomb(
-            home / "G.jsonl", home / "A.jsonl", judge(engine), Runs(**how), home / "R.jsonl"
-        )
-        assert outcome.answers == 4 * how["runs"] and len(outcome.notes) == (how["runs"] > 1)
+        job = refomb_job(home / "G.jsonl", home / "A.jsonl", Runs(**how))
+        reviews = run_reviews(job, judge(engine), home / "R.jsonl").reviews
+        assert len(reviews) == 4 * how["runs"] and runs_are_alike(reviews, how["runs"]) == (how["runs"] > 1)
         return [(one.text, one.seed) for one in engine.asked]
 
     one, two, other = asked(runs=1), asked(runs=2), asked(runs=1, seed=7)
@@ -163,5 +162,7 @@ def test_questions_become_answers_in_the_official_form(home):
 
 
 def test_figures_of_nothing_are_nan():
-    found = RefoMB([0, 1], ["a", "a"], "d").compute()
-    assert all(math.isnan(value) for name, value in found.items() if not name.startswith("n"))
+    fields = {"image_url": "1.jpg", "question": "?", "type": "a", "score": 0}
+    rows = [FileRow(fields | {"run": run}, "R") for run in (0, 1)]
+    _, found = compute_figures(RefombBenchmark(rows), {})
+    assert all(value is None for name, value in found.items() if not name.startswith("n"))

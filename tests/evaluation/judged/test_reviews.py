@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from rlaifv_pl.evaluation.benchmark_files import BenchmarkError, FileRow
 from rlaifv_pl.evaluation.judged import reviews
-from rlaifv_pl.evaluation.judged.reviews import judge_from_rows, made_reviews, read_wording
+from rlaifv_pl.evaluation.judged.reviews import judge_from_rows, make_reviews, read_template
 from rlaifv_pl.feedback.engines.engine import EngineError, Request
 from tests.evaluation.judged.scripted import Filler, judge
 
@@ -35,7 +35,7 @@ def review(engine: Filler, out, cache=None) -> list | None:
         forms = who.ask([REQUESTS[number] for number in some], Note)
         return [one and one.model_dump() for one in forms]
 
-    return made_reviews(out, {"judge": "d"}, len(REQUESTS), make)
+    return make_reviews(out, {"judge": "d"}, len(REQUESTS), make)
 
 
 @pytest.fixture(autouse=True)
@@ -103,15 +103,15 @@ def test_one_request_is_asked_once_in_a_batch():
     assert len(judge(engine).ask([Request("a")] * 3, Note)) == 3 and len(engine.asked) == 1
 
 
-def test_a_template_names_the_same_places(tmp_path):
+def test_a_template_has_the_same_placeholders(tmp_path):
     path = tmp_path / "template.txt"
     path.write_text('{answer} {"json": {x}} {question}')
-    assert read_wording("{question} {answer}", str(path)) == path.read_text()
-    assert read_wording("{question} {answer}", None) == "{question} {answer}"
-    with pytest.raises(BenchmarkError, match=r"template.txt: expected .* a place for \{context\}, \{right\}"):
-        read_wording("{right} {context} {answer}", str(path))
+    assert read_template("{question} {answer}", str(path)) == path.read_text()
+    assert read_template("{question} {answer}", None) == "{question} {answer}"
+    with pytest.raises(BenchmarkError, match=r"template.txt: .*placeholders \{context\}, \{right\}"):
+        read_template("{right} {context} {answer}", str(path))
     with pytest.raises(BenchmarkError, match="none cannot be read"):
-        read_wording("", str(tmp_path / "none"))
+        read_template("", str(tmp_path / "none"))
 
 
 def test_reviews_are_of_one_judge():
@@ -128,7 +128,7 @@ def test_reviews_are_of_one_judge():
         (rows(None), "none"),
         ([FileRow({}, "R")], "none"),
     ):
-        with pytest.raises(BenchmarkError, match=f"R.*: expected reviews of one judge, got {said}"):
+        with pytest.raises(BenchmarkError, match=f"R.*: expected reviews .* of one judge, got {said}"):
             judge_from_rows(wrong, "rating")
     with pytest.raises(BenchmarkError, match="got none"):
         judge_from_rows([FileRow({"judge": "a"}, "R")], "rating", "unnamed")
