@@ -76,6 +76,17 @@ def test_images_that_pope_cannot_ask_about_are_counted(home, capsys):
     assert "16 questions about 4 images" in said and "4 of 8 images" in said and "--per_side" in said
 
 
+def test_an_image_with_all_objects_is_left_out_and_counted(home, capsys):
+    there = {"1.jpg": ["cat", "dog", "bus"], "2.jpg": ["cat"], "3.jpg": ["dog"], "4.jpg": []}
+    (home / "objects.json").write_text(json.dumps(there))
+    main(["pope", "objects.json", "questions.jsonl", "--per_side", "1"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "4 questions about 2 images" in said and "1 of 4 images have nearly all objects" in said
+    assert "1 of 4 images have fewer than 1" in said
+    questions = [json.loads(line) for line in (home / "questions.jsonl").read_text().splitlines()]
+    assert {question["image"] for question in questions} == {"2.jpg", "3.jpg"}
+
+
 def test_items_without_a_response_and_with_several_are_named(home, capsys):
     (home / "responses").write_text(
         "".join(json.dumps(row) + "\n" for row in (ROW, ROW | {"caption": "a dog"}))
