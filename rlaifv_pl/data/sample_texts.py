@@ -1,5 +1,6 @@
 """The texts of a sample, and the markup of chat templates that none of them may hold."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from rlaifv_pl.models.special_tokens import special_token_in, turns_in, without_
 from rlaifv_pl.records import Message, Sample
 
 Content = str | Sequence[Mapping[str, Any]]
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def prompt_texts(prompt: str | Sequence[Message]) -> Iterator[tuple[str, str]]:
@@ -38,8 +40,11 @@ def check_text(name: str, text: str, where: str) -> None:
     """Refuse a text with markup, which a model would not read as the words that it is made of.
 
     Raises:
-        BadSample: `rendered_prompt` or `special_token`, naming the markup.
+        BadSample: `rendered_prompt` or `special_token`, naming the markup; `wrong_type` for half a character.
     """
+    if surrogate := _SURROGATE.search(text):
+        detail = f"{name} holds {surrogate[0]!r}, half of a surrogate pair, which stands for no character"
+        raise BadSample(Reason.WRONG_TYPE, where, detail)
     if mark := turns_in(text):
         detail = f"{name} holds turns as a chat template writes them ({mark})"
         raise BadSample(Reason.RENDERED_PROMPT, where, detail)

@@ -29,6 +29,19 @@ LISTS = (
 """Columns that hold lists of objects, or of texts that are no prompts."""
 
 
+def readable_name(name: str) -> str:
+    """Return a column's name without blanks and byte order marks around it, and with escapes for what has no letter.
+
+    >>> print(readable_name("\\ufeff prompt "), readable_name("a\\0b"))
+    prompt a\\x00b
+    """
+    name = name.strip().strip("\ufeff").strip()
+    letters = (
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name
+    )
+    return "".join(letters)
+
+
 def holds(columns: Cells, *names: str) -> bool:
     """Whether there is something in each of these columns."""
     return all(columns.get(name) is not None for name in names)

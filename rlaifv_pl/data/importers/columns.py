@@ -15,6 +15,7 @@ from rlaifv_pl.data.importers.column_names import (
     Cells,
     holds_any,
     is_before_answer,
+    readable_name,
 )
 from rlaifv_pl.data.importers.json_rows import parse_row
 from rlaifv_pl.data.importers.rows import SourceRow
@@ -57,13 +58,14 @@ class ColumnMapping:
             SourceError: they are not written like that.
         """
         pairs = [pair.partition("=") for pair in keys.split(",")] if keys is not None else []
-        named = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+        named = {ours.strip(): readable_name(theirs) for ours, _, theirs in pairs}
         is_whole = all(ours and theirs for ours, theirs in named.items())
         if not is_whole or {len(named), len(set(named.values()))} != {len(pairs)}:
             raise SourceError(
                 f"--keys: expected each name once with its column, as in prompt=query,chosen=good, got {shorten(keys)}"
             )
-        return cls(named, prompt, [name.strip() for name in ignore.split(",")] if ignore is not None else [])
+        ignored = [readable_name(name) for name in ignore.split(",")] if ignore is not None else []
+        return cls(named, prompt, ignored)
 
     def check(self, rows: Sequence[SourceRow]) -> None:
         """Refuse a key or an ignored column that none of a source's first rows has.
@@ -71,7 +73,7 @@ class ColumnMapping:
         Raises:
             SourceError: naming it.
         """
-        held = {name.strip() for row in rows for name in row.columns}
+        held = {readable_name(name) for row in rows for name in row.columns}
         for option, names in (("--keys", self.keys.values()), ("--ignore", self.ignored)):
             if missing := sorted({*names} - held):
                 raise SourceError(
@@ -83,7 +85,7 @@ class ColumnMapping:
         """Return a row with its columns under the names that formats know; one that could not be read as it is."""
         if row.fault:
             return row
-        columns = {name.strip(): value for name, value in row.columns.items()}
+        columns = {readable_name(name): value for name, value in row.columns.items()}
         columns = {name: value for name, value in columns.items() if name not in self.ignored}
         spelled = {ours: theirs for theirs, ours in _SPELLINGS.items() if columns.get(ours) is None}
         names = {theirs: ours for ours, theirs in {**spelled, **self.keys}.items()}

@@ -118,9 +118,9 @@ def read_source_rows(source: Source, images: ImageLoader) -> Iterator[SourceRow]
 def _provenance_value(value: object) -> object:
     """Return a cell as it may stand in a shard's JSON; None for an image, or anything else that is long."""
     if isinstance(value, str):
-        value = None if is_encoded(value) else redact(value)
+        value = None if is_encoded(value) else redact(value).encode(errors="backslashreplace").decode()
     try:
-        text = json.dumps(value)
+        text = json.dumps(value, ensure_ascii=False).encode().decode()
         return json.loads(redact(text)) if len(text) <= _MAX_PROVENANCE_CHARACTERS else None
     except (TypeError, ValueError, RecursionError):
         return None

@@ -6,7 +6,15 @@ from functools import cache
 from shlex import quote
 
 from rlaifv_pl.data.bad_samples import Reason
-from rlaifv_pl.data.importers.column_names import DIALOGUES, HISTORIES, MARKS, PROMPTS, SYSTEMS, Cells
+from rlaifv_pl.data.importers.column_names import (
+    DIALOGUES,
+    HISTORIES,
+    MARKS,
+    PROMPTS,
+    SYSTEMS,
+    Cells,
+    readable_name,
+)
 from rlaifv_pl.data.importers.image_columns import is_image_name, read_columns, sure_columns
 from rlaifv_pl.data.importers.samples import READ_BY_ALL
 from rlaifv_pl.data.importers.sources import bad_row
@@ -139,7 +147,8 @@ def _message_fields(value: object) -> Iterator[str]:
     for message in value if isinstance(value, list) else []:
         if isinstance(message, Mapping) and message.keys() & {"role", "from"}:
             known = ("role", "from", "content", "value")
-            yield from (name for name, field in message.items() if name not in known and _is_filled(field))
+            fields = (name for name, field in message.items() if name not in known and _is_filled(field))
+            yield from map(readable_name, fields)
 
 
 def _is_repeated(name: str, columns: Cells) -> bool:
