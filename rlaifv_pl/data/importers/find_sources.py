@@ -8,7 +8,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from datasets.data_files import FILES_TO_IGNORE, SPLIT_KEYWORDS
+from datasets.data_files import FILES_TO_IGNORE, SPLIT_KEYWORDS, sanitize_patterns
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
@@ -18,6 +18,8 @@ from rlaifv_pl.data.importers.text_files import COMPRESSIONS
 _MAX_STEM_LENGTH = 60
 _PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\b")
 _SEPARATORS = re.compile(r"[-._ 0-9/]+")
+
+Splits = dict[str, list[Path]]
 
 
 def find_sources(paths: Sequence[str | Path]) -> list[Source]:
@@ -40,13 +42,13 @@ def find_sources(paths: Sequence[str | Path]) -> list[Source]:
 
 
 def _matching(path: str | Path) -> list[str]:
-    """The path itself, or where there is none, what it matches as a pattern."""
+    """Return the path itself, or where there is none, what it matches as a pattern."""
     text = str(path)
     if text.startswith(HUB) or Path(text).exists() or not glob.has_magic(text):
         return [text]
-    if not (found := sorted(glob.glob(text, recursive=True))):
+    if not (paths := sorted(glob.glob(text, recursive=True))):
         raise FileNotFoundError(f"no file matches {text}. Check the pattern.")
-    return found
+    return paths
 
 
 def _refuse_twice(files: Iterable[Path]) -> None:
@@ -58,137 +60,124 @@ def _refuse_twice(files: Iterable[Path]) -> None:
 
 
 def _expand(text: str) -> list[Path]:
-    """The files that a path stands for; a folder may be followed by `:SPLIT` or `:CONFIG:SPLIT`.
+    """Return the files that a path stands for; a folder may be followed by `:SPLIT` or `:CONFIG:SPLIT`.
 
     Raises:
         FileNotFoundError: there is nothing to import.
         SourceError: the folder holds several splits, or misses parts of one.
     """
-    path, wanted = Path(text), []
+    path, choices = Path(text), []
     while not text.startswith(HUB) and not path.exists() and ":" in path.name:
         name, _, last = str(path).rpartition(":")
-        path, wanted = Path(name), [last, *wanted]
-    if text.startswith(HUB) or (path.is_file() and table_suffix(path) and not wanted):
+        path, choices = Path(name), [last, *choices]
+    if text.startswith(HUB) or (path.is_file() and table_suffix(path) and not choices):
         return [Path(text)]
-    if path.is_dir():
-        return _saved(path, wanted) or _chosen(path, wanted)
-    raise FileNotFoundError(_nothing(text))
-
-
-def _saved(path: Path, wanted: Sequence[str]) -> list[Path]:
-    """The directory of a saved data set, if it is one."""
+    if not path.is_dir():
+        raise _nothing_to_import(text)
     if (path / "state.json").exists() and (path / "dataset_info.json").exists():
         return [path]
-    if not (path / "dataset_dict.json").exists():
-        return []
-    splits = sorted(inner.parent.name for inner in path.glob("*/dataset_info.json"))
-    return [path / _one(path, "splits", splits, wanted[-1:])]
+    if (path / "dataset_dict.json").exists():
+        splits = sorted(inner.parent.name for inner in path.glob("*/dataset_info.json"))
+        return [path / _choose(path, "splits", splits, choices[-1:])]
+    return _files_of_split(path, choices)
 
 
-def _chosen(path: Path, wanted: Sequence[str]) -> list[Path]:
-    configs = _by_card(path) or {"default": _by_name(path)}
-    told = [_one(path, "configs", list(configs), wanted[:1])] if len(configs) > 1 else []
-    splits = configs[told[0]] if told else next(iter(configs.values()))
-    files = splits[_one(path, "splits", list(splits), wanted[len(told) :], told)]
+def _files_of_split(path: Path, choices: Sequence[str]) -> list[Path]:
+    configs = _configs_by_card(path) or {"default": _splits_by_name(path)}
+    chosen: list[str] = []
+    if len(configs) > 1:
+        chosen = [_choose(path, "configs", list(configs), choices[:1])]
+    splits = configs[chosen[0] if chosen else next(iter(configs))]
+    files = splits[_choose(path, "splits", list(splits), choices[len(chosen) :], chosen)]
     if not files:
-        raise FileNotFoundError(_nothing(str(path)))
-    _refuse_missing(files)
+        raise _nothing_to_import(str(path))
+    _refuse_missing_parts(files)
     return files
 
 
-def _one(path: Path, kind: str, names: list[str], wanted: Sequence[str], told: Sequence[str] = ()) -> str:
-    """The one that is wanted, or the only one.
+def _choose(
+    path: Path, kind: str, names: list[str], choices: Sequence[str], chosen: Sequence[str] = ()
+) -> str:
+    """Return the name that is asked for, or the only one.
 
     Raises:
         FileNotFoundError: there are none.
         SourceError: there are several, or it is none of them.
     """
     if not names:
-        raise FileNotFoundError(_nothing(str(path)))
-    if [*wanted] and wanted[0] in names:
-        return wanted[0]
-    if len(names) == 1 and not wanted:
+        raise _nothing_to_import(str(path))
+    if choices and choices[0] in names:
+        return choices[0]
+    if len(names) == 1 and not choices:
         return names[0]
-    follows = ":SPLIT" if kind == "configs" else ""
-    example = ":".join([str(path), *told, f"{names[0]}{follows}"])
+    split = ":SPLIT" if kind == "configs" else ""
+    example = ":".join([str(path), *chosen, f"{names[0]}{split}"])
     raise SourceError(f"{path} holds the {kind} {names}. Import one of them, as {example}.")
 
 
-def _by_card(path: Path) -> dict[str, dict[str, list[Path]]]:
-    """Files by config and split, if the data set's card tells them."""
+def _configs_by_card(path: Path) -> dict[str, Splits]:
+    """Return files by config and split, if the data set's card lists them."""
     card = path / "README.md"
     if not card.is_file() or not card.read_bytes().startswith(b"---"):
         return {}
     try:
-        configs = MetadataConfigs.from_dataset_card_data(
-            DatasetCard.load(card, ignore_metadata_errors=True).data
-        )
-    except (ValueError, TypeError, KeyError):
+        data = DatasetCard.load(card, ignore_metadata_errors=True).data
+        configs = MetadataConfigs.from_dataset_card_data(data)
+        return {
+            name: _splits_by_patterns(path, config)
+            for name, config in configs.items()
+            if "data_files" in config
+        }
+    except (ValueError, TypeError, KeyError, NotImplementedError):
         return {}  # A page about something else.
-    return {
-        name: _by_patterns(path, told["data_files"]) for name, told in configs.items() if "data_files" in told
-    }
 
 
-def _by_patterns(path: Path, told: Any) -> dict[str, list[Path]]:
-    entries = (
-        told
-        if isinstance(told, list) and isinstance(told[0], Mapping)
-        else [{"split": "train", "path": told}]
-    )
-    splits = {}
-    for entry in entries:
-        patterns = [entry["path"]] if isinstance(entry["path"], str) else entry["path"]
-        files = {file for pattern in patterns for file in path.glob(pattern) if table_suffix(file)}
-        splits[entry["split"]] = sorted(files)
-    return splits
+def _splits_by_patterns(path: Path, config: Mapping[str, Any]) -> Splits:
+    splits = sanitize_patterns(config["data_files"])
+    return {str(split): _tables(path, *patterns) for split, patterns in splits.items()}
 
 
-def _by_name(path: Path) -> dict[str, list[Path]]:
-    """Files by the split that their names tell; those of subfolders only where the folder itself has none.
+def _splits_by_name(path: Path) -> Splits:
+    """Return files by the split in their names; those of subfolders only where the folder itself has none.
 
     Raises:
-        SourceError: some tell one and others do not.
+        SourceError: some names hold a split and others do not.
     """
-    files = _tables(path, "*") or _tables(path, "**/*")
-    splits: dict[str, list[Path]] = defaultdict(list)
-    for file in files:
-        splits[_split_of(file.relative_to(path))].append(file)
+    splits: Splits = defaultdict(list)
+    for file in _tables(path, "*") or _tables(path, "**/*"):
+        splits[_split_in_name(file.relative_to(path))].append(file)
     if len(splits) > 1 and "" in splits:
-        names = [file.name for file in splits[""][:3]]
+        files = [file.name for file in splits[""][:3]]
         raise SourceError(
-            f"{path} holds the splits {sorted({*splits} - {''})}, and {names} beside them. Name the files to import."
+            f"{path} holds the splits {sorted({*splits} - {''})}, and {files} beside them. Name the files to import."
         )
     return splits or {"train": []}
 
 
-def _tables(path: Path, pattern: str) -> list[Path]:
-    found = (file for file in sorted(path.glob(pattern)) if table_suffix(file) and file.is_file())
-    return [
-        file
-        for file in found
-        if file.name not in FILES_TO_IGNORE
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+def _tables(path: Path, *patterns: str) -> list[Path]:
+    """Return the files of rows in a folder, without hidden ones and those that describe a data set."""
+    files = sorted({file for pattern in patterns for file in path.glob(pattern) if table_suffix(file)})
+    shown = (file for file in files if not re.search(r"(^|/)\.", file.relative_to(path).as_posix()))
+    return [file for file in shown if file.is_file() and file.name not in FILES_TO_IGNORE]
 
 
-def _split_of(path: Path) -> str:
-    """The split that a file's name or its folders' tell; empty if they do not."""
+def _split_in_name(path: Path) -> str:
+    """Return the split in a file's name or in those of its folders; empty if there is none."""
     for text in (path.name.lower(), path.parent.as_posix().lower()):
         words = set(_SEPARATORS.split(text))
-        if found := [str(split) for split, names in SPLIT_KEYWORDS.items() if words & {*names}]:
-            return found[0]
+        if splits := [str(split) for split, names in SPLIT_KEYWORDS.items() if words & {*names}]:
+            return splits[0]
     part = _PART.match(path.name)
     return part["name"] if part else ""
 
 
-def _refuse_missing(files: Sequence[Path]) -> None:
+def _refuse_missing_parts(files: Sequence[Path]) -> None:
     """Refuse parts of a split without the others: `train-00000-of-00004.parquet` alone."""
-    found: dict[tuple[Path, str, int], set[int]] = defaultdict(set)
+    numbers: dict[tuple[Path, str, int], set[int]] = defaultdict(set)
     for file in files:
         if part := _PART.match(file.name):
-            found[file.parent, part["name"], int(part["count"])].add(int(part["number"]))
-    for (folder, name, number), parts in found.items():
+            numbers[file.parent, part["name"], int(part["count"])].add(int(part["number"]))
+    for (folder, name, number), parts in numbers.items():
         if missing := sorted({*range(number)} - parts):
             raise SourceError(
                 f"{folder} holds {len(parts)} of the {number} parts of {name}: {missing[:5]} are missing. Download "
@@ -196,10 +185,11 @@ def _refuse_missing(files: Sequence[Path]) -> None:
             )
 
 
-def _nothing(text: str) -> str:
+def _nothing_to_import(text: str) -> FileNotFoundError:
+    remedy = f"Check the path; a data set of the hub is {HUB}OWNER/NAME."
     if not Path(text).exists():
-        return f"there is no {text}. Check the path; a data set of the hub is {HUB}OWNER/NAME."
-    return (
+        return FileNotFoundError(f"there is no {text}. {remedy}")
+    return FileNotFoundError(
         f"{text} is no file ending in {', '.join(SUFFIXES)} (also compressed), no directory of such files, and no "
-        f"directory written by `Dataset.save_to_disk`. Check the path; a data set of the hub is {HUB}OWNER/NAME."
+        f"directory written by `Dataset.save_to_disk`. {remedy}"
     )

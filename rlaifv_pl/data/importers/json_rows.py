@@ -14,13 +14,13 @@ from rlaifv_pl.data.importers.text_files import explain_encoding, open_text
 from rlaifv_pl.data.strict_json import unique_fields
 
 _FIRST_LINES = 8
-"""Lines that are looked at to tell JSON lines from JSON that is spread over several lines."""
+"""Number of lines that distinguish JSON lines from JSON that is spread over several lines."""
 _BLANKS = re.compile(r"\s*")
 _MESSAGE_FIELDS = {"role", "from", "type"}
 
 
 def read_json(path: Path) -> Iterator[tuple[int, Any]]:
-    """Number and columns of each row, whatever the suffix says: RLAIF-V's .jsonl hold arrays.
+    """Yield number and columns of each row, whatever the suffix says: RLAIF-V's .jsonl hold arrays.
 
     Raises:
         SourceError: the file is not JSON, or holds several lists of rows; bad lines of JSON lines are a `BadSample`.
@@ -53,7 +53,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=unique_fields, parse_constant=_con
 
 
 def _is_lines(file: TextIO) -> bool:
-    """Whether there are several lines, and each stands for itself."""
+    """Whether a file has several lines, and each is a value by itself."""
     first = list(islice(filter(str.strip, file), _FIRST_LINES))
     if len(first) < 2 or first[0].lstrip().startswith("["):
         return False
@@ -93,14 +93,14 @@ def _explain(error: json.JSONDecodeError) -> str:
 def _read_whole(path: Path, text: str) -> Iterator[Any]:
     if fault := explain_encoding(text):
         raise SourceError(f"{path}, {fault}.")
-    position = _next(text, 0)
+    position = _skip_blanks(text, 0)
     while position < len(text):
         try:
             value, position = _DECODER.raw_decode(text, position)
         except json.JSONDecodeError as error:
             where = f"{path} cannot be read, line {error.lineno}, column {error.colno}"
             raise SourceError(f"{where}: {_explain(error)}. Mend the file there.") from None
-        position = _next(text, position)
+        position = _skip_blanks(text, position)
         if isinstance(value, dict):
             yield from _unfold(path, value)
         elif isinstance(value, list):
@@ -109,14 +109,13 @@ def _read_whole(path: Path, text: str) -> Iterator[Any]:
             yield value
 
 
-def _next(text: str, position: int) -> int:
-    """Where the next value begins."""
-    found = _BLANKS.match(text, position)
-    return found.end() if found else position
+def _skip_blanks(text: str, position: int) -> int:
+    blanks = _BLANKS.match(text, position)
+    return blanks.end() if blanks else position
 
 
 def _unfold(path: Path, value: dict[str, Any]) -> list[Any]:
-    """The rows that an object stands for: often itself."""
+    """Return the rows that an object stands for: often itself."""
     cells = list(value.values())
     if {"columns", "data"} <= value.keys() <= {"columns", "data", "index"}:
         return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
@@ -133,22 +132,22 @@ def _unfold(path: Path, value: dict[str, Any]) -> list[Any]:
         )
     if not lists:
         return [value]
-    # What stands beside the list is said of each row.
+    # What stands beside the list belongs to each row.
     beside = {name: cell for name, cell in value.items() if name != lists[0]}
     return [{**beside, **row} for row in value[lists[0]]]
 
 
 def _unfold_objects(value: Mapping[str, dict[str, Any]]) -> list[Any]:
-    """Rows by a key, as of HA-DPO's images, or columns by the number of a row, as pandas writes them."""
+    """Return rows by a key, such as HA-DPO's images, or columns by the number of a row, as pandas writes them."""
     first, *others = value.values()
     numbers = list(first)
     if all(number.isdecimal() for number in numbers) and all(list(other) == numbers for other in others):
         return [{name: cells[number] for name, cells in value.items()} for number in numbers]
     if not any(name in _COLUMNS for row in value.values() for name in row):
         return [value]
-    # An object of HA-DPO's descriptions names its image by its key alone.
-    named = {"chosen", "rejected"}
-    return [{("image_id" if row.keys() == named else "id"): key, **row} for key, row in value.items()]
+    # In HA-DPO's descriptions the key names the image.
+    pair = {"chosen", "rejected"}
+    return [{("image_id" if row.keys() == pair else "id"): key, **row} for key, row in value.items()]
 
 
 _COLUMNS = {*PROMPTS, *ANSWERS, *DIALOGUES, "reject"}

@@ -13,7 +13,6 @@ from typing import IO, Any, TextIO
 COMPRESSIONS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _ESCAPED = re.compile("[\udc80-\udcff]")
 """A byte that is no UTF-8, by Python's `surrogateescape`."""
-
 _SURROGATE = re.compile("\udced[\udca0-\udcbf]")
 """The first two bytes of half a surrogate pair, as some programs write characters beyond 16 bits."""
 
@@ -32,7 +31,7 @@ def open_text(path: Path, newline: str | None = None) -> TextIO:
 
 
 def explain_encoding(text: str, line: int = 1) -> str | None:
-    """Name the first byte of a text that is no UTF-8, and what to do; None where there is none.
+    """Name the first byte of a text that is no UTF-8, and the cure; None where there is none.
 
     Args:
         line: number of the text's first line in its file.
