@@ -1,4 +1,4 @@
-"""What `rlaifv shards import|verify|show` do."""
+"""The commands `rlaifv shards import|verify|show`."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +18,7 @@ from rlaifv_pl.data.importers.import_report import (
     ENDS_NOTE,
     FORMATS_NOTE,
     IMAGE_NOTES,
+    LONGER_NOTE,
     SHARED_NOTE,
     UNREAD_NOTE,
     WITH_IMAGES_NOTE,
@@ -28,17 +29,16 @@ from rlaifv_pl.data.remote_directory import redact
 from rlaifv_pl.data.schema import Kind, check_sample, kinds
 from rlaifv_pl.data.shard_cache import local_copy
 from rlaifv_pl.data.shards import Shard, check_length, load_shards
-from rlaifv_pl.data.tar_index import Shared
 from rlaifv_pl.records import Sample
 
 MAX_PRINTED_FAULTS = 20
 
-_SAID = {
+_IMAGE_ROWS = {
     IMAGE_NOTES["transparent"]: "transparent images, shown on white",
     IMAGE_NOTES["scaled"]: "images scaled to 8 bits",
     IMAGE_NOTES["first_frame"]: "images of several frames, the first shown",
 }
-"""Notes on images as the table of an import words them."""
+"""Rows of an import's table by the name of the note on images."""
 
 
 def import_(sources: list[str] | str, out: str, **options: Any) -> None:
@@ -49,54 +49,56 @@ def import_(sources: list[str] | str, out: str, **options: Any) -> None:
             `datasets`, folder of a downloaded data set (`DIR:SPLIT`), or a data set of the hub as `hub:OWNER/NAME`,
             `hub:OWNER/NAME:SPLIT` or `hub:OWNER/NAME:CONFIG:SPLIT`.
         out: the directory of shards to write.
-        options: as of ImportOptions.
+        options: fields of ImportOptions.
     """
     settings = ImportOptions(**options)
-    manifest = import_shards(_listed(sources), out, **vars(settings))
+    manifest = import_shards(_as_list(sources), out, **vars(settings))
     table = Table("samples", "number", title=f"imported to {out}")
     _add_counts(table, manifest.kinds, prefix="")
     _add_counts(table, manifest.drops, prefix="dropped: ")
-    for name, value in _checks(manifest):
+    for name, value in _note_rows(manifest):
         table.add_row(name, value)
     Console().print(table)
 
 
-def _checks(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Rows on what an import noted: formats, images, unread columns, end tokens, the longer side of pairs."""
+def _note_rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield table rows of what an import noted: formats, images, unread columns, end tokens, lengths of pairs."""
     notes = manifest.notes
     yield "format", ", ".join(notes[FORMATS_NOTE])
     yield "samples with images", f"{notes[WITH_IMAGES_NOTE]} of {manifest.samples}"
-    for name in IMAGE_NOTES.values():
+    for name, row in _IMAGE_ROWS.items():
         if name in notes:
-            yield _SAID[name], str(notes[name])
-    if left := notes.get(UNREAD_NOTE):
-        yield "columns not read", ", ".join(f"{name or '(no name)'} ({rows})" for name, rows in left.items())
+            yield row, str(notes[name])
+    if unread := notes.get(UNREAD_NOTE):
+        yield (
+            "columns not read",
+            ", ".join(f"{name or '(no name)'} ({rows})" for name, rows in unread.items()),
+        )
     if rows := notes.get(CONTRADICTED_NOTE):
         yield "rejected scored higher", f"{rows}: check which column is the better answer"
     if ends := notes.get(ENDS_NOTE):
-        yield "end tokens removed", f"of the answers of {ends}"
+        yield "end tokens removed", f"from the answers of {ends} samples"
     if shared := notes.get(SHARED_NOTE):
         yield "images shared", f"{shared['images']}, {shared['bytes'] / 1e6:.1f} MB saved"
-    if longer := notes.get("longer_side"):
+    if longer := notes.get(LONGER_NOTE):
         shares = (f"{side} {count / sum(longer.values()):.0%}" for side, count in longer.items())
         yield "longer side", ", ".join(shares)
         yield "words", ", ".join(f"{side} {notes[f'{side}_words']:.1f}" for side in ("chosen", "rejected"))
 
 
 def verify(paths: list[str] | str) -> None:
-    """Read every byte of shards: hashes, tar structure, samples, images. Tells, too, how many images are shared.
+    """Read every byte of shards: hashes, tar structure, samples, images; count the images that are shared, too.
 
     Args:
         paths: one directory of shards or a list of them; a URL is copied to the cache first (RLAIFV_PL_CACHE).
 
     Raises:
         ManifestError: a directory is unfinished, or its shards do not have the sizes it says.
-        SystemExit: something is bad; all faults have been counted and the first 20 printed.
+        SystemExit: something is bad; all faults are counted, and the first 20 printed.
     """
     console = Console()
-    paths = _listed(paths)
-    copies = map(local_copy, paths)
-    shards = [(path, info) for path in copies for info in read_manifest(path).shards]
+    paths = _as_list(paths)
+    shards = [(path, info) for path in map(local_copy, paths) for info in read_manifest(path).shards]
     faults: Counter[str] = Counter()
     shared: Counter[str] = Counter()
     for path, info in track(shards, "verifying", console=console, disable=not console.is_terminal):
@@ -123,7 +125,7 @@ def show(paths: list[str] | str, *, out: str | None = None, count: int = 12, see
         count: samples on the sheet.
         seed: picks the samples.
     """
-    paths = _listed(paths)
+    paths = _as_list(paths)
     shards = load_shards(paths)
     samples = (shards[index] for index in range(len(shards)))
     table = Table("what", "value", title=", ".join(map(redact, paths)))
@@ -140,14 +142,14 @@ def show(paths: list[str] | str, *, out: str | None = None, count: int = 12, see
     console.print(f"contact sheet: {out}")
 
 
-def _listed(paths: list[str] | str) -> list[str]:
+def _as_list(paths: list[str] | str) -> list[str]:
     return [paths] if isinstance(paths, str) else paths
 
 
 def _find_faults(path: Path, info: ShardInfo, shared: Counter[str]) -> Iterator[BadSample]:
-    """All that is wrong with one shard; a damaged tar is not read any further. Its links are added to `shared`."""
-    if (found := hash_file(path)) != info.sha256:
-        detail = f"SHA-256 is {found}, the manifest says {info.sha256}"
+    """Yield all that is wrong with one shard, up to where its tar is damaged; add its links to `shared`."""
+    if (sha256 := hash_file(path)) != info.sha256:
+        detail = f"SHA-256 is {sha256}, the manifest says {info.sha256}"
         yield BadSample(Reason.CHANGED_SHARD, str(path), detail)
     try:
         shard = Shard(path)
@@ -155,33 +157,27 @@ def _find_faults(path: Path, info: ShardInfo, shared: Counter[str]) -> Iterator[
     except BadSample as fault:
         yield fault
         return
-    _add_shared(shared, shard.shared)
+    if shard.shared.images:
+        shared.update({"images shared": shard.shared.images, "bytes saved by it": shard.shared.bytes})
     for index in range(len(shard)):
+        where = shard.where(index)
         try:
-            _check_closely(shard.read(index), shard.where(index))
+            sample = shard.read(index)
+            check_sample(sample, where)
+            open_images(sample.images, f"{where}, images")
+            open_images(sample.rejected_images, f"{where}, rejected_images")
         except BadSample as fault:
             yield fault
 
 
-def _add_shared(counts: Counter[str], shared: Shared) -> None:
-    if shared.images:
-        counts.update({"images shared": shared.images, "bytes saved by it": shared.bytes})
-
-
-def _check_closely(sample: Sample, where: str) -> None:
-    check_sample(sample, where)
-    for side in ("images", "rejected_images"):
-        open_images(getattr(sample, side), f"{where}, {side}")
-
-
 def _statistics(samples: Iterator[Sample]) -> Iterator[tuple[str, str]]:
-    """Rows of the table: how many samples of which kind, how many images, how long the answers are."""
-    held: Counter[str] = Counter()
+    """Yield table rows: how many samples of which kind, how many images, how long the answers are."""
+    by_kind: Counter[str] = Counter()
     images: Counter[int] = Counter()
     lengths: dict[str, list[int]] = {"chosen": [], "rejected": [], "completion": [], "corrections": []}
     differences: list[int] = []
     for sample in samples:
-        held.update(kinds(sample))
+        by_kind.update(kinds(sample))
         images[len(sample.images)] += 1
         for side in ("chosen", "rejected", "completion"):
             if (text := getattr(sample, side)) is not None:
@@ -191,8 +187,8 @@ def _statistics(samples: Iterator[Sample]) -> Iterator[tuple[str, str]]:
         lengths["corrections"] += [len(turn.answer.split()) for turn in sample.corrections]
     yield "samples", str(images.total())
     for kind in Kind:
-        if held[kind]:
-            yield f"  of kind {kind}", str(held[kind])
+        if by_kind[kind]:
+            yield f"  of kind {kind}", str(by_kind[kind])
     yield "with images", ", ".join(f"{many}: {number}" for many, number in sorted(images.items()))
     for side, words in lengths.items():
         if words:
@@ -212,7 +208,7 @@ def _describe(words: Sequence[int]) -> str:
 
 
 def _longer_side(difference: np.ndarray) -> str:
-    """How often each side has more words: a bias here is learned before anything else is."""
+    """Describe how often each side has more words: a bias here is learned before anything else is."""
     shares = {
         "chosen": np.mean(difference > 0),
         "rejected": np.mean(difference < 0),
