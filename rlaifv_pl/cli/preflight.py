@@ -13,7 +13,7 @@ from rich.filesize import decimal
 from rlaifv_pl.cli.dry_run import DryRunCLI
 from rlaifv_pl.cli.fit import start
 from rlaifv_pl.data.bad_samples import BadSample
-from rlaifv_pl.data.datamodule import Shards, check_room, expected
+from rlaifv_pl.data.datamodule import Shards, check_budget, require_shards
 from rlaifv_pl.data.shards import ShardSet, load_shards
 from rlaifv_pl.models.policy import load_model
 from rlaifv_pl.models.pretrained import validate_checkpoint
@@ -159,7 +159,7 @@ class _Look:
 
     def _open(self, shards: Shards | None, name: str) -> ShardSet:
         try:
-            return load_shards(expected(shards, name), self.data.cache_dir)
+            return load_shards(require_shards(shards, name), self.data.cache_dir)
         except ValueError as error:
             raise RunError(str(error)) from error
 
@@ -175,7 +175,7 @@ class _Look:
             return
         tokens = seen.column("rows" if self.layout == "rows" else "tree")
         try:
-            check_room(data.room, lambda place: samples.where(seen.numbers[place]), tokens)
+            check_budget(data.budget, lambda place: samples.where(seen.numbers[place]), tokens)
         except BadSample as error:
             found.problems.append(str(error))
         count = len(samples) if pairs is None else pairs

@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all, and what is said of those that cannot be written."""
+"""Files that exist whole or not at all, and errors that name the file that cannot be written."""
 
 import errno
 import os
@@ -13,29 +13,29 @@ from rich.filesize import decimal
 
 TEMPORARY_SUFFIX = ".part"
 
-_ROOM = "Make room there."
+_MAKE_ROOM = "Make room there."
 _PERMISSION = "Let this user write there, or name another place."
 REMEDIES = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _ROOM,
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
     errno.EFBIG: "Raise the limit on the size of a file (ulimit -f), or take another file system.",
     errno.EROFS: _PERMISSION,
     errno.EACCES: _PERMISSION,
     errno.EPERM: _PERMISSION,
-    errno.EIO: "See to the disk.",
+    errno.EIO: "Check the disk.",
 }
-"""What to do, by what a system says that does not take a file."""
-_RUST = re.compile(rf"\(os error ({'|'.join(map(str, REMEDIES))})\)")
-"""How safetensors and tokenizers pass on what the system says."""
+"""Remedy for each error of the system about a file that cannot be written."""
+_RUST_ERROR = re.compile(rf"\(os error ({'|'.join(map(str, REMEDIES))})\)")
+"""Form in which safetensors and tokenizers pass the system's error on."""
 KEPT = "What was finished before is kept, and the same command (a run's with --ckpt_path last) goes on from there."
 
 
 class WriteError(OSError):
-    """A file cannot be written; the message says why, how much room there is, and what to do.
+    """A file cannot be written; the message gives the reason, the free space and the remedy.
 
     Args:
-        path: of the file, or of its directory.
-        cause: what the system says.
+        path: the file, or its directory.
+        cause: error of the system.
         size: bytes that the file needs, if known.
     """
 
@@ -44,49 +44,45 @@ class WriteError(OSError):
         self.size = size
 
     def __str__(self) -> str:
-        return (
-            f"{self.filename} cannot be written: {self.strerror}{self._room()}. {REMEDIES[self.errno]} {KEPT}"
-        )
-
-    def _room(self) -> str:
-        if REMEDIES[self.errno] != _ROOM:
-            return ""
-        directory = next(path for path in Path(self.filename).absolute().parents if path.is_dir())
-        needed = f"at least {decimal(self.size)} needed, " if self.size else ""
-        return f" ({needed}{decimal(shutil.disk_usage(directory).free)} free)"
+        remedy, space = REMEDIES[self.errno or errno.EIO], ""
+        if remedy == _MAKE_ROOM:
+            directory = next(path for path in Path(self.filename).absolute().parents if path.is_dir())
+            needed = f"at least {decimal(self.size)} needed, " if self.size else ""
+            space = f" ({needed}{decimal(shutil.disk_usage(directory).free)} free)"
+        return f"{self.filename} cannot be written: {self.strerror}{space}. {remedy} {KEPT}"
 
 
-def explain_disk_error(error: BaseException) -> OSError | None:
-    """What a system said that did not take a file, where that is what an error comes from."""
-    found = None
+def explain_disk_error(error: BaseException | None) -> OSError | None:
+    """Return the system's error about writing a file that an error was caused by; None if there is none."""
+    deepest = None
     while error is not None:
-        own = _fault_of(error)
-        # The first that was met lies deepest; what is tried on the way out fails of the same.
-        if own and (isinstance(own, WriteError) or not isinstance(found, WriteError)):
-            found = own
+        own = _disk_error(error)
+        # The first failure lies deepest in the chain; clean-up on the way out fails for the same reason.
+        if own and (isinstance(own, WriteError) or not isinstance(deepest, WriteError)):
+            deepest = own
         error = error.__cause__ or error.__context__
-    return found
+    return deepest
 
 
 @contextmanager
 def writing(path: str | Path, size: int | None = None) -> Iterator[None]:
-    """Say which file it is that cannot be written.
+    """Name the file in errors of the body that come from not being able to write it.
 
     Args:
-        path: of the file, or of its directory.
+        path: the file, or its directory.
         size: bytes that it needs, if known.
 
     Raises:
-        WriteError: it cannot.
+        WriteError: it cannot be written.
     """
     try:
         yield
     except Exception as error:
-        fault = explain_disk_error(error)
-        # One that names a file is about that one: what is written may be read elsewhere at the same time.
-        if fault is None or isinstance(fault, WriteError) or not _is_about(fault, Path(path)):
+        cause = explain_disk_error(error)
+        # An error with a file name is about that file: the body may read others at the same time.
+        if cause is None or isinstance(cause, WriteError) or not _is_about(cause, Path(path)):
             raise
-        raise WriteError(path, fault, size) from error
+        raise WriteError(path, cause, size) from error
 
 
 @contextmanager
@@ -97,7 +93,7 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
     file under the real name.
 
     Args:
-        path: of the file.
+        path: the file.
         size: bytes that it needs, if known, for the message.
 
     Raises:
@@ -112,21 +108,22 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            _remove(temporary)
+            with suppress(OSError):  # Where nothing can be written, there is nothing to remove.
+                temporary.unlink(missing_ok=True)
             raise
         sync(path.parent)
 
 
 def unwritable(directory: Path) -> str | None:
-    """Why nothing can be written into a directory that is there or is yet to be made, in words; None if it can."""
-    there = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
-    if not there.is_dir():
-        return f"{there} is a file"
-    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} is read-only, or not this user's"
+    """Return why nothing can be written into a directory, which may be yet to be made; None if it can."""
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        return f"{existing} is a file"
+    return None if os.access(existing, os.W_OK | os.X_OK) else f"{existing} is read-only, or not this user's"
 
 
 def sync(path: Path) -> None:
-    """Wait until a file is on disk; or, of a directory, the names in it."""
+    """Flush a file, or the names in a directory, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -134,20 +131,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # Where nothing may be written nothing was, as the error under way says.
-        path.unlink(missing_ok=True)
-
-
-def _fault_of(error: BaseException) -> OSError | None:
+def _disk_error(error: BaseException) -> OSError | None:
     if isinstance(error, OSError):
         return error if error.errno in REMEDIES else None
-    number = _RUST.search(str(error))
+    number = _RUST_ERROR.search(str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
-def _is_about(fault: OSError, path: Path) -> bool:
-    if fault.filename is None:
+def _is_about(error: OSError, path: Path) -> bool:
+    if error.filename is None:
         return True
-    named = Path(os.fsdecode(fault.filename))
+    named = Path(os.fsdecode(error.filename))
     return named.parent == path.parent or named.is_relative_to(path)

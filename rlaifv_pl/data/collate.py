@@ -50,7 +50,7 @@ class _Tree(NamedTuple):
     """Dialogues about the same images, each with the place of its sample among those of the batch."""
 
     images: list[Image.Image]
-    dialogues: list[tuple[int | None, list[Piece]]]
+    dialogues: list[tuple[int, list[Piece]]]
     rejected: bool
     """Whether the images are the rejected ones of the first dialogue's sample."""
 
@@ -170,8 +170,9 @@ class Collator:
 
     def _rows(self, trees: list[_Tree]) -> _Rows:
         copies = max(len(tree.dialogues) for tree in trees)
-        filled = [
-            tree.dialogues + [(None, tree.dialogues[0][1])] * (copies - len(tree.dialogues)) for tree in trees
+        filled: list[list[tuple[int | None, list[Piece]]]] = [
+            [*tree.dialogues, *[(None, tree.dialogues[0][1])] * (copies - len(tree.dialogues))]
+            for tree in trees
         ]
         blocks = [[pieces for _, pieces in block] for block in zip(*filled, strict=True)]
         images = [tree.images for tree in trees]

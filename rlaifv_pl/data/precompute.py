@@ -7,8 +7,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from rlaifv_pl.console import track
-from rlaifv_pl.data.reference_logps import CachedTensors
-from rlaifv_pl.data.sidecar import Sidecars
+from rlaifv_pl.data.sidecar import CachedTensors, Sidecars
 
 
 class PrecomputeTask(NamedTuple):

@@ -1,12 +1,12 @@
 """Reference log-ps that were computed beforehand, from a batch to sidecars and back."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from rlaifv_pl.data.sidecar import SidecarError
+from rlaifv_pl.data.sidecar import CachedTensors, SidecarError
 from rlaifv_pl.models.vlm import Batch
 
 LOGPS, READING = "logps", "reading"
@@ -14,8 +14,6 @@ LOGPS, READING = "logps", "reading"
 
 READINGS = 2
 """Version of what `READING` is a hash of; log-ps of another version are made again."""
-
-CachedTensors = Mapping[str, Tensor]
 
 UNKNOWN: CachedTensors = {LOGPS: torch.zeros(0), READING: torch.zeros(1, dtype=torch.long)}
 """Of a sample that could not be used."""

@@ -41,7 +41,7 @@ def paint(image: Image.Image, where: str) -> Painted:
         Exception: whatever Pillow stumbles over on a broken file.
     """
     levels, key = _levels(image, where), _transparent_key(image)
-    upright = ImageOps.exif_transpose(image)
+    upright: Image.Image = ImageOps.exif_transpose(image, in_place=False)
     if levels is None:
         return _on_white(_with_key(upright, key))
     values = np.asarray(upright)
@@ -109,7 +109,7 @@ def _raw_mode(image: Image.Image) -> str:
 def _on_white(image: Image.Image) -> Painted:
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        image = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        image = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB") or image
     if not image.has_transparency_data:
         return Painted(image.convert("RGB"), is_scaled=False, is_transparent=False)
     drawing = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")

@@ -1,8 +1,10 @@
 """How large samples are and which belong together, found once and kept beside the shards."""
 
 import hashlib
+import heapq
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -11,12 +13,12 @@ from torch.utils.data import Dataset
 
 from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.batching import SampleSizes
-from rlaifv_pl.data.loader import Collate
+from rlaifv_pl.data.collate import OnBadSample
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.data.precompute import PrecomputeTask, precompute_missing
-from rlaifv_pl.data.reference_logps import CachedTensors
+from rlaifv_pl.data.protocols import Collate
 from rlaifv_pl.data.shards import ShardSet
-from rlaifv_pl.data.sidecar import SidecarError, Sidecars
+from rlaifv_pl.data.sidecar import CachedTensors, SidecarError, Sidecars
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
 
@@ -118,3 +120,29 @@ def _prompt(sample: Sample) -> int:
     for image in sample.images:
         digest.update(hashlib.sha256(image).digest())
     return int.from_bytes(digest.digest()[:8], signed=True)
+
+
+NUM_TRIED = 32
+"""Samples that are tried first: one that is too long for a model is among them, unless its images make it so."""
+
+
+def longest(samples: ShardSet, count: int = NUM_TRIED) -> Sequence[int]:
+    """Return the indices of the samples with the longest texts, the longest first; no sample is read."""
+    sizes = list(chain.from_iterable(shard.text_sizes() for shard in samples.shards))
+    return heapq.nlargest(count, range(len(sizes)), key=sizes.__getitem__)
+
+
+def try_longest(samples: ShardSet, collate: Collate, on_bad_sample: OnBadSample) -> None:
+    """Make batches of the longest samples, so that one that cannot be trained on ends a run at its start.
+
+    Samples that are to be left out are left out and counted later, when their turn comes.
+
+    Raises:
+        BadSample: a sample cannot be trained on, and `on_bad_sample` is `raise`.
+    """
+    for index in longest(samples):
+        try:
+            collate([samples[index]])
+        except BadSample:
+            if on_bad_sample == "raise":
+                raise

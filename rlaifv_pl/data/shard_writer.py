@@ -156,8 +156,7 @@ class ShardWriter:
             if self._growing is not None:
                 self._growing.discard(exc_type, exc, traceback)
             return
-        if self._growing is not None:
-            self._finish_shard()
+        self._finish_shard()
         manifest = Manifest(
             shards=tuple(self._shards),
             kinds=dict(sorted(self._kinds.items())),
@@ -197,9 +196,10 @@ class ShardWriter:
         _remove_shards(self.directory, replaced)
 
     def _finish_shard(self) -> None:
-        self._shards.append(self._growing.finish())
-        self._shared += self._growing.shared
-        self._growing = None
+        if self._growing is not None:
+            self._shards.append(self._growing.finish())
+            self._shared += self._growing.shared
+            self._growing = None
 
 
 class _GrowingShard:

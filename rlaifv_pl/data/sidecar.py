@@ -26,6 +26,8 @@ from rlaifv_pl.data.shards import MAX_OPEN_SHARDS, Shard, ShardSet
 from rlaifv_pl.data.strict_json import parse_json
 from rlaifv_pl.errors import UserError
 
+CachedTensors = Mapping[str, Tensor]
+"""Precomputed tensors of one sample, by name."""
 VERSION = 1
 """Raised when a reader of the old version would misread the new files."""
 OPTION_ALIASES = "Name another place: --data.cache_dir DIR."

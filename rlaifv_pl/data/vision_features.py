@@ -10,9 +10,8 @@ from torch.utils.data import Dataset
 
 from rlaifv_pl.data.bad_samples import BadSample
 from rlaifv_pl.data.images import open_images
-from rlaifv_pl.data.reference_logps import CachedTensors
 from rlaifv_pl.data.shards import ShardSet
-from rlaifv_pl.data.sidecar import SidecarError, Sidecars
+from rlaifv_pl.data.sidecar import CachedTensors, SidecarError, Sidecars
 from rlaifv_pl.models.chat import Chat, message_with_images
 from rlaifv_pl.models.tokenization import ImagesRefused
 from rlaifv_pl.models.vlm import Batch

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from rlaifv_pl.data.collate import Collator, OnBadSample
+from rlaifv_pl.data.protocols import LoaderOptions
 from rlaifv_pl.data.sample_lengths import processor_hash
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import Sidecars
@@ -135,7 +136,7 @@ class AlignmentModule(L.LightningModule):
     def _max_positions(self) -> int | None:
         return positions_of(self.policy_spec, getattr(self, "policy", None))
 
-    def known(self, samples: ShardSet, batch_size: int, how: dict[str, Any]) -> Sidecars | None:
+    def known(self, samples: ShardSet, batch_size: int, how: LoaderOptions) -> Sidecars | None:
         """Return log-ps under a cached reference, computed now where missing; `how` are options of the loader."""
         return self.cached.sidecars(samples, self.trainer, batch_size, how) if self.cached else None
 

@@ -10,9 +10,10 @@ from lightning.pytorch import Trainer
 from rlaifv_pl.console import track
 from rlaifv_pl.data.batching import split_batches
 from rlaifv_pl.data.loader import BatchLoader
-from rlaifv_pl.data.reference_logps import READINGS, UNKNOWN, CachedTensors, split_by_sample
+from rlaifv_pl.data.protocols import LoaderOptions
+from rlaifv_pl.data.reference_logps import READINGS, UNKNOWN, split_by_sample
 from rlaifv_pl.data.shards import ShardSet
-from rlaifv_pl.data.sidecar import Sidecars
+from rlaifv_pl.data.sidecar import CachedTensors, Sidecars
 from rlaifv_pl.models.fingerprint import weights_hash
 from rlaifv_pl.models.loading import load_policy
 from rlaifv_pl.models.policy import PolicyError, PolicySpec
@@ -62,14 +63,16 @@ class CachedReference:
         self.weights, self.adapters = state["weights"], state["adapters"]
         self.mark_policy_changed()
 
-    def sidecars(self, samples: ShardSet, trainer: Trainer, batch_size: int, how: dict[str, Any]) -> Sidecars:
+    def sidecars(
+        self, samples: ShardSet, trainer: Trainer, batch_size: int, options: LoaderOptions
+    ) -> Sidecars:
         """Return the log-ps of the samples, computed now where they are missing.
 
         Args:
             samples: one or more directories of shards.
             trainer: trainer with the policy on its device.
             batch_size: samples a device in the pass.
-            how: options of the loader.
+            options: options of the loader.
 
         Raises:
             SidecarError: a file beside a shard belongs to another shard.
@@ -82,16 +85,16 @@ class CachedReference:
         # All processes must see the same gaps before one fills them, and all files before one reads them.
         trainer.strategy.barrier()
         if missing:
-            self._compute(sidecars, _plan(samples, missing, trainer, batch_size), trainer, how)
+            self._compute(sidecars, _plan(samples, missing, trainer, batch_size), trainer, options)
         trainer.strategy.barrier()
         return sidecars
 
     def _compute(
-        self, sidecars: Sidecars, work: list["_RankBatch"], trainer: Trainer, how: dict[str, Any]
+        self, sidecars: Sidecars, work: list["_RankBatch"], trainer: Trainer, options: LoaderOptions
     ) -> None:
         model, samples = self._model(trainer), sidecars.samples
-        guard = EmptyBatchGuard(lambda: how["collate"]([STAND_IN]))
-        loader = BatchLoader(samples, [part.numbers for part in work], **how)
+        guard = EmptyBatchGuard(lambda: options["collate"]([STAND_IN]))
+        loader = BatchLoader(samples, [part.numbers for part in work], **options)
         progress = track(
             zip(work, loader, strict=True), "reference log-ps", len(work), is_shown=trainer.is_global_zero
         )  # fmt: skip

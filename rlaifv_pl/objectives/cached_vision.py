@@ -15,9 +15,8 @@ from rlaifv_pl.console import stderr
 from rlaifv_pl.data.images import OPENING
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.data.precompute import PrecomputeTask, precompute_missing
-from rlaifv_pl.data.reference_logps import CachedTensors
 from rlaifv_pl.data.shards import ShardSet
-from rlaifv_pl.data.sidecar import Sidecars
+from rlaifv_pl.data.sidecar import CachedTensors, Sidecars
 from rlaifv_pl.data.vision_features import (
     FIRST,
     Pixels,

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from rlaifv_pl.data.loader import summed
+from rlaifv_pl.data.loader import sum_over_ranks
 from rlaifv_pl.models.logps import sum_type
 from rlaifv_pl.models.vlm import Batch
 
@@ -91,7 +91,7 @@ class RunningMeans:
         if self._counts is None:
             return {}
         sums = torch.stack([mean.total for mean in self._means.values()])
-        sums = summed(torch.cat([sums, self._counts.to(sums)]), trainer)
+        sums = sum_over_ranks(torch.cat([sums, self._counts.to(sums)]), trainer)
         counts = sums[len(self._means) :]
         nan_if_empty = torch.where(counts[0] > 0, 0.0, torch.nan)
         figures = {

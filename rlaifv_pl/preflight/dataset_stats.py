@@ -10,7 +10,13 @@ from rich.console import Console
 from rich.progress import track
 
 from rlaifv_pl.data.bad_samples import BadSample
-from rlaifv_pl.data.batching import SampleSizes, deal_every, epoch_order, group_by_prompt, sort_by_length
+from rlaifv_pl.data.batching import (
+    SampleSizes,
+    epoch_order,
+    group_by_prompt,
+    pack_all_batches,
+    sort_by_length,
+)
 from rlaifv_pl.data.collate import Collator
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.sample_lengths import PROMPT, ROW_TOKENS, TREE_TOKENS, Layout, measure_sample
@@ -147,8 +153,8 @@ def batches(
         sizes = sizes._replace(prompt=np.arange(len(tokens)))
     if data.length_bucket:
         order = sort_by_length(order, sizes, data.length_bucket, derive(run_seed(), "lengths", 0))
-    is_sized = data.room.tokens or data.group_by or data.length_bucket
-    shares = deal_every(order, world, data.room, sizes if is_sized else None)
+    is_sized = data.budget.tokens or data.group_by or data.length_bucket
+    shares = pack_all_batches(order, world, data.budget, sizes if is_sized else None)
     dealt = [mine for share in shares for mine in share if mine]
     laid = np.array([_laid_out(tokens[mine], sizes.is_padded) for mine in dealt], dtype=np.int64)
     held = (
@@ -159,7 +165,7 @@ def batches(
     elif is_sized:
         per_epoch = max(1, round(len(shares) * count / len(found.numbers)))
     else:
-        per_epoch = ceil(count / (data.room.samples * world))
+        per_epoch = ceil(count / (data.budget.samples * world))
     return Batches(dealt, per_epoch, laid, 1 - held / max(1, int(laid.sum())))
 
 

@@ -10,9 +10,9 @@ from rlaifv_pl.data.batching import (
     BLOCK,
     BatchBudget,
     SampleSizes,
-    deal_every,
     epoch_order,
     group_by_prompt,
+    pack_all_batches,
     pack_batches,
     sort_by_length,
 )
@@ -131,7 +131,7 @@ def test_samples_of_a_prompt_stand_where_the_first_of_them_stood():
 
 def test_samples_of_like_length_are_neighbours_and_lengths_do_not_drift():
     alone = SIZES._replace(prompt=np.arange(COUNT))
-    order = sort_by_length(ORDER, alone, stretch=96, seed=1)
+    order = sort_by_length(ORDER, alone, bucket=96, seed=1)
     for first in range(0, COUNT, 96):
         assert sorted(order[first : first + 96]) == sorted(ORDER[first : first + 96])
     blocks = SIZES.tokens[order][:96].reshape(-1, BLOCK)
@@ -146,7 +146,7 @@ def test_samples_of_like_length_are_neighbours_and_lengths_do_not_drift():
 
 
 def test_sorting_by_length_keeps_prompts_together():
-    order = sort_by_length(group_by_prompt(ORDER, SIZES.prompt), SIZES, stretch=COUNT, seed=0)
+    order = sort_by_length(group_by_prompt(ORDER, SIZES.prompt), SIZES, bucket=COUNT, seed=0)
     prompts = SIZES.prompt[order].tolist()
     assert len(runs(prompts)) == len(set(prompts)) and sorted(order) == sorted(ORDER)
 
@@ -265,7 +265,7 @@ def test_an_epoch_for_hundreds_of_ranks_is_dealt_in_seconds():
 @pytest.mark.parametrize("sizes", [None, SIZES])
 def test_every_sample_of_an_epoch_is_dealt_once(ranks, sizes):
     """What is too little for all ranks is a batch in which some have none."""
-    dealt = deal_every(ORDER[:101], ranks, BatchBudget(8), sizes)
+    dealt = pack_all_batches(ORDER[:101], ranks, BatchBudget(8), sizes)
     assert sorted(flat(dealt)) == sorted(ORDER[:101])
     shared = pack_batches(ORDER[:101], ranks, BatchBudget(8), sizes)
     assert dealt[: len(shared)] == shared and len(dealt) - len(shared) <= 1

@@ -14,10 +14,10 @@ from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.collate import Collator, OnBadSample
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.importers.importer import import_shards
-from rlaifv_pl.data.reference_logps import UNKNOWN, CachedTensors, split_by_sample
+from rlaifv_pl.data.reference_logps import UNKNOWN, split_by_sample
 from rlaifv_pl.data.schema import check_sample
 from rlaifv_pl.data.shards import ShardSet, load_shards
-from rlaifv_pl.data.sidecar import Sidecars
+from rlaifv_pl.data.sidecar import CachedTensors, Sidecars
 from rlaifv_pl.feedback.config import PromptSet
 from rlaifv_pl.feedback.corrections.diagnosis import diagnose
 from rlaifv_pl.models.chat import Chat, prompt_question
