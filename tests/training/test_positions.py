@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from pydantic import BaseModel
-from rlaifv_pl.data.sample_lengths import longest
 from transformers import LlamaConfig
 
 from rlaifv_pl.cli.fit import main as train
 from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.data.sample_lengths import longest
 from rlaifv_pl.data.shards import ShardWriter, load_shards
 from rlaifv_pl.feedback.bad_prompts import skip_bad_prompts
 from rlaifv_pl.feedback.engines.engine import Request, Sampling
