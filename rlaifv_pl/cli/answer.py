@@ -84,7 +84,7 @@ def answer(
 
 
 def _check(is_run: bool, best_of: int | None, reference: str | None, how: How) -> None:
-    """That each option means something."""
+    """Check that each option means something."""
     if (best_of is None) != (reference is None):
         raise EngineError(
             "the best of several answers is found with a reference: give both --best_of and --reference"

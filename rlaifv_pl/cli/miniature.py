@@ -36,7 +36,7 @@ def new(out: str, seed: int = 0) -> None:
 
 
 def measure(path: str, split: Split = "tune", count: int = 500) -> dict[str, Any]:
-    """How much a model makes up when it describes held-out scenes, and how well it answers yes or no.
+    """Measure how much a model makes up about held-out scenes, and how well it answers yes or no.
 
     Args:
         path: directory of the model.

@@ -120,6 +120,7 @@ RENAMED_KEYS: Mapping[str, str] = {
     "feedback.generate": "feedback.sampling",
     "feedback.pair": "feedback.pairing",
     "memory": "cache",
+    "wording": "prompt_template",
 }
 """New dotted names of config keys by their old ones.
 

@@ -1,4 +1,4 @@
-"""What `rlaifv report` does, and `rlaifv shards show` with a page."""
+"""`rlaifv report`, and `rlaifv shards show` with a page."""
 
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
@@ -14,7 +14,7 @@ DEFAULT = Limits()
 
 
 class PageOptions(TypedDict, total=False):
-    """What is put on a page of shards.
+    """Options of a page of shards.
 
     Args:
         images: distinct images, at most; 2000 unless given.

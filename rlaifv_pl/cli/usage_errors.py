@@ -128,8 +128,13 @@ def _renamed_keys(text: str) -> list[str]:
         for name in _unknown_options(text)
         for parent in parents
     ]
-    groups = {old.rpartition(".")[0] for old in RENAMED_KEYS if any(f".{old}." in name for name in unknown)}
-    return [old for old in RENAMED_KEYS if old.rpartition(".")[0] in groups]
+    found = [
+        old
+        for old in RENAMED_KEYS
+        if any(f".{old}." in name if "." in old else name.endswith(f".{old}.") for name in unknown)
+    ]
+    groups = {old.rpartition(".")[0] for old in found} - {""}
+    return [old for old in RENAMED_KEYS if old in found or old.rpartition(".")[0] in groups]
 
 
 def _nearest_options(text: str, names: list[str]) -> list[str]:

@@ -29,13 +29,13 @@ class Benchmark(ABC):
     """
 
     columns: ClassVar[tuple[str, ...]]
-    """What is counted of each completion; numbers that are not negative."""
+    """Names of the counts of each completion; numbers that are not negative."""
     key_fields: ClassVar[tuple[str, ...]] = ()
     """Fields of a row of responses that say which item it answers."""
     completion_fields: ClassVar[tuple[str, ...]] = ()
     """Names that the field with the completion may have."""
     writes_list: ClassVar[bool] = False
-    """Whether responses are one JSON list rather than JSON lines."""
+    """True if responses are one JSON list rather than JSON lines."""
 
     items: Sequence[Item]
     """Prompts in the order of the metric's rows."""

@@ -59,9 +59,9 @@ class BenchmarkSpec:
     suffix: str = ".json"
     """Suffix of a file of responses; empty for a directory."""
     answers_included: bool = False
-    """Whether official responses hold the right answers as well."""
+    """True if official responses hold the right answers as well."""
     judged: bool = False
-    """Whether responses are reviews by a judge."""
+    """True if responses are reviews by a judge."""
 
 
 def _chair(files: BenchmarkFiles) -> ChairBenchmark:

@@ -14,7 +14,7 @@ from rlaifv_pl.evaluation.spreadsheets import read_table, write_xlsx
 from rlaifv_pl.evaluation.table_metric import answered, percent
 
 _PREFIXES = ("", "(", "option ", "the answer is ")
-"""What may stand in front of the letter."""
+"""Texts that may stand in front of the letter."""
 
 
 def mmstar_right(completion: str, answer: str) -> bool:

@@ -20,9 +20,9 @@ _NAMESPACE = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _SHEET = "xl/worksheets/sheet1.xml"
 _STRINGS = "xl/sharedStrings.xml"
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
-"""How Excel writes a character that XML cannot hold, and what looks like that."""
+"""Excel's form of a character that XML cannot hold, and of what looks like that."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-"""What XML cannot hold."""
+"""Characters that XML cannot hold."""
 
 _HEAD = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
 _RELATIONS = "http://schemas.openxmlformats.org/package/2006/relationships"
@@ -44,7 +44,7 @@ _FRAME = {
 
 
 def read_table(path: Path) -> list[FileRow]:
-    """The rows of a table as texts, or of a file of JSON objects as they are.
+    """Read the rows of a table as texts, or of a file of JSON objects as they are.
 
     Raises:
         BenchmarkError: the file is not what its ending says.
@@ -108,7 +108,7 @@ def _line(row: Iterable[ElementTree.Element], shared: Sequence[str]) -> list[str
 
 
 def _column(reference: str | None, following: int) -> int:
-    """Column of a cell such as AB12, counted from 0; where the line has come to if the cell does not say.
+    """Return the column of a cell such as AB12, counted from 0; the next one if the cell names none.
 
     >>> _column("A1", 5), _column("AB12", 5), _column(None, 5)
     (0, 27, 5)
@@ -120,7 +120,7 @@ def _column(reference: str | None, following: int) -> int:
 
 
 def _text(element: ElementTree.Element) -> str:
-    """All text and the value below an element, without the reading aids of East Asian texts."""
+    """Return all text and the value below an element, without the reading aids of East Asian texts."""
     parts = [f"{_NAMESPACE}t", f"{_NAMESPACE}v"]
     aids = {part for aid in element.iter(f"{_NAMESPACE}rPh") for part in aid.iter()}
     return "".join(part.text or "" for part in element.iter() if part.tag in parts and part not in aids)

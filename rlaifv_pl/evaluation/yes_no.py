@@ -11,7 +11,7 @@ from rlaifv_pl.evaluation.benchmark import Benchmark
 from rlaifv_pl.evaluation.table_metric import percent
 
 NO, YES, OTHER = 0, 1, 2
-"""What an answer is read as; OTHER is neither."""
+"""Readings of an answer; OTHER is neither."""
 
 LABELS = {"yes": YES, "no": NO}
 

@@ -1,4 +1,4 @@
-"""What LoRA learned, by itself: a PEFT directory of a few megabytes that goes on top of the base."""
+"""LoRA's adapter alone: a PEFT directory of a few megabytes that goes on top of the base."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from rlaifv_pl.models.checkpoint_files import ADAPTER_CONFIG
 from rlaifv_pl.models.policy import PolicySpec, load_model, unwrap_model
 
 NAME = "default"
-"""Of the one adapter that a policy has, in PEFT."""
+"""Name of the policy's one adapter in PEFT."""
 
 
 def export_adapter(
@@ -75,5 +75,5 @@ def _write(model: Any, spec: PolicySpec, out: Path) -> None:
 
 
 def base_name(path: str) -> str:
-    """What a base is called in files that leave the machine: its hub name, or the last part of its directory's."""
+    """Return the name of a base in files that leave the machine: its hub name, or the last part of its directory's."""
     return Path(path).name if Path(path).is_dir() else path

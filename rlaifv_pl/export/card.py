@@ -22,7 +22,7 @@ _SHARES = ("instance", "sentence", "recall", "agreement")
 
 
 def card_of(facts: Facts) -> str:
-    """The README's text; the same for the same facts."""
+    """Return the README's text; the same for the same facts."""
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -38,7 +38,7 @@ def card_of(facts: Facts) -> str:
 
 
 def front_matter(facts: Facts) -> dict[str, Any]:
-    """What the hub reads of a card; nothing is claimed that is not known."""
+    """Return the front matter that the hub reads; unknown facts are left out."""
     base = facts.base
     tags = [
         "preference-alignment",
@@ -60,7 +60,7 @@ def _relation(facts: Facts) -> str:
 
 
 def rounds_table(facts: Facts) -> list[list[str]]:
-    """Heading and rows of the rounds; empty for a run without any."""
+    """Return heading and rows of the rounds; empty for a run without any."""
     keys = [key for key in ROUND_COLUMNS if any(row.get(key) is not None for row in facts.rounds)]
     if not facts.rounds:
         return []
@@ -80,7 +80,7 @@ def _figure(key: str, value: float | None) -> str:
 
 
 def _inline(value: Any) -> str:
-    """Settings as one line of a text."""
+    """Return settings as one line of a text."""
     match value:
         case Mapping():
             return ", ".join(f"{name} {_inline(each)}" for name, each in value.items())
@@ -91,6 +91,6 @@ def _inline(value: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A value in one cell of a table; nothing in it can end the cell, or be taken for markup."""
+    """Return a value for one cell of a table; nothing in it can end the cell, or be taken for markup."""
     text = f"{value:zg}" if isinstance(value, float) else "none" if value is None else str(value)
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

@@ -23,7 +23,7 @@ class Trained:
     model: nn.Module
     spec: PolicySpec
     path: Path
-    """Of the checkpoint."""
+    """File or directory of the checkpoint."""
     base_weights: str
     """`fingerprint` of the model that the run started from."""
     step: int | None
@@ -31,7 +31,7 @@ class Trained:
 
 
 def load_trained(run: str | Path, checkpoint: str = "last") -> Trained:
-    """The policy of a checkpoint, whole, in this process.
+    """Load the policy of a checkpoint, whole, in this process.
 
     Args:
         run: directory of the run.
@@ -61,7 +61,7 @@ def load_trained(run: str | Path, checkpoint: str = "last") -> Trained:
 
 
 def policy_of(run: str | Path) -> PolicySpec:
-    """What a run trains, by its config.
+    """Return the policy that a run trains, by its config.
 
     Raises:
         RunError: it has none.
@@ -84,7 +84,7 @@ def _from_where_it_ran(spec: PolicySpec, directory: str | None) -> PolicySpec:
 
 
 def checkpoint_path(run: str | Path, checkpoint: str) -> Path:
-    """File or directory of a checkpoint, links followed: `last` may be another one soon.
+    """Return the file or directory of a checkpoint, links followed: `last` may be another one soon.
 
     Raises:
         RunError: there is no such run, or none of that name in it.
@@ -105,7 +105,7 @@ def _config(run: str | Path) -> Path:
 
 
 def trained(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """A model with what a run has trained of it.
+    """Load what a run has trained into a model.
 
     Args:
         model: that the run started from.

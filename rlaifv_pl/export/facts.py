@@ -1,4 +1,4 @@
-"""What is known of an exported model, gathered from the run that made it."""
+"""Facts about an exported model, gathered from the run that made it."""
 
 import platform
 import subprocess
@@ -23,7 +23,7 @@ from rlaifv_pl.rounds.summary import summary_rows
 PACKAGES = ("rlaifv-pl", "torch", "lightning", "transformers", "peft", "tokenizers", "safetensors", "pillow")
 """Whose versions a card names."""
 Ends = dict[str, Mapping[str, Any]]
-"""By name of a held-out benchmark: metric, and the first and last figures with their steps."""
+"""Metric, and first and last figures with their steps, by name of a held-out benchmark."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Base:
     """`fingerprint` of it."""
     is_hub: bool
     license: str | None
-    """As its own card says."""
+    """License in its own card."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Shards:
     kinds: Mapping[str, int] = field(default_factory=dict)
     drops: Mapping[str, int] = field(default_factory=dict)
     hash: str | None = None
-    """Of the manifest."""
+    """Hash of the manifest."""
     recipe_hash: str | None = None
 
 
@@ -65,7 +65,7 @@ class Facts:
     """Class, and what the config says about it."""
     lora: Mapping[str, Any] | None
     is_adapter: bool
-    """Whether only the adapter was written."""
+    """True if only the adapter was written."""
     architecture: str
     step: int | None
     shards: list[Shards]
@@ -77,15 +77,15 @@ class Facts:
     """SHA-256 of files of the export, and of the run's config."""
     reload: Reload
     warnings: list[str]
-    """What was found amiss."""
+    """Problems found."""
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the facts as JSON."""
         return asdict(self)
 
 
 def base_of(path: str, revision: str | None, weights: str) -> Base:
-    """The model that a run started from.
+    """Return the model that a run started from.
 
     Args:
         path: directory or hub name.
@@ -103,7 +103,7 @@ def base_of(path: str, revision: str | None, weights: str) -> Base:
 
 
 def _license(path: str, revision: str | None) -> str | None:
-    """What the front matter of the model's own card says; the network is not asked."""
+    """Return the license in the front matter of the model's own card; the network is not asked."""
     card: Any = Path(path) / "README.md"
     if not Path(path).exists():
         with suppress(ValueError):  # What is no name of the hub has no card there.
@@ -119,7 +119,7 @@ def _license(path: str, revision: str | None) -> str | None:
 
 
 def shards_of(run: RunFiles) -> list[Shards]:
-    """What the run learned from, was measured on, and made."""
+    """Return the shards that the run learned from, was measured on, and made."""
     return [_shards(role, place) for role, place in _places(run)]
 
 
@@ -156,12 +156,12 @@ def _shards(role: str, place: str) -> Shards:
 
 
 def rounds_of(run: RunFiles) -> list[Mapping[str, Any]]:
-    """A row a round that was trained on; none in a run without rounds."""
+    """Return a row for each round that was trained on; none in a run without rounds."""
     return [dict(row) for row in summary_rows(run.ledger)] if len(run.ledger) > 1 else []
 
 
 def held_out_of(run: RunFiles, step: int | None) -> Ends:
-    """First and last figures of each held-out benchmark.
+    """Return first and last figures of each held-out benchmark.
 
     Args:
         run: whose they are.
@@ -178,14 +178,14 @@ def held_out_of(run: RunFiles, step: int | None) -> Ends:
 
 
 def objective_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The objective's class and settings, the policy's left out."""
+    """Return the objective's class and settings, the policy's left out."""
     model = config.get("model") or {}
     settings = {name: value for name, value in (model.get("init_args") or {}).items() if name != "policy"}
     return {"class": str(model.get("class_path", "unknown")).rpartition(".")[2], **cleaned(settings)}
 
 
 def environment_of(config: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Versions and settings of the machine's side.
+    """Return versions and settings of the machine's side.
 
     Args:
         config: of the run.
@@ -218,12 +218,12 @@ def _commit() -> dict[str, str]:
 
 
 def hashes_of(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of the weights, of the config as it is published, and of the model's config."""
+    """Return the SHA-256 of the weights, of the config as it is published, and of the model's config."""
     files = [*weight_files(directory), *(directory / name for name in ("config.json", "adapter_config.json"))]
     found = {path.name: hash_file(path) for path in files if path.is_file()}
     return {**found, "settings of the run": hash_json(cleaned(config))}
 
 
 def is_adapter(directory: Path) -> bool:
-    """Whether a directory holds an adapter alone."""
+    """Return whether a directory holds an adapter alone."""
     return (directory / ADAPTER_WEIGHTS).is_file()

@@ -1,4 +1,4 @@
-"""What is put beside exported weights: a card, the same as JSON, and the settings of the run."""
+"""Files beside exported weights: a card, the same as JSON, and the settings of the run."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ UNTRAINED = "the adapters are as they were drawn: nothing was trained, and the m
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOrigin:
-    """Where an exported policy comes from."""
+    """Origin of an exported policy."""
 
     run: Path
     """Directory of the run."""
@@ -34,11 +34,11 @@ class ExportOrigin:
     """`fingerprint` of what the run started from."""
     step: int | None
     known: Mapping[str, Any] = field(default_factory=dict)
-    """What the run itself says of its machine's side, by name."""
+    """Settings of the machine's side that the run itself knows, by name."""
 
 
 def write_metadata(origin: ExportOrigin) -> Finish:
-    """What writes card, facts and settings of a run into a directory of its weights."""
+    """Return a function that writes card, facts and settings of a run beside its weights."""
 
     def write(out: Path, reload: Reload) -> None:
         facts, config = _facts(origin, out, reload)
@@ -77,7 +77,7 @@ def _facts(origin: ExportOrigin, out: Path, reload: Reload) -> tuple[of.Facts, M
 
 
 def _tried(read: Callable[[], Read], otherwise: Read, run: Path) -> tuple[Read, list[str]]:
-    """What is read of a run, and what went wrong: a damaged file is no reason to keep the run's weights back."""
+    """Read a file of a run, and return it with warnings: a damaged file is no reason to keep the run's weights back."""
     try:
         return read(), []
     except ReportError as error:

@@ -1,4 +1,4 @@
-"""Whether a directory is one that other programs load: its files, and the names of its weights."""
+"""Checks that other programs can load a directory: its files, and the names of its weights."""
 
 import json
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ NEEDED = {
 
 
 def missing_files(directory: Path) -> list[str]:
-    """What a complete model directory has and this one lacks; empty if it can be loaded by itself."""
+    """Return what this model directory lacks; empty if it can be loaded by itself."""
     problems = [
         f"{' or '.join(names)} is missing ({what})"
         for names, what in NEEDED.items()
@@ -46,7 +46,7 @@ def missing_files(directory: Path) -> list[str]:
 
 
 def unserved(directory: Path) -> list[str]:
-    """Why vLLM would not load a complete model directory, or not all of it; empty if nothing speaks against it."""
+    """Return why vLLM would not load a complete model directory, or not all of it; empty if it would."""
     config = _json(directory / CONFIG)
     (architecture, *_) = config["architectures"]
     if architecture not in SERVED:
@@ -57,7 +57,7 @@ def unserved(directory: Path) -> list[str]:
 
 
 def unserved_adapter(directory: Path, architecture: str, layers: int) -> list[str]:
-    """Why vLLM would not apply an adapter, or not all of it.
+    """Return why vLLM would not apply an adapter, or not all of it.
 
     Args:
         directory: of the adapter.

@@ -127,7 +127,7 @@ def _check(model: nn.Module, processor: Any, saved: Path) -> Reload:
 
 
 def compare(model: nn.Module, again: nn.Module, processors: tuple[Any, Any], saved: Path) -> Reload:
-    """Log-ps of a model and of what was made of its files.
+    """Compare the log-ps of a model with those of its reloaded files.
 
     Args:
         model, again: in memory and reloaded; a PEFT model is also asked without its adapters.
@@ -172,7 +172,7 @@ def _logps(model: nn.Module, batch: Batch, *, adapters: bool = True) -> Tensor:
 
 
 def is_trained(model: nn.Module) -> bool:
-    """Whether the model's adapters, if it has any, change anything: their second matrices begin as zeros."""
+    """Return whether the model's adapters, if it has any, change anything: their second matrices begin as zeros."""
     second = [value for name, value in model.named_parameters() if "lora_B" in name]
     return not second or any(value.any().item() for value in second)
 
@@ -182,7 +182,7 @@ def _processor(saved: Path) -> Any:
 
 
 def probe(processor: Any) -> Batch:
-    """A fixed answer about a fixed picture, for comparing models."""
+    """Return a fixed answer about a fixed picture, for comparing models."""
     picture = io.BytesIO()
     Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(picture, "PNG")
     answer = "there is a white square and a red circle."

@@ -1,4 +1,4 @@
-"""By which names vLLM looks for weights and adapters of each family: what it does not find, it may serve without.
+"""Names under which vLLM looks for weights and adapters of each family: what it does not find, it may serve without.
 
 Written against vLLM 0.33. An adapter whose names lead nowhere is loaded there without a word, and the base answers.
 """
@@ -73,7 +73,7 @@ SERVED: Mapping[str, Served] = {
     "Idefics3ForConditionalGeneration": _IDEFICS,
     "SmolVLMForConditionalGeneration": _IDEFICS,
 }
-"""By architecture, as config.json names it."""
+"""Names by architecture, as in config.json."""
 
 DEEPER = {"clip_vision_model": "vision_model.", "siglip_vision_model": "vision_model."}
 """Towers of LLaVA-like families that vLLM keeps in a module of this name, by their model_type."""

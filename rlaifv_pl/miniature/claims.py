@@ -21,7 +21,7 @@ TRUE, FALSE = Verdict(yes=1.0, no=0.0), Verdict(yes=0.0, no=1.0)
 
 
 def mentions(text: str) -> list[Claim]:
-    """Every claim of a description as often as it is made, in its order."""
+    """Return every claim of a description as often as it is made, in its order."""
     found = [
         Claim(text=match[0], question=ask(*match.groups()), spans=(match.span(),))
         for pattern, ask in ((_THING, ask_thing), (_COUNT, ask_count))
@@ -31,7 +31,7 @@ def mentions(text: str) -> list[Claim]:
 
 
 def divide(text: str) -> list[Claim]:
-    """Every claim of a description, in its order; an object named twice is claimed once.
+    """Return every claim of a description, in its order; an object named twice is claimed once.
 
     >>> [claim.question for claim in divide("there is a red cup and a blue ring. there are two objects.")]
     ['is there a red cup?', 'is there a blue ring?', 'are there two objects?']
@@ -85,7 +85,7 @@ class ExactLabeler:
 
 
 def scene_of(sample: Sample) -> Scene:
-    """What a sample of the world shows.
+    """Return the scene of a sample of the world.
 
     Raises:
         ValueError: it is none.
@@ -98,7 +98,7 @@ def scene_of(sample: Sample) -> Scene:
 
 
 def is_true(scene: Scene, question: str) -> bool:
-    """The answer to a question in the words of `language`; of a whole description, whether all of it is true.
+    """Answer a question in the words of `language`; of a whole description, whether all of it is true.
 
     Raises:
         ValueError: the question is none of the world's.
@@ -106,13 +106,13 @@ def is_true(scene: Scene, question: str) -> bool:
     answer = truth(scene, question)
     if answer is None:
         raise ValueError(
-            f"{question!r} is no question of the miniature world: see world/language.py for its grammar."
+            f"{question!r} is no question of the miniature world: see miniature/language.py for its grammar."
         )
     return answer
 
 
 def truth(scene: Scene, question: str) -> bool | None:
-    """As `is_true`; None of a question that is none of the world's."""
+    """Return the answer as `is_true`; None if the question is not of the world's grammar."""
     if match := re.fullmatch(rf"is there a ({_NAME})\?", question):
         return tuple(match[1].split()) in scene.contents
     if match := re.fullmatch(rf"are there ({'|'.join(NUMBERS)}) objects\?", question):

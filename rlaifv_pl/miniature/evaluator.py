@@ -1,4 +1,4 @@
-"""What rounds do to a model of the world: it describes the same held-out scenes after each of them."""
+"""Evaluation between rounds: a model describes the same held-out scenes after each of them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ SAMPLED = Sampling(n=1, temperature=1.0, max_new_tokens=80)
 
 
 def describe(policy: Engine, prompts: Sequence[Sample], sampling: Sampling = GREEDY) -> list[str]:
-    """One description of each scene."""
+    """Return one description of each scene."""
     return [candidate.text for (candidate,) in sample_candidates(policy, prompts, sampling, seed=0)]
 
 
 def measure(policy: Engine, prompts: Sequence[Sample], sampling: Sampling = GREEDY) -> MiniatureFigures:
-    """How true the descriptions are."""
+    """Measure how true the descriptions are."""
     return miniature_figures(describe(policy, prompts, sampling), [scene_of(prompt) for prompt in prompts])
 
 
@@ -35,7 +35,7 @@ class MiniatureEvaluator:
     scenes: str
 
     def measure(self, policy: Engine) -> tuple[dict[str, float | None], Sequence[Answer]]:
-        """Of greedy descriptions, which are the answers; of those sampled at temperature 1 under `sampled_<name>`."""
+        """Return figures of greedy descriptions, which are the answers, and of sampled ones as `sampled_<name>`."""
         stored = load_shards(self.scenes)
         prompts = [stored[index] for index in range(len(stored))]
         sampled = measure(policy, prompts, SAMPLED).to_json()
@@ -45,7 +45,7 @@ class MiniatureEvaluator:
         return figures, [_answer(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
 
     def agreement(self, judged: Iterable[tuple[Sample, Sequence[Candidate]]]) -> float | None:
-        """Share of the verdicts that the scenes bear out, of those on the world's own questions."""
+        """Return the share of the verdicts that the scenes bear out, of those on the world's own questions."""
         judged_truths = [
             (truth(scene_of(sample), claim.question), verdict)
             for sample, candidates in judged

@@ -1,4 +1,4 @@
-"""How much a model makes up about the world, counted exactly.
+"""Exact counts of what a model makes up about the world.
 
 Instance hallucination, sentence hallucination and recall are CHAIR's three figures (Rohrbach et al.
 2018, "Object Hallucination in Image Captioning") over the objects of the scenes.
@@ -14,7 +14,7 @@ from rlaifv_pl.miniature.scenes import Scene
 
 @dataclass(frozen=True, kw_only=True)
 class MiniatureFigures:
-    """What a set of descriptions gets right; shares of one."""
+    """Figures of a set of descriptions; shares of one."""
 
     instance: float
     """Mentions of objects that are not there, of all mentions."""
@@ -28,7 +28,7 @@ class MiniatureFigures:
     """Words a description."""
 
     def to_json(self) -> dict[str, float | None]:
-        """By name; None where there was nothing to count."""
+        """Return the figures by name; None where there was nothing to count."""
         return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 

@@ -1,4 +1,4 @@
-"""What is said about scenes: biased captions, truthful questions, and the words that exist.
+"""Language about scenes: biased captions, truthful questions, and the words that exist.
 
 A caption comes from an imagined annotator with habits: it leaves out some objects, and names the
 theme's signature object in most scenes that lack it, and other typical shapes now and then. The
@@ -49,7 +49,7 @@ PUNCTUATION = (".", ",", "?")
 
 
 def phrase(color: str, shape: str) -> str:
-    """How an object is called.
+    """Return the name of an object.
 
     >>> phrase("red", "cup")
     'red cup'
@@ -58,7 +58,7 @@ def phrase(color: str, shape: str) -> str:
 
 
 def enumerate_things(names: list[str]) -> str:
-    """A sentence that names them in order.
+    """Return a sentence that names them in order.
 
     >>> enumerate_things(["red cup", "blue ring", "white star"])
     'there is a red cup, a blue ring and a white star.'
@@ -68,7 +68,7 @@ def enumerate_things(names: list[str]) -> str:
 
 
 def caption(scene: Scene, rng: random.Random, *, biased: bool = True) -> str:
-    """An annotator's description: names, then perhaps how many."""
+    """Return an annotator's description: names, then perhaps how many."""
     said = [thing for thing in scene.things if not biased or rng.random() < MENTION]
     said = said or [rng.choice(scene.things)]
     names = [phrase(thing.color, thing.shape) for thing in said]
@@ -92,30 +92,30 @@ def _invented(scene: Scene, rng: random.Random) -> list[str]:
 
 
 def reading(scene: Scene) -> str:
-    """Every cell in reading order, row by row: the dense supervision that teaches a fresh model to see."""
+    """Return every cell in reading order, row by row: the dense supervision that teaches a fresh model to see."""
     at = {thing.cell: phrase(thing.color, thing.shape) for thing in scene.things}
     return ", ".join(at.get(cell, "empty") for cell in range(GRID * GRID)) + "."
 
 
 def question(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """A yes/no question about the scene with its true answer; yes and no are equally likely."""
+    """Return a yes/no question about the scene with its true answer; yes and no are equally likely."""
     answer = rng.random() < 0.5
     asked = rng.choices((_ask_thing, _ask_count), weights=(4, 1))[0](scene, rng, answer)
     return asked, "yes" if answer else "no"
 
 
 def ask_thing(name: str) -> str:
-    """The question that confirms the claim `there is a <name>`."""
+    """Return the question that confirms the claim `there is a <name>`."""
     return f"is there a {name}?"
 
 
 def ask_count(number: str) -> str:
-    """The question that confirms the claim `there are <number> objects`."""
+    """Return the question that confirms the claim `there are <number> objects`."""
     return f"are there {number} objects?"
 
 
 def ask_whole(description: str) -> str:
-    """The question whether all of a description is true.
+    """Return the question whether all of a description is true.
 
     >>> ask_whole("there is a red cup.")
     'there is a red cup?'

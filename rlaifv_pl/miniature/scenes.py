@@ -32,7 +32,7 @@ COLORS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Theme:
-    """What a kind of scene looks like and usually holds."""
+    """Background and usual objects of a kind of scene."""
 
     background: tuple[int, int, int]
     signature: tuple[str, str]
@@ -103,7 +103,7 @@ class Scene:
 
 
 def draw_scene(rng: random.Random) -> Scene:
-    """A random scene of two to five objects; its signature object is there half of the time."""
+    """Draw a random scene of two to five objects; its signature object is there half of the time."""
     name = rng.choice(tuple(THEMES))
     theme = THEMES[name]
     count = rng.randint(2, 5)
@@ -134,7 +134,7 @@ def _place(color: str, shape: str, cell: int, rng: random.Random) -> Thing:
 
 
 def recolored(scene: Scene, rng: random.Random) -> Scene:
-    """The scene with one object in another colour."""
+    """Return the scene with one object in another colour."""
     changed = rng.randrange(len(scene.things))
     color = rng.choice([color for color in COLORS if color != scene.things[changed].color])
     things = [
@@ -145,7 +145,7 @@ def recolored(scene: Scene, rng: random.Random) -> Scene:
 
 
 def render(scene: Scene) -> Image.Image:
-    """The scene as a 64 x 64 RGB picture."""
+    """Draw the scene as a 64 x 64 RGB picture."""
     image = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), THEMES[scene.theme].background)
     for thing in scene.things:
         glyph = _glyph(thing.shape, thing.color, thing.size)

@@ -1,4 +1,4 @@
-"""What a page says, as JSON: of a run, or of shards by themselves."""
+"""Content of a page, as JSON: of a run, or of shards by themselves."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from rlaifv_pl.training.held_out_figures import FOLDER
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much of it a page takes up.
+    """Limits of what a page shows.
 
     Args:
         pairs: samples that can be looked at, at most; figures are of all.
@@ -250,7 +250,7 @@ def _facts(run: RunFiles) -> list[list[str]]:
 
 
 def _origin(manifest: Manifest) -> dict[str, Any]:
-    """How shards came about, as their manifest says."""
+    """Return the origin of shards, as their manifest has it."""
     return {
         "hash": manifest.hash,
         "recipe_hash": manifest.recipe_hash,

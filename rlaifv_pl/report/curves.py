@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 MAX_POINTS = 1500
-"""Of a curve; a longer one is shown by means of equally many steps, and says so."""
+"""Maximum points of a curve; a longer one is shown by means of equally many steps, and says so."""
 
 ORDER = ("loss", "rewards", "rewards/margins", "rewards/accuracies", "logps", "lengths")
 """Charts that come first; others follow by name."""

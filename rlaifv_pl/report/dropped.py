@@ -12,7 +12,7 @@ FIELDS = ("file", "row", "reason", "detail", "remedy")
 
 
 def dropped_rows(directory: str | Path, number: int) -> Iterator[dict[str, str | int]]:
-    """What `dropped.jsonl` beside the shards lists; nothing where there is none.
+    """Yield the rows of `dropped.jsonl` beside the shards; none if there is no such file.
 
     Raises:
         ManifestError: the file is damaged.

@@ -1,4 +1,4 @@
-"""What a run was measured by: figures over steps, and first and last answers to the same items side by side."""
+"""Held-out figures of a run: figures over steps, and first and last answers to the same items side by side."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How gaps and lengths are distributed, for all samples of some shards, shown or not."""
+"""Distributions of gaps and lengths, for all samples of some shards, shown or not."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from rlaifv_pl.records import Sample
 from rlaifv_pl.report.pairs import gap, words
 
 BINS = 24
-"""Of a histogram, at most."""
+"""Maximum number of bins of a histogram."""
 
 
 class ValueCounts:

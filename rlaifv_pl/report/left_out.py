@@ -41,7 +41,7 @@ MEANINGS = {
     "prompt/not_rendered": "The policy's chat template does not take its turns.",
     "prompt/no_pair": "No two candidates of this prompt made a pair; the highest and the lowest score are shown.",
 }
-"""What a reason of feedback means, with the setting behind it."""
+"""Meaning of each reason of feedback, with the setting behind it."""
 
 
 class PromptImages:

@@ -16,7 +16,7 @@ from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.report.content import Content
 
 SCRIPTS = ("dom.js", "charts.js", "run.js", "answers.js", "held_out.js", "browser.js")
-"""In the order in which they are read; the last one starts the page."""
+"""Scripts in the order of execution; the last one starts the page."""
 
 
 def write_page(content: Content, path: Path) -> int:

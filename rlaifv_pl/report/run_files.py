@@ -1,4 +1,4 @@
-"""What a run left behind, read as it lies there: finished or not, with rounds or without."""
+"""Files of a run, read as they are: finished or not, with rounds or without."""
 
 import csv
 import json
@@ -89,7 +89,7 @@ class RunFiles:
         return [number for number, entry in self.ledger.items() if "figures" in entry]
 
     def prompts(self) -> list[str]:
-        """Where the shards of the rounds' prompts lay when the run began."""
+        """Return the paths of the rounds' prompts at the run's start."""
         prompts = self.rounds.get("prompts", [])
         return [prompts] if isinstance(prompts, str) else [str(path) for path in prompts]
 
@@ -104,7 +104,7 @@ class RunFiles:
         return directory if (directory / MANIFEST_NAME).is_file() else None
 
     def train_shards(self) -> list[str]:
-        """What the config says that a run without rounds trains on."""
+        """Return the paths that a run without rounds trains on, by its config."""
         train = (self.config.get("data") or {}).get("train") or []
         return [train] if isinstance(train, str) else [str(path) for path in train]
 

@@ -25,7 +25,7 @@ class Thumbnails:
     def __init__(self, size: int, limit: int | None) -> None:
         self.size, self.limit = size, limit
         self.places: list[dict[str, Any]] = []
-        """Of each image: `mime`, `width`, `height`, and `start` and `end` in `text`."""
+        """Each image's `mime`, `width`, `height`, and `start` and `end` in `text`."""
         self.left_out = 0
         """Times that an image was not taken, for the limit."""
         self._numbers: dict[bytes, int | str] = {}

@@ -1,4 +1,4 @@
-"""What judged benchmarks share: a judge with its cache, prompt templates, and reviews that are made batch by batch."""
+"""Common parts of judged benchmarks: a judge with its cache, prompt templates, and reviews made batch by batch."""
 
 import re
 from abc import abstractmethod
@@ -31,7 +31,7 @@ UNNAMED = "unnamed"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 Fields = Mapping[str, Any]
-"""What a review adds to the row of an answer, as JSON."""
+"""Fields that a review adds to the row of an answer, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
