@@ -21,22 +21,27 @@ AT_SCALE = sorted((ROOT / "configs" / "feedback").glob("*.yaml"))
 """Feedback by the same recipe, on more than one GPU."""
 CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {FEEDBACK, *AT_SCALE})
 LAYERS = {
-    "lora.yaml": ["--config", "configs/dpo.yaml"],
-    "held_out.yaml": ["--config", "configs/dpo.yaml"],
-    "tiny.yaml": ["--config", "configs/dpo.yaml"],
-    "rounds_nsft.yaml": ["--config", "configs/rounds.yaml"],
-    "ddp.yaml": ["--config", "configs/dpo.yaml"],
-    "fsdp.yaml": ["--config", "configs/dpo.yaml"],
-    "multinode.yaml": ["--config", "configs/dpo.yaml"],
-    "slurm.yaml": ["--config", "configs/dpo.yaml"],
+    "lora.yaml": ["--config", "dpo"],
+    "held_out.yaml": ["--config", "dpo"],
+    "tiny.yaml": ["--config", "dpo"],
+    "rounds_nsft.yaml": ["--config", "rounds"],
+    "ddp.yaml": ["--config", "dpo"],
+    "fsdp.yaml": ["--config", "dpo"],
+    "multinode.yaml": ["--config", "dpo"],
+    "slurm.yaml": ["--config", "dpo"],
 }
 """What a config that is no run by itself is stacked on."""
+
+
+def name_of(config: Path) -> str:
+    """The name by which `--config` finds a packaged config."""
+    return config.relative_to(ROOT / "configs").as_posix().removesuffix(".yaml")
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
 def test_each_config_builds_its_module_data_and_trainer(config, monkeypatch, tmp_path):
     """Nothing is loaded or trained: a model of 7B is only named here."""
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(tmp_path)
     if config.name == "slurm.yaml":
         for name in ("NODEID", "LOCALID", "PROCID"):
             monkeypatch.setenv(f"SLURM_{name}", "0")
@@ -47,7 +52,7 @@ def test_each_config_builds_its_module_data_and_trainer(config, monkeypatch, tmp
             "fit",
             *LAYERS.get(config.name, []),
             "--config",
-            str(config),
+            name_of(config),
             f"--trainer.default_root_dir={tmp_path}",
             *(
                 ["--trainer.accelerator", "cpu", "--trainer.devices", "1"]
@@ -75,9 +80,7 @@ def test_the_job_of_slurm_puts_itself_back_where_it_was_told_to_stop(tmp_path, c
     assert subprocess.run(job, env=environment).returncode == code == (EXIT_CODE if requeued else code)
     calls = (tmp_path / "calls").read_text().splitlines()
     assert (
-        calls
-        == ["srun python train.py fit --config a b.yaml --ckpt_path last"]
-        + ["scontrol requeue 17"] * requeued
+        calls == ["srun rlaifv fit --config a b.yaml --ckpt_path last"] + ["scontrol requeue 17"] * requeued
     )
 
 
@@ -110,7 +113,7 @@ def test_feedback_at_scale_differs_from_the_feedback_config_in_who_runs_it(confi
         (run.feedback.labeler.engine, plain.feedback.labeler.engine),
     ):
         assert getattr(own, "path", None) == other.path or getattr(own, "model", None) == other.path
-    assert f"rlaifv feedback --config {config.relative_to(ROOT)}" in config.read_text()
+    assert f"rlaifv feedback --config {name_of(config)} " in config.read_text()
 
 
 def test_feedback_at_scale_fits_the_machines_that_it_names(monkeypatch):
@@ -175,8 +178,8 @@ def test_rounds_are_the_papers_recipe(monkeypatch):
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
 def test_each_config_opens_with_its_command(config):
     head = "".join(line for line in config.read_text().splitlines(keepends=True) if line.startswith("#"))
-    assert f"python train.py fit --config {config.relative_to(ROOT)}" in head or (
-        config.name in LAYERS and config.name in head
+    assert f"rlaifv fit --config {name_of(config)}" in head or (
+        config.name in LAYERS and f"--config {name_of(config)}" in head
     )
 
 

@@ -1,28 +1,25 @@
-"""`rlaifv <verb>`: everything but training, as typed functions; `rlaifv <verb> --help` lists the options."""
+"""`rlaifv COMMAND`: one file a command; `rlaifv COMMAND --help` lists its options.
 
-import json
+Nothing large is imported here, and a command imports what it needs when it runs: help, and mistakes in options, are
+answered at once.
+"""
+
+import difflib
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from pathlib import Path
-from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace, auto_cli
-from omegaconf.errors import OmegaConfBaseException
-
-from rlaifv_pl.cli.library_logs import silence_library_logs
-from rlaifv_pl.cli.short_help import FIT, listing
-from rlaifv_pl.cli.trust import trust_packages
-from rlaifv_pl.cli.usage_errors import explain_usage_error, option_names
-from rlaifv_pl.miniature import resolve_shipped
 from rlaifv_pl.training.exit_codes import told_in_a_line
 
 HELP = "_help"
-_SEVERAL = {"import": 1, "verify": 0, "show": 0}
-"""Verbs of `shards` that take several paths, and how many other words come behind these."""
-VERBS: Mapping[str, Any] = {
+Commands = Mapping[str, "str | Commands"]
+COMMANDS: Commands = {
     "fit": "rlaifv_pl.cli.commands:fit",
     "validate": "rlaifv_pl.cli.commands:validate",
+    "configs": {
+        HELP: "the configs that come with the package",
+        "list": "rlaifv_pl.cli.configs:list_configs",
+        "copy": "rlaifv_pl.cli.configs:copy",
+    },
     "shards": {
         HELP: "make, check and look at shards",
         "import": "rlaifv_pl.cli.shards:import_",
@@ -46,7 +43,7 @@ VERBS: Mapping[str, Any] = {
     },
     "pope": "rlaifv_pl.cli.evaluate:pope",
     "report": "rlaifv_pl.cli.report:report",
-    "preflight": "rlaifv_pl.cli.preflight:preflight_command",
+    "preflight": "rlaifv_pl.cli.commands:preflight",
     "export": "rlaifv_pl.cli.export:export",
     "answer": "rlaifv_pl.cli.answer:answer",
     "miniature": {
@@ -56,165 +53,112 @@ VERBS: Mapping[str, Any] = {
         "ship": "rlaifv_pl.cli.miniature:ship",
     },
 }
-"""What may be named, and where it is: imports take seconds, and a verb needs few of them."""
-
-
-class CommandParser(ArgumentParser):
-    """Explains a mistake in a few lines."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        sys.exit(f"error: {explain_usage_error(message, [*option_names(self), *_names(VERBS)])}")
-
-    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
-        try:
-            return super().parse_args(*args, **kwargs)
-        except OmegaConfBaseException as error:
-            said = str(error).splitlines()[0]
-            self.error(f"{error.full_key}: {said} (a text with ${{ is written with \\${{)", error)
-
-    def instantiate(self, *args: Any, **kwargs: Any) -> Namespace:
-        try:
-            return super().instantiate(*args, **kwargs)
-        except ValueError as error:  # Of our constructors, about what they were given.
-            self.error(str(error), error)
+"""Each command's function, by the words that name it."""
+DEFAULT_SUBCOMMANDS = {"feedback": "run", "configs": "list"}
+"""`rlaifv feedback --config FILE` and `rlaifv configs` name no second word."""
+ASKS_HELP = ("--help", "-h")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the verb named on the command line, or in `arguments`."""
+    """Run the command named on the command line, or in `arguments`."""
     with told_in_a_line():
-        silence_library_logs()
         _run(list(sys.argv[1:] if arguments is None else arguments))
 
 
-def fit(config: str) -> None:
-    """Train a policy, as `python train.py fit` does.
-
-    Args:
-        config: file with objective, model, data and trainer; `rlaifv fit --help` tells of the options.
-    """
-    _train(["fit", "--config", config])
+def fit(arguments: Sequence[str]) -> None:
+    """Train a policy."""
+    _lightning_cli("fit", arguments)
 
 
-def validate(config: str) -> None:
-    """Print the loss and metrics of a policy, or of a run's checkpoint (`--ckpt_path last`), on the shards data.val.
-
-    Args:
-        config: as for `fit`.
-    """
-    _train(["validate", "--config", config])
+def validate(arguments: Sequence[str]) -> None:
+    """Print the loss and metrics of a policy, or of a run's checkpoint (`--ckpt_path last`), on the shards data.val."""
+    _lightning_cli("validate", arguments)
 
 
-def opened(verbs: Mapping[str, Any], named: Sequence[str]) -> dict[str, Any]:
-    """The verbs as functions: of those beside one another the named one alone, or all where none of them is named.
+def preflight(arguments: Sequence[str]) -> None:
+    """Say what a run needs, before it is started: samples, steps, memory, time and disk."""
+    from rlaifv_pl.cli import preflight
 
-    Args:
-        named: words of the command line.
-    """
-    name, *rest = named or [""]
-    chosen = {key: verbs[key] for key in (HELP, name) if key in verbs} if name in verbs else verbs
-    return {key: value if key == HELP else _opened(value, rest) for key, value in chosen.items()}
+    preflight.preflight(arguments)
 
 
-def _opened(verb: Any, named: Sequence[str]) -> Any:
-    if isinstance(verb, Mapping):
-        return opened(verb, named)
-    module, _, function = verb.partition(":")
-    return getattr(import_module(module), function)
-
-
-def _listed(words: Sequence[str]) -> list[str]:
-    """The words of a command with its paths, which a shell makes several of one pattern, as one list.
-
-    >>> _listed(["shards", "import", "a.json", "b.json", "out", "--format", "trl"])
-    ['shards', 'import', '["a.json", "b.json"]', 'out', '--format', 'trl']
-    """
-    if words[:1] != ["shards"] or not {*words[1:2]} & _SEVERAL.keys():
-        return [*words]
-    places = [
-        number
-        for number, word in enumerate(words)
-        if number > 1
-        and not word.startswith("-")
-        and (not words[number - 1].startswith("--") or "=" in words[number - 1])
-    ]
-    paths = places[: len(places) - _SEVERAL[words[1]]]
-    if len(paths) < 2:
-        return [*words]
-    bundle = json.dumps([words[number] for number in paths])
-    return [
-        *words[:2],
-        bundle,
-        *(word for number, word in enumerate(words) if number > 1 and number not in paths),
-    ]
-
-
-def _run(given: Sequence[str]) -> None:
-    if given[:1] in (["fit"], ["validate"]):
-        return _train(given)
-    if given[:1] == ["preflight"]:
-        from rlaifv_pl.cli.preflight import preflight
-
-        return preflight(given[1:])
-    named = _listed(trust_packages(given))
-    if (group := _group(named)) is not None:
-        return print(listing(group, " ".join(["rlaifv", *named[:-1]])), end="")
-    if named[:1] == ["feedback"] and not {*named[1:2]} & {"run", "correct"}:
-        named.insert(1, "run")  # `rlaifv feedback --config FILE` is what one means by feedback.
-        if {"--help", "-h"} & {*named}:
-            print(
-                "`rlaifv feedback` is `rlaifv feedback run`, with these options; `rlaifv feedback correct --help`:"
-            )
-            print("corrections of the pairs that it makes.\n")
-    resolve_shipped()
-    # Feedback is made of parts that configs name, and a figure of files that are not alike, so that all they take is
-    # an option.
-    positional = not {*named[:1]} & {"feedback", "evaluate", "respond", "judge"}
-    commands, program = VERBS, Path(sys.argv[0]).name
-    if isinstance(group := VERBS.get(next(iter(named), "")), Mapping) and named[1:2] and named[1] in group:
-        # jsonargparse stumbles over an unknown key in the config of a command two levels down.
-        commands = {name: command for name, command in group.items() if name != HELP}
-        program = f"{program} {named.pop(0)}"
-    auto_cli(
-        opened(commands, named),
-        args=named,
-        prog=program,
-        parser_class=CommandParser,
-        allow_abbrev=False,
-        as_positional=positional,
-        parser_mode="omegaconf+",
-    )
-
-
-def _train(given: Sequence[str]) -> None:
-    """`rlaifv fit` and `rlaifv validate`, which `train.py` is."""
-    if given in (["fit", "--help"], ["fit", "-h"]):
-        return print(FIT, end="")
+def _lightning_cli(subcommand: str, arguments: Sequence[str]) -> None:
     from rlaifv_pl.cli import fit
 
-    arguments = ["--help" if argument == "--help=all" else argument for argument in given]
-    fit.explained_main(arguments)
+    fit.explained_main([subcommand, *arguments])
 
 
-def _group(named: Sequence[str]) -> Mapping[str, Any] | None:
-    """The group of commands that help is asked of; None where it is not asked of several, or of feedback."""
-    *words, last = named or [""]
-    if last not in ("", "--help", "-h") or words == ["feedback"]:
-        return None
-    group: Any = VERBS
+LIGHTNING_COMMANDS = {"fit": fit, "validate": validate, "preflight": preflight}
+"""Commands whose options are those of Lightning's command line: objective, data and trainer."""
+
+
+def _run(words: Sequence[str]) -> None:
+    command, arguments = _split(words)
+    target: str | Commands = COMMANDS
+    for word in command:
+        assert not isinstance(target, str)
+        target = target[word]
+    asks_help = bool({*ASKS_HELP} & {*arguments})
+    if not isinstance(target, str):
+        return _show_group(target, command, arguments)
+    if asks_help and (command[0] in LIGHTNING_COMMANDS or words[:1] == ["feedback"]):
+        from rlaifv_pl.cli import short_help
+
+        print(short_help.TEXTS[command[0]], end="")
+        if command[0] in LIGHTNING_COMMANDS:
+            return
+    if command[0] in LIGHTNING_COMMANDS:
+        arguments = ["--help" if word == "--help=all" else word for word in arguments]
+        return LIGHTNING_COMMANDS[command[0]](arguments)
+    from rlaifv_pl.cli.command_parser import run_function
+
+    run_function(target, command, arguments)
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into the words of its command and its arguments."""
+    known: str | Commands = COMMANDS
+    command: list[str] = []
     for word in words:
-        group = group.get(word) if isinstance(group, Mapping) else None
-    return group if isinstance(group, Mapping) else None
+        if isinstance(known, str) or word not in known:
+            break
+        command.append(word)
+        known = known[word]
+    arguments = list(words[len(command) :])
+    is_group = not isinstance(known, str)
+    default = DEFAULT_SUBCOMMANDS.get(" ".join(command))
+    # Whoever asks for the help of `feedback` wants its options; that of `configs` lists what there is.
+    if is_group and default and (not arguments or arguments[0].startswith("-")):
+        command.append(default)
+    return command, arguments
 
 
-def _names(commands: Mapping[str, Any], before: str = "") -> list[str]:
-    """Commands as they are written, of one word or two."""
-    inner = [
-        name
-        for key, command in commands.items()
-        if isinstance(command, Mapping)
-        for name in _names(command, f"{before}{key} ")
-    ]
-    return inner + [before + key for key in commands if key != HELP]
+def _show_group(group: Commands, command: Sequence[str], arguments: Sequence[str]) -> None:
+    if arguments and arguments[0] not in ASKS_HELP:
+        sys.exit(f"error: {_unknown(group, command, arguments[0])}")
+    from rlaifv_pl.cli.short_help import listing
+
+    print(listing(group, " ".join(["rlaifv", *command])), end="")
+
+
+def _unknown(group: Commands, command: Sequence[str], word: str) -> str:
+    """Return the message about a word that is no command, with the nearest commands."""
+    names = {name.split()[-1]: name for name in _names(COMMANDS)} | {
+        name: name for name in group if name != HELP
+    }
+    near = [names[each] for each in difflib.get_close_matches(word, names, cutoff=0.6)]
+    hint = f"\n  did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+    known = ", ".join(name for name in group if name != HELP)
+    return f"{' '.join(['rlaifv', *command])} has no command {word!r}, expected one of {known}{hint}"
+
+
+def _names(commands: Commands, before: str = "") -> list[str]:
+    """Return commands as they are written, of one word or two."""
+    names = []
+    for key, command in commands.items():
+        if key != HELP:
+            names += [f"{before}{key}"] if isinstance(command, str) else _names(command, f"{before}{key} ")
+    return names
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python train.py fit|validate`: constructor signatures are the schema of the configs.
+"""`rlaifv fit|validate`: constructor signatures are the schema of the configs.
 
 The traps of the stock command line are closed: option names are not completed from prefixes, a
 checkpoint never overrules the config, and an error is one message instead of a page of usage.
@@ -6,6 +6,7 @@ checkpoint never overrules the config, and an error is one message instead of a 
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -17,6 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
+from rlaifv_pl.cli.configs import ConfigError, resolve_configs
 from rlaifv_pl.cli.library_logs import silence_library_logs
 from rlaifv_pl.cli.trust import trust_packages
 from rlaifv_pl.cli.usage_errors import explain_usage_error, option_names
@@ -31,7 +33,6 @@ from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.rounds import Rounds
 from rlaifv_pl.training.checkpoint import CHECKPOINTS, LAST, RunCheckpoint
 from rlaifv_pl.training.console import PrintSummary, RunProgressBar
-from rlaifv_pl.training.exit_codes import told_in_a_line
 from rlaifv_pl.training.held_out import HeldOutEvaluation
 from rlaifv_pl.training.loggers import ResumeLogs, default_loggers
 from rlaifv_pl.training.non_finite import NonFiniteGuard
@@ -172,8 +173,13 @@ class AlignmentCLI(LightningCLI):
         return trainer
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        self.arguments = list(map(str, args)) if isinstance(args, list) else []
-        super().parse_arguments(parser, trust_packages(self.arguments) if isinstance(args, list) else args)
+        assert isinstance(args, list)  # `start` makes it one.
+        self.arguments = list(map(str, args))
+        try:
+            arguments = resolve_configs(trust_packages(self.arguments))
+        except ConfigError as error:
+            parser.error(str(error), error)
+        super().parse_arguments(parser, arguments)
 
     def before_fit(self) -> None:
         """Look where the run is to begin, before anything is loaded.
@@ -225,14 +231,8 @@ class AlignmentCLI(LightningCLI):
         return {name: stock[name] | {"weights_only"} for name in ("fit", "validate")}
 
 
-def run() -> None:
-    """`main` for the shell: what the user can mend ends in one message, not in a traceback."""
-    with told_in_a_line():
-        explained_main()
-
-
-def explained_main(args: ArgsType = None) -> None:
-    """As `main`; what Lightning says of a mistake of the user's is a message, too.
+def explained_main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; raise Lightning's messages about a user's mistake as errors that are shown in a line.
 
     Raises:
         RunError: in place of Lightning's own error.
@@ -243,7 +243,7 @@ def explained_main(args: ArgsType = None) -> None:
         raise RunError(str(error)) from error
 
 
-def main(args: ArgsType = None) -> AlignmentCLI:
+def main(args: Sequence[str] | None = None) -> AlignmentCLI:
     """Run the command line, from `sys.argv` unless arguments are given."""
     return start(AlignmentCLI, args)
 
@@ -251,12 +251,11 @@ def main(args: ArgsType = None) -> AlignmentCLI:
 Kind = TypeVar("Kind", bound=AlignmentCLI)
 
 
-def start(kind: type[Kind], args: ArgsType = None) -> Kind:
-    """As `main`, with a kind of command line that may do less with what it has put together."""
+def start(kind: type[Kind], args: Sequence[str] | None = None) -> Kind:
+    """Run a kind of command line, which may do less with the objects that it has built."""
     silence_library_logs()
     resolve_shipped()
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    arguments = sys.argv[1:] if args is None else args
     return kind(
         AlignmentModule,
         AlignmentDataModule,
@@ -269,5 +268,5 @@ def start(kind: type[Kind], args: ArgsType = None) -> Kind:
         parser_kwargs={"parser_mode": "omegaconf+"},
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
-        args=arguments,
+        args=list(sys.argv[1:] if args is None else args),
     )

@@ -1,4 +1,4 @@
-"""What is kept off the screen. Nothing large is imported here: every command line comes by."""
+"""Messages of libraries that are kept off the screen."""
 
 import logging
 import os
@@ -6,12 +6,9 @@ import sys
 import threading
 import warnings
 
-from huggingface_hub.utils import enable_progress_bars
-from transformers.utils.logging import disable_progress_bar
-
 from rlaifv_pl.data.atomic import explain_disk_error
 
-# Of the libraries about themselves; nothing that a user of ours could act on.
+# What libraries say about themselves, and no user of ours can act on.
 CHATTER = (
     ".*treespec.*deprecated.*",
     "Total length of `list` across ranks is zero.*",
@@ -27,20 +24,28 @@ CHATTER = (
 
 
 class _Stderr(logging.StreamHandler):
-    """Writes to what stderr is by then: under a progress bar that is the bar's own, which draws itself anew below."""
+    """Writes to the stderr of the moment: a progress bar puts its own in place, and redraws itself below."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
 
 
-def silence_library_logs() -> None:
-    """Keep the chatter of libraries off the screen; their errors and other warnings still come."""
+def ignore_library_warnings() -> None:
+    """Ignore what libraries warn of when they are imported; cheap, and so the first thing that a command does."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    disable_progress_bar()
-    enable_progress_bars()  # Of downloads, which the line above switches off as well.
     for message in CHATTER:
         warnings.filterwarnings("ignore", message=message)
+
+
+def silence_library_logs() -> None:
+    """Keep the chatter of libraries off the screen; their errors and other warnings still come."""
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    ignore_library_warnings()
+    disable_progress_bar()
+    enable_progress_bars()  # Those of downloads, which the line above switches off as well.
     for name in (
         "lightning.pytorch.utilities.rank_zero",
         "lightning.pytorch.trainer.connectors.logger_connector",
@@ -51,10 +56,11 @@ def silence_library_logs() -> None:
         logger.handlers = [
             _Stderr() if type(each) is logging.StreamHandler else each for each in logger.handlers
         ]
-    threading.excepthook = _tell_of_thread
+    threading.excepthook = _report_thread_error
 
 
-def _tell_of_thread(what: threading.ExceptHookArgs) -> None:
-    """As Python does; but what writes event files in a thread raises a full disk once more, where it is explained."""
-    if what.exc_value is None or explain_disk_error(what.exc_value) is None:
-        threading.__excepthook__(what)
+def _report_thread_error(arguments: threading.ExceptHookArgs) -> None:
+    """Do as Python does, but not for a full disk: the thread that writes event files raises it once more, where it is
+    explained."""
+    if arguments.exc_value is None or explain_disk_error(arguments.exc_value) is None:
+        threading.__excepthook__(arguments)

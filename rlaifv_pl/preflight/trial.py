@@ -29,7 +29,6 @@ QUIET = [
     "--trainer.limit_val_batches=0",
     "--checkpoint.every_n_train_steps=0",
 ]
-RUN = "from rlaifv_pl.cli.fit import run; run()"
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def _fit(arguments: Sequence[str], place: Path, steps: int) -> Timed:
     ]
     clock += [f"--trainer.callbacks.steps={steps}", "--trainer.default_root_dir", str(place / "run")]
     done = subprocess.run(
-        [sys.executable, "-c", RUN, "fit", *arguments, *HERE, *QUIET, *clock],
+        [sys.executable, "-m", "rlaifv_pl.cli.commands", "fit", *arguments, *HERE, *QUIET, *clock],
         capture_output=True,
         text=True,
         env=os.environ | {"WORLD_SIZE": "1"},

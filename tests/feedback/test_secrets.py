@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from rlaifv_pl.cli import commands
-from rlaifv_pl.cli.fit import run
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.miniature.shards import Scenes
 from tests.feedback.openai_server import ChatServer, hang_up, says, slow, status
@@ -120,10 +119,10 @@ def test_a_run_of_rounds_keeps_the_key_to_itself(server, tmp_path, monkeypatch, 
     said = []
     for fault in ("refused", "silence"):
         server.plan = lambda body, time, fault=fault: FAULTS[fault]
-        said.append(told(run))
+        said.append(told(commands.main))
         assert said[-1].startswith("error: sample tune_")
     server.plan = lambda body, time: None
-    run()
+    commands.main()
     run_files = {path.name for path in (tmp_path / "run").rglob("*")}
     assert {"ledger.json", "summary.json", "metrics.csv", "config.yaml", "last.ckpt", "export"} <= run_files
     assert server.keys == {f"Bearer {KEY}"}
@@ -165,7 +164,7 @@ def test_training_refuses_it_as_feedback_does(tmp_path, monkeypatch, capfd):
         }
         config = world_run.write(tmp_path / "run.yaml", settings)
         monkeypatch.setattr(sys, "argv", ["train.py", "fit", "--config", str(config)])
-        assert told(run) == "2"
+        assert told(commands.main) == "2"
         said = "".join(capfd.readouterr())
         assert "environment variable" in said and "api_key_env" in said and KEY[:12] not in said
     assert not os.path.exists(tmp_path / "run")

@@ -17,11 +17,13 @@ from pathlib import Path
 import peft  # noqa: F401 (what others import when they need it)
 import torch.utils.tensorboard  # noqa: F401
 
-from rlaifv_pl.cli import commands, fit
+import rlaifv_pl.cli.feedback
+import rlaifv_pl.cli.fit  # noqa: F401
+from rlaifv_pl.cli import commands
 from rlaifv_pl.feedback.engines.response_cache import ResponseCache
 from rlaifv_pl.objectives.base import AlignmentModule
 
-PROGRAMS = {"train": fit.run, "rlaifv": commands.main}
+PROGRAMS = {"train": commands.main, "rlaifv": commands.main}
 CHANGES = {
     "os.rename": 1, "os.remove": 0, "os.link": 1, "os.symlink": 1, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0
 }  # fmt: skip

@@ -10,7 +10,6 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from rlaifv_pl.cli import commands
-from rlaifv_pl.cli.fit import run
 from rlaifv_pl.data.atomic import WriteError
 from rlaifv_pl.export.policy import export_policy
 from rlaifv_pl.models.policy import PolicySpec, load_model, load_processor
@@ -41,7 +40,7 @@ def start(family_dir, shards, tmp_path, monkeypatch, capsys) -> Callable[..., st
         config = write_config(tmp_path / f"{directory.name}.yaml", settings)
         monkeypatch.setattr(sys, "argv", ["train.py", "fit", "--config", str(config), *options])
         try:
-            run()
+            commands.main()
         except SystemExit as stopped:
             assert "Traceback" not in capsys.readouterr().err
             return stopped.code

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
+from rlaifv_pl.cli import commands
 from rlaifv_pl.cli.commands import main
-from rlaifv_pl.cli.fit import run
 from tests.training.tiny import dpo_config, write_config, write_pairs
 
 ENGINE = "rlaifv_pl.feedback.engines.transformers_engine.TransformersEngine"
@@ -47,7 +47,7 @@ def config(model: Path, shards: Path, tmp_path: Path) -> str:
 def test_fit(broken: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.argv", ["train.py", "fit", "--config", config(broken, shards, tmp_path)])
     with pytest.raises(SystemExit) as stopped:
-        run()
+        commands.main()
     assert "multi_modal_projector" in str(stopped.value.code)
 
 
@@ -93,7 +93,7 @@ def test_a_run_is_exported_from_any_folder(
     monkeypatch.setattr(
         "sys.argv", ["train.py", "fit", "--config", config(Path("models/base"), shards, tmp_path)]
     )
-    run()
+    commands.main()
     other = tmp_path / "elsewhere"
     other.mkdir()
     monkeypatch.chdir(other)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from rlaifv_pl.cli import commands
-from rlaifv_pl.cli.fit import main, run
+from rlaifv_pl.cli.fit import main
 from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
 from rlaifv_pl.models.policy import PolicyError, PolicySpec, load_model, load_processor
 from rlaifv_pl.objectives.checks import RunError
@@ -48,7 +48,7 @@ def start(family_dir, tmp_path, monkeypatch) -> Callable[..., str]:
     def go(verb: str, *options: str) -> str:
         monkeypatch.setattr(sys, "argv", ["train.py", verb, "--config", config, *options])
         try:
-            run()
+            commands.main()
         except SystemExit as stopped:
             return str(stopped.code)
         return ""
@@ -188,7 +188,7 @@ def test_a_config_builds_no_objects_of_yaml(tmp_path, ran, monkeypatch):
     (tmp_path / "config.yaml").write_text(f"seed_everything: !!python/object/apply:os.mkdir [{ran}]\n")
     monkeypatch.setattr(sys, "argv", ["train.py", "fit", "--config", str(tmp_path / "config.yaml")])
     with pytest.raises(SystemExit):
-        run()
+        commands.main()
     assert not ran.exists()
 
 
