@@ -1,4 +1,4 @@
-"""Train a policy: `python train.py fit --config configs/dpo.yaml`. The same as `rlaifv fit`."""
+"""Train a policy: `python train.py fit --config dpo` is `rlaifv fit --config dpo`."""
 
 from rlaifv_pl.cli.commands import main
 

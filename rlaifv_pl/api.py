@@ -42,7 +42,7 @@ def fit(*configs: str | Path, options: Mapping[str, Any] | None = None) -> Train
     """Train as `rlaifv fit --config A --config B --option value` does, in this process.
 
     Args:
-        configs: YAML files, stacked in this order.
+        configs: YAML files, or packaged configs by name (`"dpo"`), stacked in this order.
         options: values by dotted name, such as `{"data.train": "shards/mine"}`; they override the configs.
 
     Returns:

@@ -32,9 +32,9 @@ SHORT = (
 def in_small(command: str) -> str:
     """What a test adds to a command of the README: fewer steps, and a CPU instead of a GPU."""
     added = ""
-    if "train.py" in command:
+    if "train.py" in command or command.startswith("rlaifv fit"):
         added += SMALL
-    if "rounds.yaml" in command:
+    if "--config rounds" in command:
         added += " --rounds.epochs 1 --trainer.max_epochs 2 --rounds.feedback" + SHORT.format(
             "rounds.feedback"
         )

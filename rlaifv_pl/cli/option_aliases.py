@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-_BETA = "the beta of a term in model.losses (as in configs/dpo.yaml)"
+_BETA = "the beta of a term in model.losses (as in the config dpo)"
 _NLL = "the weight of a second term in model.losses: {class_path: NLL, init_args: {weight: ...}}"
 _UNCUT = "model.max_length for the whole row: samples are never cut, longer ones are refused by name"
 _PIXELS = "a matter of the processor: see the preprocessor's JSON beside the weights at model.policy.path"
 _DATA = "data.train, a directory of shards: `rlaifv shards import` makes it of other formats"
-_LORA = "model.policy.lora (--config configs/lora.yaml)"
+_LORA = "model.policy.lora (--config lora)"
 _TARGETS = "not to choose: model.policy.lora puts adapters on all linear layers of the language model"
 
 OPTION_ALIASES: Mapping[str, str] = {
@@ -28,7 +28,7 @@ OPTION_ALIASES: Mapping[str, str] = {
     "ref_model_path": "model.reference: the policy as it was loaded",
     "reference_free": "model.reference none, with terms that need no reference",
     "precompute_ref_log_probs": "model.reference cached",
-    "sync_ref_model": "the refresh of rounds (configs/rounds.yaml)",
+    "sync_ref_model": "the refresh of rounds (--config rounds)",
     # The policy.
     "model_name_or_path": "model.policy.path",
     "freeze_vit": "model.policy.freeze_vision (true unless set)",

@@ -43,7 +43,7 @@ def sharding_of(trainer: Trainer | None) -> Sharding | None:
     if slicing is None and isinstance(trainer.strategy, SLICED):
         raise RunError(
             f"trainer.strategy is {type(trainer.strategy).__name__}, which is not supported. Set "
-            "rlaifv_pl.training.fsdp.FSDP2Strategy instead (configs/machine/fsdp.yaml)."
+            "rlaifv_pl.training.fsdp.FSDP2Strategy instead (--config machine/fsdp)."
         )
     return slicing
 

@@ -121,14 +121,14 @@ def changes(case: Case, machine: Machine, smaller: Callable[[], Batch]) -> Itera
             lambda case: replace(case, now=replace(case.now, batch=alone, accumulates=True)),
         )
     if spec.lora is None:
-        yield Change("--config configs/lora.yaml", _adapted)
+        yield Change("--config lora", _adapted)
     elif spec.dtype == "float32":
         yield Change("model.policy.dtype: bfloat16", lambda case: case.with_policy(dtype="bfloat16"))
     if now.is_cuda and now.spread.together == 1:
         devices = machine.world if machine.world > 1 else MANY
         sliced = Parallelism(together=devices, compute=torch.bfloat16)
         yield Change(
-            f"--config configs/machine/fsdp.yaml on {devices} devices",
+            f"--config machine/fsdp on {devices} devices",
             lambda case: replace(case, now=replace(case.now, spread=sliced)),
         )
 

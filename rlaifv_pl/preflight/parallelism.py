@@ -54,7 +54,7 @@ def parallelism_of(trainer: Any, machine: Machine) -> Parallelism:
     if isinstance(strategy, SLICED) or str(strategy).startswith(("fsdp", "deepspeed")):
         raise RunError(
             f"trainer.strategy is {strategy if isinstance(strategy, str) else type(strategy).__name__}, which is not "
-            "supported. Set rlaifv_pl.training.fsdp.FSDP2Strategy instead (configs/machine/fsdp.yaml)."
+            "supported. Set rlaifv_pl.training.fsdp.FSDP2Strategy instead (--config machine/fsdp)."
         )
     is_view = isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("gradient_as_bucket_view", False)
     return Parallelism(mixed=mixed, cast=cast, has_buckets=machine.world > 1 and not is_view)

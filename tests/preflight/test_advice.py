@@ -33,7 +33,7 @@ def test_each_change_comes_to_what_the_changed_run_takes(case, family_dir):
     changed = {
         "model.policy.gradient_checkpointing: true": (dict(checkpointing=True, reference="live"), case.now),
         "model.reference: cached": (dict(reference="cached"), case.now),
-        "--config configs/lora.yaml": (dict(lora=LoRA(), reference="adapter_off"), case.now),
+        "--config lora": (dict(lora=LoRA(), reference="adapter_off"), case.now),
         "data.batch_size: 1": (dict(reference="live"), replace(case.now, batch=alone)),
     }
     expected = {
