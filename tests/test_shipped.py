@@ -37,7 +37,7 @@ def test_a_shipped_model_is_named_alike_in_every_command(given):
         LABELER,
         "what does it cost, $5 or {more}?",
     )
-    assert given["make"]["policy"].path == BASE and given["make"]["feedback"].conquer.engine.path == LABELER
+    assert given["make"]["policy"].path == BASE and given["make"]["feedback"].labeler.engine.path == LABELER
 
 
 def test_a_model_that_is_not_shipped_is_a_line(given):

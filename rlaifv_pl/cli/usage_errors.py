@@ -107,7 +107,9 @@ def _clip(line: str) -> str:
 def _unknown_options(text: str) -> list[str]:
     """Dotted names of the options that the parser does not know, without repetition."""
     names = [name for line in _UNRECOGNISED.findall(text) for name in re.findall(r"(?:^|\s)--([\w.]+)", line)]
-    for group, option in _GROUP.findall(text):  # Some versions of the message name the option within its group.
+    for group, option in _GROUP.findall(
+        text
+    ):  # Some versions of the message name the option within its group.
         names += [option, f"{group}.{option}"]
     return list(dict.fromkeys(names + _OPTION.findall(text)))
 
