@@ -53,6 +53,8 @@ class Candidate:
     claims: tuple[Claim, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     """One for each claim, in the same order."""
+    dropped_claims: tuple[str, ...] = ()
+    """Reason of each claim that its splitter left out, one of `feedback.reasons.CLAIM_REASONS`."""
     fault: str | None = None
     """Reason why it could not be judged; one of `feedback.reasons.REMEDIES`."""
     score: float | None = None

@@ -119,6 +119,7 @@ RENAMED_KEYS: Mapping[str, str] = {
     "feedback.divide": "feedback.splitter",
     "feedback.generate": "feedback.sampling",
     "feedback.pair": "feedback.pairing",
+    "wording": "templates (of a corrector), or prompt_template (of what answers a benchmark)",
     "memory": "cache",
     "wording": "prompt_template",
 }

@@ -7,6 +7,9 @@ from rlaifv_pl.records import Candidate
 EMPTY, TRUNCATED = "empty", "truncated"
 NO_FORM, MISQUOTED, UNDIVIDED = "no_form", "misquoted", "undivided"
 UNJUDGED = "unjudged"
+INCOMPLETE, NO_QUESTION, TOO_LONG = "incomplete", "no_question", "too_long"
+CLAIM_REASONS = (INCOMPLETE, NO_QUESTION, MISQUOTED, TOO_LONG)
+"""Why a splitter leaves out a single claim; behind `claim/` in the counts."""
 
 REMEDIES: Mapping[str, str] = {
     EMPTY: "The policy's answers are empty: look at the server's log, allow a model that thinks first more tokens "
@@ -20,13 +23,17 @@ REMEDIES: Mapping[str, str] = {
     UNDIVIDED: "The splitter could not divide the answers: look at its messages, or take another splitter.",
     UNJUDGED: "The labeler answered neither yes nor no: check the wording of its question, its chat template and, of "
     "a server, `answers`.",
+    INCOMPLETE: "The splitter's model wrote claims without a text or question: take a better model.",
+    NO_QUESTION: "The splitter's model wrote questions that end in no question mark: take a better model.",
+    TOO_LONG: "Claims were longer than the splitter takes: raise feedback.splitter.most_words.",
     "no_claims": "Nothing in the answers can be checked by looking: ask the policy to describe images, or take another "
     "splitter.",
     "equal_text": "The policy repeats the same answer: raise feedback.sampling.temperature.",
     "small_gap": "No two answers differ enough: sample more candidates (feedback.sampling.n), at a higher temperature, "
     "or loosen feedback.pairing.",
 }
-"""Remedies by the reason behind `candidate/` or `pair/` in the counts; the first six are a `Candidate.fault`."""
+"""Remedies by the reason behind `candidate/`, `claim/` or `pair/` in the counts; the first six are a
+`Candidate.fault`."""
 
 FINAL = {EMPTY, TRUNCATED}
 """Faults that the same model repeats with the same seed."""

@@ -8,6 +8,7 @@ import pytest
 from rlaifv_pl.data.manifest import MANIFEST_NAME, ManifestError, read_manifest
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.candidates.candidate_json import decode_candidates, encode_candidates
+from rlaifv_pl.feedback.claims.llm_splitter import LLMSplitter
 from rlaifv_pl.feedback.pairs.left_out import EXAMPLES, LEFT_OUT_NAME, Examples, read_left_out
 from rlaifv_pl.feedback.pairs.pairing import LeftOut, PairRule
 from rlaifv_pl.miniature.shards import Scenes
@@ -95,3 +96,37 @@ def test_candidates_of_an_earlier_version_are_read():
     old = {"text": claim.text, "question": claim.question, "start": 3, "end": 8}
     (read,) = decode_candidates([{**row, "claims": [old]}])
     assert read.claims[0].spans == ((3, 8),)
+
+
+class Quoting(Script):
+    """A splitter's model that writes four claims of each answer, of which only the first can be used, if at all."""
+
+    def fill(self, requests, form):
+        return [form.model_validate({"claims": self._claims(request.text[-40:])}) for request in requests]
+
+    def _claims(self, answer):
+        texts = [
+            ("here", answer, f"{answer}?"),
+            ("cow", "A cow.", "A cow?"),
+            ("here", "It.", "It"),
+            ("here", "", "?"),
+        ]
+        return [dict(zip(("quote", "claim", "question"), each, strict=True)) for each in texts]
+
+
+def test_claims_that_a_splitter_leaves_out_are_counted_in_the_manifest_and_shown(prompts, tmp_path):
+    splitter = LLMSplitter(engine=Quoting("quoting"))
+    run = scripted_run(tmp_path, prompts, Script(), Script("labeler"), splitter=splitter)
+    manifest = run.make()
+    candidates = [one for judged in run.candidates() for one in judged.candidates]
+    divided = sum("here" in one.text for one in candidates)
+    refused = len(candidates) - divided
+    assert divided and refused
+    assert {name: count for name, count in manifest.drops.items() if name.startswith("claim/")} == {
+        "claim/incomplete": divided + refused,
+        "claim/misquoted": divided + 3 * refused - refused,
+        "claim/no_question": divided + refused,
+    }
+    assert manifest.drops["candidate/misquoted"] == refused
+    shown = [row for row in read_left_out(tmp_path) if row.reason == "claim/no_question"]
+    assert len(shown) == min(EXAMPLES, divided + refused)

@@ -98,7 +98,7 @@ def test_a_prompt_gives_at_most_its_number_of_pairs_and_the_seed_decides_which()
 
 @pytest.mark.parametrize("options", [{"min_gap": 0}, {"max_pairs": 0}])
 def test_a_rule_that_makes_no_sense_is_refused(options):
-    with pytest.raises(ValueError, match="pair: expected"):
+    with pytest.raises(ValueError, match="min_gap"):
         PairRule(**options)
 
 

@@ -353,8 +353,12 @@ def test_the_recipe_is_json_and_tells_options_apart():
     assert json.loads(json.dumps(first)) == first != second
 
 
-def test_claims_longer_than_the_limit_are_left_out():
-    assert not RuleSplitter(most_words=3).split([PromptedAnswer(DESCRIBE, "A dog is on the mat.")])[0]
+def test_claims_longer_than_the_limit_are_left_out_and_counted():
+    (claims,) = RuleSplitter(most_words=4).split(
+        [PromptedAnswer(DESCRIBE, "A dog is on the mat. A cat sits.")]
+    )
+    assert [claim.text for claim in claims] == ["A cat sits."] and claims.dropped == ("too_long",)
+    assert divide("A dog is on the mat.").dropped == ()
 
 
 OBJECTS = words_of(

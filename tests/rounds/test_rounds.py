@@ -35,7 +35,7 @@ from tests.training.tiny import table
 EXACT = "rlaifv_pl.miniature.claims.ExactLabeler"
 NSFT = {
     "class_path": "rlaifv_pl.feedback.corrections.rule_corrector.RuleCorrector",
-    "init_args": {"wording": {"yes": "yes", "no": "no", "color": None, "count": None}},
+    "init_args": {"templates": {"yes": "yes", "no": "no", "color": None, "count": None}},
 }
 
 
@@ -592,7 +592,7 @@ def test_other_feedback_in_the_middle_of_a_round_is_refused(previous, tmp_path, 
 
 def test_other_corrections_in_the_middle_of_a_round_are_refused(corrected, tmp_path):
     made = middle(corrected, tmp_path / "run", 2)
-    made["rounds"]["corrector"]["init_args"]["wording"]["no"] = "not"
+    made["rounds"]["corrector"]["init_args"]["templates"]["no"] = "not"
     with pytest.raises(RunError, match="made with other settings of feedback, prompts, corrections"):
         start(made, "--ckpt_path", "last")
 

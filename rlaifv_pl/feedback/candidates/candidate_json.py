@@ -19,6 +19,7 @@ def decode_candidates(rows: Iterable[Mapping[str, Any]]) -> list[Candidate]:
             **{
                 **row,
                 "claims": tuple(map(_claim, row["claims"])),
+                "dropped_claims": tuple(row.get("dropped_claims", ())),
                 "verdicts": tuple(Verdict(**verdict) for verdict in row["verdicts"]),
             }
         )

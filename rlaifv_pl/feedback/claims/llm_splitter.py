@@ -1,26 +1,25 @@
-"""Divide by a model: one structured call for each answer, and nothing taken on trust that can be checked."""
+"""The splitter that asks a language model: one structured call for each answer, and each quote is checked."""
 
 import difflib
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
 
 from rlaifv_pl.feedback import prompt_templates
-from rlaifv_pl.feedback.claims.splitter import PromptedAnswer, Undivided
+from rlaifv_pl.feedback.claims.splitter import ClaimList, PromptedAnswer, Undivided
 from rlaifv_pl.feedback.engines.engine import Engine, Request
-from rlaifv_pl.feedback.reasons import MISQUOTED, NO_FORM
+from rlaifv_pl.feedback.reasons import INCOMPLETE, MISQUOTED, NO_FORM, NO_QUESTION
 from rlaifv_pl.records import Claim
 
 VERSION = 1
-"""Of the alignment of quotes: another number, another division."""
+"""Version of the alignment of quotes; another number, other claims."""
 LONGEST_FUZZY = 4000
-"""Characters of an answer up to which a quote that is nowhere as it stands is looked for with difflib."""
+"""Most characters of an answer that is searched by difflib for a quote that is not verbatim."""
 
 
 class QuotedClaim(BaseModel):
@@ -43,15 +42,12 @@ class LLMSplitter:
 
     Args:
         engine: the model.
-        threshold: share of a quote's characters that a stretch of the answer must match, in order, to be
-            taken for what it quotes; 1 for exact quotes only, blanks and case aside.
+        threshold: share of a quote's characters that a stretch of the answer must match, in order, to be taken for what
+            it quotes; 1 for exact quotes only, blanks and case aside.
     """
 
     engine: Engine
     threshold: float = 0.8
-    dropped: Counter[str] = field(default_factory=Counter)
-    """How many claims were left out so far, by reason, and under `no form` and `nothing aligned` how many
-    answers could not be divided."""
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
@@ -60,7 +56,7 @@ class LLMSplitter:
             )
 
     def recipe(self) -> dict[str, Any]:
-        """The model, the prompt's hash, the threshold and the version."""
+        """Return the model, the prompt's hash, the threshold and the version."""
         prompt = hashlib.sha256(prompt_templates.DIVIDE.encode()).hexdigest()[:16]
         return {
             "splitter": "model",
@@ -70,59 +66,57 @@ class LLMSplitter:
             "threshold": self.threshold,
         }
 
-    def split(self, answered: Sequence[PromptedAnswer]) -> list[list[Claim] | Undivided]:
-        """The claims of each answer; `no_form` where the model gave none, also when asked again, and `misquoted` where
-        the answer has nothing of what it quotes."""
+    def split(self, answered: Sequence[PromptedAnswer]) -> list[ClaimList | Undivided]:
+        """Return the claims of each answer; `no_form` where the model filled in none, also when asked again, and
+        `misquoted` where no claim can be used. Single claims are left out as `incomplete`, `no_question` or
+        `misquoted`.
+        """
         requests = [
             Request(
                 prompt_templates.DIVIDE.format(prompt=one.prompt, answer=one.text),
                 where=f"answer {number}",
-                accepts=partial(self._aligns, one.text),
+                accepts=partial(self._accepts, one.text),
             )
             for number, one in enumerate(answered)
         ]
         forms = self.engine.fill(requests, SplitResult)
-        return [self._checked(one.text, form) for one, form in zip(answered, forms, strict=True)]
+        return [self._check_form(one.text, form) for one, form in zip(answered, forms, strict=True)]
 
     def release(self) -> None:
         """Drop the model's weights."""
         self.engine.release()
 
-    def _aligns(self, text: str, form: SplitResult) -> bool:
-        return not form.claims or any(self._aligned(text, written)[1] for written in form.claims)
+    def _accepts(self, text: str, form: SplitResult) -> bool:
+        """Whether it has a claim that can be used, or none at all."""
+        return not form.claims or not isinstance(self._check_form(text, form), Undivided)
 
-    def _checked(self, text: str, form: SplitResult | None) -> list[Claim] | Undivided:
+    def _check_form(self, text: str, form: SplitResult | None) -> ClaimList | Undivided:
         if form is None:
-            self.dropped["no form"] += 1
             return Undivided(NO_FORM)
-        found: dict[str, Claim] = {}
-        for written in form.claims:
-            reason, claim = self._aligned(text, written)
-            if claim is None:
-                self.dropped[reason] += 1
-            else:
-                found.setdefault(claim.text.lower(), claim)
-        if form.claims and not found:
-            self.dropped["nothing aligned"] += 1
-            return Undivided(MISQUOTED)
-        return list(found.values())
+        results = [self._check_claim(text, written) for written in form.claims]
+        dropped = tuple(result for result in results if isinstance(result, str))
+        claims: dict[str, Claim] = {}
+        for result in results:
+            if isinstance(result, Claim):
+                claims.setdefault(result.text.lower(), result)
+        return (
+            Undivided(MISQUOTED, dropped) if dropped and not claims else ClaimList(claims.values(), dropped)
+        )
 
-    def _aligned(self, text: str, written: QuotedClaim) -> tuple[str, Claim | None]:
-        """(why it is left out, the claim otherwise)."""
+    def _check_claim(self, text: str, written: QuotedClaim) -> Claim | str:
+        """Return the claim with its place, or the reason why it is left out."""
         claim, question = written.claim.strip(), written.question.strip()
         if not claim or not question:
-            return "empty", None
+            return INCOMPLETE
         if not question.endswith("?"):
-            return "no question", None
+            return NO_QUESTION
         span = locate(text, written.quote, self.threshold)
-        if span is None:
-            return "quote not found", None
-        return "", Claim(text=claim, question=question, spans=(span,))
+        return MISQUOTED if span is None else Claim(text=claim, question=question, spans=(span,))
 
 
 def locate(text: str, quote: str, threshold: float) -> tuple[int, int] | None:
-    """(start, end) of what is quoted: as it stands, else whatever the case and the blanks, else the
-    stretch between the outermost matches if they cover `threshold` of the quote.
+    """Return (start, end) of a quote: verbatim, else up to case and blanks, else the stretch between the outermost
+    matches if they cover `threshold` of the quote.
 
     >>> locate("A  Dog runs.", "a dog", 1.0), locate("A brown dog runs.", "brown dgo runs", 0.8)
     ((0, 6), (2, 16))
@@ -138,7 +132,7 @@ def locate(text: str, quote: str, threshold: float) -> tuple[int, int] | None:
 
 
 def _nearest(text: str, quote: str, threshold: float) -> tuple[int, int] | None:
-    """The window of the quote's length around its longest match that shares most with it."""
+    """Return the stretch of the quote's length around its longest match that shares most with it."""
     low, wanted = text.lower(), quote.lower()
     matcher = difflib.SequenceMatcher(None, low, wanted, autojunk=False)
     longest = matcher.find_longest_match()

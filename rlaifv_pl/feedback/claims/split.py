@@ -1,51 +1,52 @@
-"""Candidates to candidates with claims, and what is kept of one that the limit of tokens cut off."""
+"""The stage of claims: candidates are divided, and those that the token limit cut off keep their finished sentences."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from rlaifv_pl.feedback.claims.english.sentences import sentences
-from rlaifv_pl.feedback.claims.splitter import PromptedAnswer, Splitter, Undivided
+from rlaifv_pl.feedback.claims.splitter import ClaimList, PromptedAnswer, Splitter, Undivided
 from rlaifv_pl.feedback.reasons import TRUNCATED, UNDIVIDED
 from rlaifv_pl.models.special_tokens import markup_in
 from rlaifv_pl.records import Candidate, Claim
 
 _FINISHED = re.compile(r"[.!?][\"')\]*_\u201d\u2019]*$")
 _MAY_GO_ON = re.compile(r"(?:\d|\b(?:mr|mrs|ms|dr|st|vs|no|fig|approx|e\.g|i\.e|[A-Z]))\.$", re.IGNORECASE)
-"""A full stop behind which a number or an abbreviation goes on."""
+"""Full stop that may belong to a number or an abbreviation."""
 _FULL_STOP = re.compile(r"[\u3002\uff01\uff1f][\u300d\u300f\u201d\uff09]*")
-"""Chinese and Japanese ones, with which no blank goes."""
+"""Chinese and Japanese full stops, which no blank follows."""
 
 
 def split_candidates(
     splitter: Splitter, questions: Sequence[str], candidates: Sequence[Sequence[Candidate]]
 ) -> list[list[Candidate]]:
-    """The candidates with their claims; one that cannot be divided has the reason as its fault.
+    """Return the candidates with their claims; one that cannot be divided has the reason as its fault.
 
     Args:
-        questions: what each prompt asked.
-        candidates: of each prompt; those with a fault stay as they are.
+        questions: text of each prompt.
+        candidates: candidates of each prompt; those with a fault stay as they are.
     """
     answered = [
         PromptedAnswer(question, candidate.text)
-        for question, drawn in zip(questions, candidates, strict=True)
-        for candidate in drawn
-        if candidate.fault is None and not markup_in(candidate.text)
+        for question, of_prompt in zip(questions, candidates, strict=True)
+        for candidate in of_prompt
+        if _can_be_split(candidate)
     ]
-    divided = iter(splitter.split(answered) if answered else [])
+    results = iter(splitter.split(answered) if answered else [])
     return [
-        [
-            one if one.fault is not None or markup_in(one.text) else _with_claims(one, next(divided))
-            for one in drawn
-        ]
-        for drawn in candidates
+        [_with_claims(one, next(results)) if _can_be_split(one) else one for one in of_prompt]
+        for of_prompt in candidates
     ]
+
+
+def _can_be_split(candidate: Candidate) -> bool:
+    return candidate.fault is None and not markup_in(candidate.text)
 
 
 def usable_part(candidate: Candidate, *, keep: bool) -> Candidate:
-    """What can be judged of a candidate: all of it, if its model ended it.
+    """Return the part of a candidate that can be judged: all of it, if its model ended it.
 
-    One that was cut off keeps its finished sentences with `keep`; without, or where it has none, its fault is
+    One that was cut off keeps its finished sentences with `keep`; otherwise, or if there is none, its fault is
     `truncated`.
     """
     if candidate.ended or candidate.fault is not None:
@@ -55,7 +56,7 @@ def usable_part(candidate: Candidate, *, keep: bool) -> Candidate:
 
 
 def finished_sentences(text: str) -> str:
-    """A text that was cut off somewhere, up to the end of its last whole sentence or line.
+    """Return a text that was cut off, up to the end of its last whole sentence or line.
 
     >>> finished_sentences("A dog runs. It has 2.5 legs. A c"), finished_sentences("There are 3.")
     ('A dog runs. It has 2.5 legs.', '')
@@ -71,9 +72,10 @@ def finished_sentences(text: str) -> str:
     return ""
 
 
-def _with_claims(candidate: Candidate, divided: list[Claim] | Undivided | None) -> Candidate:
-    if divided is None:
+def _with_claims(candidate: Candidate, result: list[Claim] | Undivided | None) -> Candidate:
+    if result is None:
         return replace(candidate, fault=UNDIVIDED)
-    if isinstance(divided, Undivided):
-        return replace(candidate, fault=divided.reason)
-    return replace(candidate, claims=tuple(divided))
+    if isinstance(result, Undivided):
+        return replace(candidate, fault=result.reason, dropped_claims=result.dropped)
+    dropped = result.dropped if isinstance(result, ClaimList) else ()
+    return replace(candidate, claims=tuple(result), dropped_claims=dropped)

@@ -1,22 +1,22 @@
-"""The codebook: which visual mistakes there are, in words that a model is shown and ids that are counted.
+"""The codebook: kinds of visual mistakes, in words that a model reads and ids that are counted.
 
-The idea is nSFT's (Zhu et al., CVPR 2025): with such a list before it, a model writes about things in
-the picture and not about wording. The list itself is our own; another is one YAML file away.
+The idea is nSFT's (Zhu et al., CVPR 2025): with such a list before it, a model writes about objects in the image and
+not about phrasing. The list itself is our own; another one is a YAML file.
 """
 
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, get_args
 
 from omegaconf import OmegaConf
+from pydantic import BaseModel, Field, ValidationError
 from yaml import YAMLError
 
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.errors import UserError
 
-LEVELS = ("instance", "image")
+Level = Literal["instance", "image"]
+Text = Annotated[str, Field(pattern=r"\S")]
 SHIPPED = Path(__file__).with_name("codebook.yaml")
 
 
@@ -24,22 +24,19 @@ class CodebookError(UserError, ValueError):
     """A file that is no codebook; the message names file, entry and remedy."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ErrorType:
+class ErrorType(BaseModel, frozen=True, strict=True, extra="forbid"):
     """One kind of mistake."""
 
-    id: str
-    """What it is counted by."""
-    level: str
-    """`instance`: about one thing. `image`: about the whole picture or several things together."""
-    description: str
-    example: str
+    id: Text
+    level: Level
+    """`instance`: about one object. `image`: about the whole image, or several objects together."""
+    description: Text
+    example: Text
     omission: bool = False
-    """Something is left unsaid, so that nothing in the wrong answer can be quoted."""
+    """Whether something is left unsaid, so that nothing in the wrong answer can be quoted."""
 
 
-@dataclass(frozen=True)
-class Codebook:
+class Codebook(BaseModel, frozen=True):
     """Error types in the order in which a model reads them."""
 
     types: tuple[ErrorType, ...]
@@ -49,68 +46,52 @@ class Codebook:
         """Read a YAML list of error types, by default the one that comes with the package.
 
         Raises:
-            CodebookError: the file is missing or no such list; an entry lacks a field, has an unknown
-                one or one of the wrong type, is of no known level, or repeats an id.
+            CodebookError: the file is missing or no such list; an entry lacks a field, has an unknown one or a value
+                that is not allowed, or repeats an id.
         """
         path = SHIPPED if path is None else Path(path)
-        types: dict[str, ErrorType] = {}
-        for number, entry in enumerate(_entries(path), start=1):
-            where = f"{path}, entry {number}"
-            found = _error_type(entry, where)
-            if found.id in types:
+        try:
+            entries = OmegaConf.to_container(OmegaConf.load(path))
+        except (OSError, YAMLError, UnicodeDecodeError) as error:
+            raise CodebookError(f"{path} cannot be read as YAML: {error}") from None
+        if not isinstance(entries, list) or not entries:
+            raise CodebookError(f"{path} holds no list. Write error types as the shipped {SHIPPED} does.")
+        codebook = cls(
+            types=tuple(_error_type(entry, f"{path}, entry {n}") for n, entry in enumerate(entries, 1))
+        )
+        ids = [one.id for one in codebook.types]
+        for number, name in enumerate(ids, start=1):
+            if name in ids[: number - 1]:
                 raise CodebookError(
-                    f"{where}: the id {found.id!r} is taken by an entry above. Give each its own."
+                    f"{path}, entry {number}: the id {name!r} is taken by an entry above. Give each its own."
                 )
-            types[found.id] = found
-        return cls(tuple(types.values()))
+        return codebook
 
     @cached_property
-    def by_id(self) -> Mapping[str, ErrorType]:
-        """The error types by their ids."""
+    def by_id(self) -> dict[str, ErrorType]:
+        """Error types by id."""
         return {one.id: one for one in self.types}
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the contents, in hex; comments and layout of the file do not count."""
-        return hash_json([asdict(one) for one in self.types])
+        return hash_json([one.model_dump() for one in self.types])
 
     def text(self) -> str:
-        """The list as a model reads it, a line for each type under the heading of its level."""
-        return "\n".join(
-            line
-            for level in LEVELS
-            if (lines := [_line(one) for one in self.types if one.level == level])
-            for line in (f"Level {level}:", *lines)
-        )
+        """Return the list as a model reads it, a line for each type under the heading of its level."""
+        lines = []
+        for level in get_args(Level):
+            of_level = [one for one in self.types if one.level == level]
+            lines += [f"Level {level}:"] if of_level else []
+            lines += [f"- {one.id}: {one.description} For example: {one.example}" for one in of_level]
+        return "\n".join(lines)
 
 
-def _line(one: ErrorType) -> str:
-    return f"- {one.id}: {one.description} For example: {one.example}"
-
-
-def _entries(path: Path) -> list[Any]:
+def _error_type(entry: object, where: str) -> ErrorType:
     try:
-        document = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
-        raise CodebookError(f"{path} cannot be read as YAML: {error}") from None
-    if not isinstance(document, list) or not document:
-        raise CodebookError(f"{path} holds no list. Write error types as the shipped {SHIPPED} does.")
-    return document
-
-
-def _error_type(entry: Any, where: str) -> ErrorType:
-    known = {one.name: one for one in fields(ErrorType)}
-    needed = {name for name, one in known.items() if one.default is MISSING}
-    given = set(entry) if isinstance(entry, dict) else set()
-    if not needed <= given <= known.keys():
-        wrong = [f"lacks {name}" for name in sorted(needed - given)]
-        wrong += [f"has the unknown field {name!r}" for name in sorted(map(str, given - known.keys()))]
-        raise CodebookError(f"{where} {' and '.join(wrong)}. An error type has {', '.join(known)}.")
-    for name in needed:
-        if not isinstance(entry[name], str) or not entry[name].strip():
-            raise CodebookError(f"{where}: {name} is {entry[name]!r}. Give it a text.")
-    if entry["level"] not in LEVELS:
-        raise CodebookError(f"{where}: the level is {entry['level']!r}. Use one of {', '.join(LEVELS)}.")
-    if not isinstance(entry.get("omission", False), bool):
-        raise CodebookError(f"{where}: omission is {entry['omission']!r}. Write true or false.")
-    return ErrorType(**entry)
+        return ErrorType.model_validate(entry)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, one['loc'])) or 'entry'}: {one['msg']}" for one in error.errors()]
+        raise CodebookError(
+            f"{where} is no error type ({'; '.join(faults)}). An error type has {', '.join(ErrorType.model_fields)}."
+        ) from None

@@ -1,38 +1,39 @@
-"""Diagnose: what the rejected answer of a pair got wrong, told from the verdicts on both answers' claims.
+"""Diagnosis: what the rejected answer of a pair got wrong, by the verdicts on both answers' claims.
 
-No model is asked: a claim that was rejected is wrong, one that only the chosen answer makes was missed.
-The kind of mistake is told from the words alone, as far as they show it.
+No model is asked: a claim that was rejected is wrong, and one that only the chosen answer makes was missed. The kind of
+mistake is read from the words alone, as far as they show it.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.sample_json import shorten
+from rlaifv_pl.feedback.claims.english.lexicon import words_of
 from rlaifv_pl.feedback.corrections.dialogue_rules import normalize_text
-from rlaifv_pl.feedback.corrections.synonyms import ends_phrase, is_object, names, sexes, stem
+from rlaifv_pl.feedback.corrections.synonyms import (
+    canonical_names,
+    ends_noun_phrase,
+    is_object,
+    sexes,
+    stem,
+)
 from rlaifv_pl.records import Sample, Verdict
 
 ABSENT, MISSED, COLOR, COUNT = "obj.absent", "obj.missed", "attr.color", "count"
 """Ids of the shipped codebook."""
 
-COLORS = {
-    "black", "blue", "brown", "gold", "gray", "green", "grey", "orange", "pink", "purple", "red", "silver", "tan",
-    "white", "yellow",
-}  # fmt: skip
-NUMBERS = {
-    "zero", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-}  # fmt: skip
+COLORS = words_of("black blue brown gold gray green grey orange pink purple red silver tan white yellow")
+NUMBERS = words_of("zero two three four five six seven eight nine ten eleven twelve")
 """`one` is left out: it stands for an article more often than for a count."""
-FUNCTION_WORDS = {"a", "an", "the", "one", "there", "is", "are", "was", "were"}
+FUNCTION_WORDS = words_of("a an the one there is are was were")
 
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """One claim with its verdict."""
+    """A claim with its verdict."""
 
     text: str
     question: str
@@ -40,18 +41,18 @@ class JudgedClaim:
 
     @cached_property
     def key(self) -> str:
-        """What equal claims have in common."""
+        """Identity of the claim: equal claims have equal keys."""
         return normalize_text(self.question)
 
     @cached_property
     def words(self) -> list[str]:
-        """The words of the claim."""
+        """Words of the claim."""
         return normalize_text(self.text).split()
 
     @cached_property
     def colors(self) -> frozenset[str]:
         """Colours that it states."""
-        return frozenset(COLORS.intersection(self.words))
+        return COLORS.intersection(self.words)
 
     @cached_property
     def numbers(self) -> frozenset[str]:
@@ -60,43 +61,45 @@ class JudgedClaim:
 
     @cached_property
     def subject(self) -> tuple[str, ...]:
-        """What it is about: its words but for colours, counts and function words, each thing by one name."""
+        """Words without colours, counts and function words, each object by one name."""
         left_out = self.colors | self.numbers | FUNCTION_WORDS
-        return names([word for word in self.words if word not in left_out])
+        return canonical_names([word for word in self.words if word not in left_out])
 
     @cached_property
-    def things(self) -> frozenset[str]:
-        """What it names: objects that are known, and what it is first of all about."""
-        said = self.subject
-        end = next((place for place, word in enumerate(said) if place and ends_phrase(word)), len(said))
-        return frozenset({*filter(is_object, said), *said[max(0, end - 1) : end]})
+    def objects(self) -> frozenset[str]:
+        """Objects of known classes that it names, and the noun of its subject."""
+        names = self.subject
+        end = next(
+            (place for place, word in enumerate(names) if place and ends_noun_phrase(word)), len(names)
+        )
+        return frozenset({*filter(is_object, names), *names[max(0, end - 1) : end]})
 
-    def says(self, other: "JudgedClaim") -> bool:
+    def paraphrases(self, other: "JudgedClaim") -> bool:
         """Whether it claims the same in other words: synonyms, plurals, other forms of a verb."""
         if self.numbers != other.numbers or self.colors != other.colors:
             return False
-        told = [frozenset(map(stem, one.subject)) for one in (self, other)]
-        sex = [sexes(one.words) for one in (self, other)]
-        return told[0] == told[1] and (sex[0] == sex[1] or not all(sex))
+        own_sexes, its_sexes = sexes(self.words), sexes(other.words)
+        compatible = own_sexes == its_sexes or not (own_sexes and its_sexes)
+        return compatible and {*map(stem, self.subject)} == {*map(stem, other.subject)}
 
-    def names(self, thing: str, other: "JudgedClaim") -> bool:
-        """Whether it speaks of a thing of another claim, unless in another colour or a number that is wrong."""
+    def mentions(self, name: str, other: "JudgedClaim") -> bool:
+        """Whether it names an object of another claim, unless in another colour or a number that is wrong."""
         is_other = self.colors and other.colors and not self.colors & other.colors
         is_miscounted = self.rejected and self.numbers and self.numbers != other.numbers
-        return thing in self.things and not is_other and not is_miscounted
+        return name in self.objects and not is_other and not is_miscounted
 
-    def contradicts(self, other: "JudgedClaim") -> str | None:
-        """The code of what the two claims say differently about one subject; None where the words show
-        no contradiction."""
+    def contradiction(self, other: "JudgedClaim") -> str | None:
+        """Return the code of what two claims state differently of one subject; None if the words show nothing."""
         if self.subject != other.subject or not self.subject:
             return None
-        said = {COLOR: (self.colors, other.colors), COUNT: (self.numbers, other.numbers)}
-        return next((code for code, (own, its) in said.items() if own and its and own != its), None)
+        if self.colors and other.colors and self.colors != other.colors:
+            return COLOR
+        return COUNT if self.numbers and other.numbers and self.numbers != other.numbers else None
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A claim with what it tells about the rejected answer."""
+    """A claim with what it shows about the rejected answer."""
 
     claim: JudgedClaim
     code: str | None = None
@@ -107,78 +110,71 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diagnosis:
-    """The claims of a pair by what they tell about its rejected answer."""
+    """Claims of a pair by what they show about its rejected answer."""
 
     wrong: list[Finding]
-    """It makes them, and they were rejected."""
+    """Claims of it that were rejected."""
     missed: list[Finding]
-    """Only the chosen answer makes them, and they were accepted."""
+    """Accepted claims that only the chosen answer makes."""
     right: list[Finding]
-    """It makes them, and they were accepted."""
+    """Claims of it that were accepted."""
 
 
 def diagnose(sample: Sample) -> Diagnosis:
     """Compare the evidence of the two sides.
 
-    What both answers get wrong is left out: the dialogue would contradict the chosen answer, which is
-    trained beside it.
+    Mistakes of both answers are left out: the dialogue would contradict the chosen answer, which is trained beside it.
 
     Raises:
         BadSample: `missing_evidence`.
     """
-    chosen, rejected = (_judged(sample, side) for side in ("chosen", "rejected"))
+    chosen, rejected = (_judged_claims(sample, side) for side in ("chosen", "rejected"))
     accepted = [claim for claim in chosen.values() if not claim.rejected]
+    right = [claim for claim in rejected.values() if not claim.rejected]
     wrong = [
         claim
         for key, claim in rejected.items()
-        if claim.rejected and key not in chosen and not any(other.says(claim) for other in chosen.values())
+        if claim.rejected and key not in chosen and not any(one.paraphrases(claim) for one in chosen.values())
     ]
+    missed = [
+        claim
+        for claim in accepted
+        if claim.key not in rejected and not any(one.paraphrases(claim) for one in right)
+    ]
+    named = {*canonical_names(normalize_text(sample.rejected or "").split())}
     return Diagnosis(
         wrong=[_wrong(claim, accepted) for claim in wrong],
-        missed=_all_missed(
-            accepted, list(rejected.values()), names(normalize_text(sample.rejected or "").split())
-        ),
-        right=[Finding(claim) for claim in rejected.values() if not claim.rejected],
+        missed=[Finding(claim, _code_of_missed(claim, [*rejected.values()], named)) for claim in missed],
+        right=[Finding(claim) for claim in right],
     )
 
 
 def _wrong(claim: JudgedClaim, accepted: Sequence[JudgedClaim]) -> Finding:
     for other in accepted:
-        if code := claim.contradicts(other):
+        if code := claim.contradiction(other):
             return Finding(claim, code, other)
     return Finding(claim, COUNT if claim.numbers else ABSENT)
 
 
-def _all_missed(
-    accepted: Sequence[JudgedClaim], made: Sequence[JudgedClaim], said: Sequence[str]
-) -> list[Finding]:
-    """Claims that the rejected answer does not make, in whatever words.
+def _code_of_missed(claim: JudgedClaim, made: Sequence[JudgedClaim], named: set[str]) -> str | None:
+    """Return the kind of mistake; an object is missed where the answer names none of that kind.
 
     Args:
-        made: its claims.
-        said: its words, as `names`.
+        made: claims of the rejected answer.
+        named: canonical names of its words.
     """
-    right = [claim for claim in made if not claim.rejected]
-    keys = {claim.key for claim in made}
-    new = [one for one in accepted if one.key not in keys and not any(other.says(one) for other in right)]
-    return [Finding(claim, _code_of_missed(claim, made, said)) for claim in new]
-
-
-def _code_of_missed(claim: JudgedClaim, made: Sequence[JudgedClaim], said: Sequence[str]) -> str | None:
-    """What kind of mistake it is; an object is missed where the answer names none of that kind."""
     wrong = (other for other in made if other.rejected)
-    if code := next(filter(None, map(claim.contradicts, wrong)), None):
+    if code := next(filter(None, map(claim.contradiction, wrong)), None):
         return code
-    claimed = {thing for other in made for thing in other.things}
-    return None if all(_is_said(thing, claim, made, {*said} - claimed) for thing in claim.things) else MISSED
+    unclaimed = named.difference(*(other.objects for other in made)) if not claim.colors else set()
+    mentioned = (
+        name in unclaimed or any(other.mentions(name, claim) for other in made) for name in claim.objects
+    )
+    return None if all(mentioned) else MISSED
 
 
-def _is_said(thing: str, claim: JudgedClaim, made: Sequence[JudgedClaim], unclaimed: set[str]) -> bool:
-    return any(other.names(thing, claim) for other in made) or (thing in unclaimed and not claim.colors)
-
-
-def _judged(sample: Sample, side: str) -> dict[str, JudgedClaim]:
-    """The claims of one side; one that is made twice counts once."""
+def _judged_claims(sample: Sample, side: str) -> dict[str, JudgedClaim]:
+    """Return the claims of one side by key; one that is made twice counts once."""
     claims = sample.evidence.get(side, {}).get("claims")
     if not isinstance(claims, Sequence) or not all(map(_is_claim, claims)):
         raise BadSample(
@@ -194,12 +190,10 @@ def _judged(sample: Sample, side: str) -> dict[str, JudgedClaim]:
     return {claim.key: claim for claim in judged}
 
 
-def _is_claim(value: Any) -> bool:
+def _is_claim(value: object) -> bool:
     """A question of several lines is a whole answer put to a labeler: no user would ask it."""
-    texts, numbers = (
-        [value.get(name) if isinstance(value, Mapping) else None for name in names]
-        for names in (("text", "question"), ("yes", "no"))
-    )
-    return all(isinstance(text, str) and "\n" not in text.strip() for text in texts) and all(
-        isinstance(number, int | float) for number in numbers
-    )
+    if not isinstance(value, Mapping):
+        return False
+    return all(
+        isinstance(value.get(name), str) and "\n" not in value[name].strip() for name in ("text", "question")
+    ) and all(isinstance(value.get(name), int | float) for name in ("yes", "no"))

@@ -1,14 +1,14 @@
 """The corrector that asks a model: it names the errors of the rejected answer, then writes turns about them.
 
-As in nSFT (Zhu et al., CVPR 2025) the model reads texts only: the chosen answer is its one source of
-truth, so that corrections are as good as that. What it writes is checked, not trusted.
+The model reads texts only, like nSFT's (Zhu et al., CVPR 2025): the chosen answer is its one source of truth, so that
+corrections are as good as that. What it writes is checked, not trusted.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
@@ -17,10 +17,10 @@ from rlaifv_pl.feedback.corrections.codebook import Codebook
 from rlaifv_pl.feedback.corrections.dialogue_rules import (
     UNANSWERED,
     UNUSABLE,
-    Corrected,
+    CorrectionResult,
     TurnRule,
-    conversation,
     normalize_text,
+    prompt_turns,
 )
 from rlaifv_pl.feedback.corrections.pipeline import Corrector
 from rlaifv_pl.feedback.engines.engine import Engine, Form, Request
@@ -28,6 +28,7 @@ from rlaifv_pl.feedback.prompt_templates import DIAGNOSE, DIAGNOSE_AND_WRITE, WR
 from rlaifv_pl.records import Correction, Sample
 
 
+# Names and docstrings of the forms are part of the schema that the model reads, and of the recipe's hash.
 class FoundError(BaseModel):
     """One error of the rejected answer."""
 
@@ -64,9 +65,8 @@ class DiagnosisAndScript(LLMDiagnosis, DialogueDraft):
     """The form of a single call."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """The errors that hold, and how many do not, by reason."""
+class _CheckedErrors(NamedTuple):
+    """Errors that hold, and the number of others by reason."""
 
     errors: list[FoundError]
     removed: Counter[str]
@@ -76,15 +76,15 @@ class _Found:
 class LLMCorrector(Corrector):
     """Has a model diagnose and write, in structured calls.
 
-    An error counts only with words that do stand in the answer it is said to be in, and with an id of
-    the codebook; turns about errors that do not count are left out.
+    An error counts only with words that do stand in the answer it is said to be in, and with an id of the codebook;
+    turns about errors that do not count are left out.
 
     Args:
         engine: the model; it needs no eyes.
         codebook: YAML list of error types; the shipped one unless given.
-        calls: 2 to diagnose first and write about the errors that hold, 1 for both at once, which is
-            cheaper, and loses the turns about errors that do not hold.
-        rule: which turns are kept; `rule.turns` is also how many are asked for.
+        calls: 2 to diagnose first and write about the errors that hold, 1 for both at once, which is cheaper, and loses
+            the turns about errors that do not hold.
+        rule: selection of turns; `rule.turns` is also how many are asked for.
     """
 
     engine: Engine
@@ -97,7 +97,9 @@ class LLMCorrector(Corrector):
 
     def recipe(self) -> dict[str, Any]:
         stages: list[tuple[str, type[BaseModel]]]
-        stages = [(DIAGNOSE, LLMDiagnosis), (WRITE, DialogueDraft)] if self.calls == 2 else [self._first]
+        stages = [(DIAGNOSE, LLMDiagnosis), (WRITE, DialogueDraft)]
+        if self.calls == 1:
+            stages = [(DIAGNOSE_AND_WRITE, DiagnosisAndScript)]
         return {
             "corrector": "LLMCorrector",
             "engine": self.engine.identity,
@@ -106,55 +108,56 @@ class LLMCorrector(Corrector):
             "rule": asdict(self.rule),
         }
 
-    def correct(self, samples: Sequence[Sample], seed: int) -> list[Corrected]:
-        """As `Corrector.correct`; the engine's own settings decide its draws, not the seed."""
-        text, form = self._first
-        # Of a single call they are scripts too.
-        forms: Sequence[Any] = self._fill(text, form, samples, [""] * len(samples), self._accepts)
-        found = [
-            form and self._found(form.errors, sample) for form, sample in zip(forms, samples, strict=True)
+    def correct(self, samples: Sequence[Sample], seed: int) -> list[CorrectionResult]:
+        """Write corrections, see `Corrector.correct`; the engine's own settings decide its draws, not the seed."""
+        if self.calls == 1:
+            both = self._fill(DIAGNOSE_AND_WRITE, DiagnosisAndScript, samples, self._accepts_both)
+            return [
+                self._result(sample, None if form is None else self._check_errors(form, sample), form)
+                for sample, form in zip(samples, both, strict=True)
+            ]
+        forms = self._fill(DIAGNOSE, LLMDiagnosis, samples, self._accepts_diagnosis)
+        checked = [
+            None if form is None else self._check_errors(form, sample)
+            for form, sample in zip(forms, samples, strict=True)
         ]
-        scripts = forms if self.calls == 1 else self._written(samples, found)
-        return [self._outcome(*each) for each in zip(samples, found, scripts, strict=True)]
+        drafts = self._write_turns(samples, checked)
+        return [self._result(*each) for each in zip(samples, checked, drafts, strict=True)]
 
-    @property
-    def _first(self) -> tuple[str, type[LLMDiagnosis]]:
-        return (DIAGNOSE, LLMDiagnosis) if self.calls == 2 else (DIAGNOSE_AND_WRITE, DiagnosisAndScript)
-
-    def _written(
-        self, samples: Sequence[Sample], found: Sequence[_Found | None]
+    def _write_turns(
+        self, samples: Sequence[Sample], checked: Sequence[_CheckedErrors | None]
     ) -> list[DialogueDraft | None]:
-        """A script for each sample with errors that hold."""
-        wrong = [number for number, one in enumerate(found) if one and one.errors]
-        lists = ["\n".join(map(_line, found[number].errors)) for number in wrong]
-        of_sample = {samples[number].key: found[number] for number in wrong}
+        """Have turns written for each sample with errors that hold."""
+        wrong = {number: one for number, one in enumerate(checked) if one and one.errors}
+        by_key = {samples[number].key: one for number, one in wrong.items()}
 
-        def accepts(sample: Sample, script: DialogueDraft) -> bool:
-            return self._outcome(sample, of_sample[sample.key], script).drop is None
+        def accepts(sample: Sample, draft: DialogueDraft) -> bool:
+            return self._result(sample, by_key[sample.key], draft).drop is None
 
-        scripts = self._fill(WRITE, DialogueDraft, [samples[number] for number in wrong], lists, accepts)
-        by_number = dict(zip(wrong, scripts, strict=True))
+        lists = ["\n".join(map(_line, one.errors)) for one in wrong.values()]
+        drafts = self._fill(WRITE, DialogueDraft, [samples[number] for number in wrong], accepts, lists)
+        by_number = dict(zip(wrong, drafts, strict=True))
         return [by_number.get(number) for number in range(len(samples))]
 
-    def _accepts(self, sample: Sample, form: LLMDiagnosis) -> bool:
-        """Whether the first call's form can be used: it names no error, or one that holds."""
-        found = self._found(form.errors, sample)
-        if isinstance(form, DiagnosisAndScript) and found.errors:
-            return self._outcome(sample, found, form).drop is None
-        return bool(found.errors) or not form.errors
+    def _accepts_diagnosis(self, sample: Sample, form: LLMDiagnosis) -> bool:
+        """Whether it names no error, or one that holds."""
+        return not form.errors or bool(self._check_errors(form, sample).errors)
+
+    def _accepts_both(self, sample: Sample, form: DiagnosisAndScript) -> bool:
+        return not form.errors or self._result(sample, self._check_errors(form, sample), form).drop is None
 
     def _fill(
         self,
-        text: str,
+        template: str,
         form: type[Form],
         samples: Sequence[Sample],
-        errors: Sequence[str],
-        accepts: Callable[[Sample, Any], bool],
+        accepts: Callable[[Sample, Form], bool],
+        errors: Sequence[str] | None = None,
     ) -> list[Form | None]:
         requests = [
             Request(
-                text.format(
-                    prompt=_said(sample),
+                template.format(
+                    prompt=_prompt_text(sample),
                     chosen=sample.chosen,
                     rejected=sample.rejected,
                     codebook=self._codebook.text(),
@@ -164,37 +167,41 @@ class LLMCorrector(Corrector):
                 where=f"sample {sample.key}",
                 accepts=partial(accepts, sample),
             )
-            for sample, listed in zip(samples, errors, strict=True)
+            for sample, listed in zip(samples, errors or [""] * len(samples), strict=True)
         ]
         return self.engine.fill(requests, form) if requests else []
 
-    def _found(self, errors: Sequence[FoundError], sample: Sample) -> _Found:
-        faults = Counter(self._fault(error, sample) for error in errors)
-        held = [error for error in errors if self._fault(error, sample) is None]
-        return _Found(held, Counter({reason: count for reason, count in faults.items() if reason}))
+    def _check_errors(self, form: LLMDiagnosis, sample: Sample) -> _CheckedErrors:
+        faults = [self._fault(error, sample) for error in form.errors]
+        held = [error for error, fault in zip(form.errors, faults, strict=True) if fault is None]
+        return _CheckedErrors(held, Counter(fault for fault in faults if fault))
 
     def _fault(self, error: FoundError, sample: Sample) -> str | None:
-        """Why an error does not count: `unknown_code`, or words that are `unquoted`."""
+        """Return why an error does not count: `unknown_code`, or words that are `unquoted`."""
         kind = self._codebook.by_id.get(error.code)
         if kind is None:
             return "unknown_code"
         quoted, source = normalize_text(error.words), sample.chosen if kind.omission else sample.rejected
-        return None if quoted and f" {quoted} " in f" {normalize_text(source)} " else "unquoted"
+        return None if quoted and f" {quoted} " in f" {normalize_text(source or '')} " else "unquoted"
 
-    def _outcome(self, sample: Sample, found: _Found | None, script: DialogueDraft | None) -> Corrected:
-        if found is None:
-            return Corrected(drop=UNANSWERED)
-        if not found.errors:
-            return Corrected(drop=UNUSABLE if found.removed else "no_error", removed=dict(found.removed))
-        if script is None:
-            return Corrected(drop=UNANSWERED, removed=dict(found.removed))
-        codes = {error.code for error in found.errors}
-        # A turn about nothing is welcome, one about an error that does not count is not.
-        held = [turn for turn in script.turns if not turn.codes or codes.intersection(turn.codes)]
-        corrected = self.rule.check([_correction(turn, codes) for turn in held], sample)
-        removed = found.removed + Counter(corrected.removed)
-        removed += Counter(undiagnosed=len(script.turns) - len(held))
-        return replace(corrected, removed=dict(sorted(removed.items())))
+    def _result(
+        self, sample: Sample, checked: _CheckedErrors | None, draft: DialogueDraft | None
+    ) -> CorrectionResult:
+        if checked is None:
+            return CorrectionResult(drop=UNANSWERED)
+        if not checked.errors:
+            return CorrectionResult(
+                drop=UNUSABLE if checked.removed else "no_error", removed=dict(checked.removed)
+            )
+        if draft is None:
+            return CorrectionResult(drop=UNANSWERED, removed=dict(checked.removed))
+        codes = {error.code for error in checked.errors}
+        # A turn about no error is welcome, one about an error that does not count is not.
+        held = [turn for turn in draft.turns if not turn.codes or codes.intersection(turn.codes)]
+        result = self.rule.check([_correction(turn, codes) for turn in held], sample)
+        removed = checked.removed + Counter(result.removed)
+        removed += Counter(undiagnosed=len(draft.turns) - len(held))
+        return replace(result, removed=dict(sorted(removed.items())))
 
 
 def _correction(turn: DraftTurn, diagnosed: set[str]) -> Correction:
@@ -206,7 +213,7 @@ def _line(error: FoundError) -> str:
     return f'- "{error.words}" ({error.code}): {error.truth}'
 
 
-def _said(sample: Sample) -> str:
-    """What was asked, with the turns that led to it."""
-    turns = conversation(sample)
+def _prompt_text(sample: Sample) -> str:
+    """Return the prompt, with earlier turns if there are any."""
+    turns = prompt_turns(sample)
     return turns[0][1] if len(turns) == 1 else "\n".join(f"{role}: {text}" for role, text in turns)

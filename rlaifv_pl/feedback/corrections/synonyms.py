@@ -1,57 +1,55 @@
-"""Which things a text names, whatever words it has for them: plurals and synonyms come to one name."""
+"""Names of objects that do not depend on the words of a text: plurals and synonyms come to one name."""
 
 from functools import cache
 
 from rlaifv_pl import coco
 from rlaifv_pl.feedback.claims.english import lexicon
 from rlaifv_pl.feedback.claims.english.inflection import IRREGULAR_PLURALS
-from rlaifv_pl.feedback.claims.english.lexicon import base_of
 
 _SEXES = ("man boy male gentleman guy father brother", "woman girl female lady mother sister")
-"""People that are not said in other words by one another, though CHAIR counts all of them as persons."""
+"""People that are no synonyms of one another, though CHAIR counts all of them as persons."""
 
 
 @cache
-def _classes() -> dict[str, str]:
-    """A word, or two with a blank between, to the name of its class."""
+def _class_by_word() -> dict[str, str]:
+    """Class of each word, or of two with a blank between."""
     phrases = {phrase: name for name, listed in coco.PHRASES.items() for phrase in listed}
     singles = {word: name for name, listed in coco.OTHERS.items() for word in listed.split()}
     return {name: name for name in coco.PLAIN} | singles | phrases
 
 
 def singular(word: str) -> str:
-    """A noun as the dictionary has it.
+    """Return a noun as the dictionary has it.
 
     >>> singular("men"), singular("buses"), singular("cups"), singular("glass"), singular("ties")
     ('man', 'bus', 'cup', 'glass', 'tie')
     """
-    if word in _classes():
-        return word
-    forms = (IRREGULAR_PLURALS.get(word, ""), word.removesuffix("s"), word.removesuffix("es"))
-    known = next((form for form in forms if form in _classes()), "")
-    return known or forms[0] or (base_of(word) if len(word) > 3 else word)
+    irregular = IRREGULAR_PLURALS.get(word, "")
+    for form in (word, irregular, word.removesuffix("s"), word.removesuffix("es")):
+        if form in _class_by_word():
+            return form
+    return irregular or (lexicon.base_of(word) if len(word) > 3 else word)
 
 
-def names(words: list[str]) -> tuple[str, ...]:
-    """The words with each thing by one name, two words of a phrase as one.
+def canonical_names(words: list[str]) -> tuple[str, ...]:
+    """Return the words with each object by one name, two words of a phrase as one.
 
-    >>> names("two bikes and a mobile phone".split())
+    >>> canonical_names("two bikes and a mobile phone".split())
     ('two', 'bicycle', 'and', 'a', 'cell phone')
     """
-    known = [singular(word) for word in words]
-    found, place = [], 0
-    while place < len(known):
-        pair = " ".join(known[place : place + 2])
-        length = 2 if pair in _classes() else 1
-        found.append(_classes().get(pair if length == 2 else known[place], known[place]))
-        place += length
-    return tuple(found)
+    nouns, names = [singular(word) for word in words], []
+    while nouns:
+        length = 2 if " ".join(nouns[:2]) in _class_by_word() else 1
+        phrase = " ".join(nouns[:length])
+        names.append(_class_by_word().get(phrase, phrase))
+        del nouns[:length]
+    return tuple(names)
 
 
 def sexes(words: list[str]) -> frozenset[int]:
-    """Which sexes the words tell, as numbers."""
-    known = {singular(word) for word in words}
-    return frozenset(number for number, listed in enumerate(_SEXES) if known & {*listed.split()})
+    """Return the sexes that the words name, as numbers."""
+    nouns = {singular(word) for word in words}
+    return frozenset(number for number, listed in enumerate(_SEXES) if nouns & {*listed.split()})
 
 
 def is_object(name: str) -> bool:
@@ -59,14 +57,14 @@ def is_object(name: str) -> bool:
     return name in coco.PLAIN
 
 
-def ends_phrase(word: str) -> bool:
-    """Whether what follows says where a thing is or what it does."""
+def ends_noun_phrase(word: str) -> bool:
+    """Whether the words from this one on say where an object is or what it does."""
     acts = word in lexicon.BASES or word in lexicon.VERBS or word.endswith("ing")
     return word in lexicon.PREPOSITIONS or (acts and word not in lexicon.NOT_GERUNDS)
 
 
 def stem(word: str) -> str:
-    """What the forms of a verb have in common.
+    """Return what the forms of a verb have in common.
 
     >>> stem("rides"), stem("riding"), stem("ride"), stem("running"), stem("runs")
     ('rid', 'rid', 'rid', 'run', 'run')
@@ -76,4 +74,4 @@ def stem(word: str) -> str:
     short = word.removesuffix("ing") if len(word) > 5 else word
     if short != word and short[-1] == short[-2]:
         short = short[:-1]
-    return (base_of(word) if short == word else short).removesuffix("e")
+    return (lexicon.base_of(word) if short == word else short).removesuffix("e")

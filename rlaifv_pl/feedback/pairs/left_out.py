@@ -1,4 +1,4 @@
-"""Examples of what a pass of feedback left out, in a file beside its shards: counts say how much, these say what."""
+"""Examples of the prompts, candidates and pairs that feedback left out, in a file beside its shards."""
 
 import json
 from bisect import insort
@@ -16,38 +16,39 @@ from rlaifv_pl.records import Candidate, Sample
 
 LEFT_OUT_NAME = "left_out.jsonl"
 EXAMPLES = 20
-"""Of each reason."""
+"""Number of examples of each reason."""
 
 
 class _Example(NamedTuple):
-    turn: int
-    """How many of the same reason and prompt came before."""
-    place: int
+    rank: int
+    """Number of earlier examples of the same reason and prompt."""
+    prompt: int
+    """Index of the prompt."""
     left_out: LeftOut
 
 
 class Examples:
-    """The first few of each reason, of as many prompts as there are: a prompt's second one waits for all first ones.
+    """The first few examples of each reason, of as many prompts as possible: first ones come before second ones.
 
     Args:
-        most: of each reason.
+        most: most examples of each reason.
     """
 
     def __init__(self, most: int = EXAMPLES) -> None:
         self.most = most
         self._kept: dict[str, list[_Example]] = {}
 
-    def add(self, place: int, left_out: LeftOut) -> None:
-        """Take one up, if there is room; prompts come by their places, in order."""
+    def add(self, index: int, left_out: LeftOut) -> None:
+        """Add an example if there is room; prompts come in the order of their indices."""
         kept = self._kept.setdefault(left_out.reason, [])
-        turn = sum(one.place == place for one in kept)
-        insort(kept, _Example(turn, place, left_out), key=lambda one: one[:2])
+        rank = sum(one.prompt == index for one in kept)
+        insort(kept, _Example(rank, index, left_out), key=lambda one: one[:2])
         del kept[self.most :]
 
     def __iter__(self) -> Iterator[tuple[int, LeftOut]]:
-        """With the place of their prompt, by reason."""
+        """Yield the examples with the index of their prompt, by reason."""
         for _, kept in sorted(self._kept.items()):
-            yield from ((one.place, one.left_out) for one in kept)
+            yield from ((one.prompt, one.left_out) for one in kept)
 
 
 class LeftOutRow(NamedTuple):
@@ -55,24 +56,24 @@ class LeftOutRow(NamedTuple):
 
     reason: str
     number: int
-    """Of the prompt among the shards that the prompts came from."""
+    """Number of the prompt in the shards that the prompts came from."""
     prompt: Sample
-    """What is read from the file has its key and what was asked, and no images."""
+    """The prompt; read from the file it has a key and a text, and no images."""
     candidates: list[Candidate]
 
 
 def left_out_rows(examples: Iterable[tuple[int, LeftOut]], prompts: PromptSet) -> Iterator[LeftOutRow]:
-    """Examples with their prompts."""
-    for place, left_out in examples:
+    """Yield the examples with their prompts."""
+    for index, left_out in examples:
         try:
-            (prompt,) = prompts.read(range(place, place + 1))
+            (prompt,) = prompts.read(range(index, index + 1))
         except BadSample:  # Left out since it cannot be read.
             continue
-        yield LeftOutRow(left_out.reason, int(prompts.numbers[place]), prompt, list(left_out.candidates))
+        yield LeftOutRow(left_out.reason, int(prompts.numbers[index]), prompt, list(left_out.candidates))
 
 
 def write_left_out(directory: Path, rows: Iterable[LeftOutRow]) -> None:
-    """Write them as JSON lines; the same rows give the same bytes."""
+    """Write the rows as JSON lines; equal rows give equal bytes."""
     with atomic_file(directory / LEFT_OUT_NAME) as file:
         for row in rows:
             line: dict[str, Any] = {
@@ -86,7 +87,7 @@ def write_left_out(directory: Path, rows: Iterable[LeftOutRow]) -> None:
 
 
 def read_left_out(directory: Path) -> Iterator[LeftOutRow]:
-    """What `write_left_out` wrote; nothing where there is no such file, as in shards of earlier versions.
+    """Yield the rows that `write_left_out` wrote; none if there is no such file, as in shards of earlier versions.
 
     Raises:
         ManifestError: the file is damaged.
@@ -101,6 +102,6 @@ def read_left_out(directory: Path) -> Iterator[LeftOutRow]:
             yield LeftOutRow(row["reason"], int(row["number"]), prompt, decode_candidates(row["candidates"]))
         except (ValueError, KeyError, TypeError) as error:
             raise ManifestError(
-                f"{path}, line {line_number}: nothing that feedback left out ({error!r}). Delete the file: only "
-                "pages show it."
+                f"{path}, line {line_number}: expected a candidate that feedback left out, got {error!r}. Delete the "
+                "file: only the pages of the report show it."
             ) from error

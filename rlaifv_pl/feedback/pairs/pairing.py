@@ -1,7 +1,7 @@
-"""Pair: which two candidates of a prompt teach something, and how many of them.
+"""Pairing: selects the two candidates of a prompt that teach something.
 
-RLAIF-V takes pairs of different scores and at most two of a prompt. The guards beyond that keep a policy
-from learning to say less, or from a labeler's doubts; each is off unless set.
+RLAIF-V takes pairs of different scores and at most two of a prompt. The further guards keep a policy from learning to
+say less, or from a labeler's doubts; each is off unless set.
 """
 
 import itertools
@@ -18,16 +18,16 @@ from rlaifv_pl.records import Candidate, Pair
 
 @dataclass(frozen=True, kw_only=True)
 class PairRule:
-    """When two candidates of one prompt make a pair.
+    """Conditions under which two candidates of one prompt make a pair.
 
     Args:
-        min_gap: difference of scores, at least; a pair of equal scores is never one.
-        max_pairs: of one prompt; more are sampled down.
+        min_gap: least difference of scores; equal scores never make a pair.
+        max_pairs: most pairs of one prompt; more are sampled down.
         distinct_claims: leave out a candidate that makes one claim twice, as RLAIF-V does.
-        equal_claims: only candidates with equally many claims.
-        no_fewer_accepted: the chosen one makes at least as many claims that were accepted.
-        min_margin: difference of the expected numbers of rejected claims, at least: a labeler in doubt counts by
-            its probabilities.
+        equal_claims: pair only candidates with equally many claims.
+        no_fewer_accepted: the chosen side must make at least as many claims that were accepted.
+        min_margin: least difference of the expected numbers of rejected claims: a labeler in doubt counts by its
+            probabilities.
     """
 
     min_gap: float = 1.0
@@ -45,61 +45,70 @@ class PairRule:
 
 
 class LeftOut(NamedTuple):
-    """A candidate, or two that would have been a pair, and what kept them out."""
+    """A candidate, or two that would have been a pair, with the reason against them."""
 
     reason: str
     candidates: tuple[Candidate, ...]
     """Of two, the higher score first."""
 
 
-class Paired(NamedTuple):
-    """The pairs of one prompt, and what did not become one."""
+class PairingResult(NamedTuple):
+    """Pairs of one prompt, and the candidates and pairs that were left out."""
 
     pairs: list[Pair]
     left_out: list[LeftOut]
 
     @property
     def drops(self) -> Counter[str]:
-        """Candidates and pairs by the reason that left them out."""
+        """Number of candidates and pairs that were left out, by reason."""
         return Counter(one.reason for one in self.left_out)
 
 
-def pair(candidates: Sequence[Candidate], rule: PairRule, seed: int) -> Paired:
-    """Pairs among the candidates of one prompt, the higher score chosen; at most `rule.max_pairs`.
+def pair(candidates: Sequence[Candidate], rule: PairRule, seed: int) -> PairingResult:
+    """Pair the candidates of one prompt, the higher score chosen; at most `rule.max_pairs` times.
 
     Candidates without a score were not judged. Equal texts count as one candidate.
     """
     left_out: list[LeftOut] = []
-    sound = [one for one in candidates if _fits(left_out, "candidate", _fault(one), one)]
-    last = {candidate.text: place for place, candidate in enumerate(sound)}
+
+    def fits(kind: str, reasons: Iterator[str], *members: Candidate) -> bool:
+        """Whether there is no reason against them; otherwise they are left out for the first one."""
+        reason = next(reasons, None)
+        if reason is not None:
+            left_out.append(LeftOut(f"{kind}/{reason}", members))
+        return reason is None
+
+    sound = [one for one in candidates if fits("candidate", iter([one.fault] if one.fault else []), one)]
+    last = {candidate.text: number for number, candidate in enumerate(sound)}
     left_out += [
-        LeftOut("candidate/equal_text", (one,)) for place, one in enumerate(sound) if last[one.text] != place
+        LeftOut("candidate/equal_text", (one,))
+        for number, one in enumerate(sound)
+        if last[one.text] != number
     ]
-    usable = [sound[place] for place in last.values()]
-    judged = [one for one in usable if _fits(left_out, "candidate", _unusable(one, rule), one)]
+    judged = [
+        one for number in last.values() if fits("candidate", _unusable(one := sound[number], rule), one)
+    ]
     ordered = [
-        Pair(chosen=max(two, key=_score), rejected=min(two, key=_score))
+        Pair(chosen=max(two, key=score_of), rejected=min(two, key=score_of))
         for two in itertools.combinations(judged, 2)
     ]
-    found = [two for two in ordered if _fits(left_out, "pair", _unfit(two, rule), two.chosen, two.rejected)]
-    kept = random.Random(seed).sample(found, min(rule.max_pairs, len(found)))
+    fitting = [two for two in ordered if fits("pair", _unfit(two, rule), two.chosen, two.rejected)]
+    kept = random.Random(seed).sample(fitting, min(rule.max_pairs, len(fitting)))
     left_out += [
-        LeftOut("pair/over_max_pairs", (two.chosen, two.rejected)) for two in found if two not in kept
+        LeftOut("pair/over_max_pairs", (two.chosen, two.rejected)) for two in fitting if two not in kept
     ]
-    return Paired(kept, left_out)
+    return PairingResult(kept, left_out)
 
 
-def _fits(left_out: list[LeftOut], kind: str, reasons: Iterator[str], *candidates: Candidate) -> bool:
-    """Whether there is no reason against them; with the first one they are left out."""
-    reason = next(reasons, None)
-    if reason is not None:
-        left_out.append(LeftOut(f"{kind}/{reason}", candidates))
-    return reason is None
+def score_of(candidate: Candidate) -> float:
+    """Return the score of a judged candidate.
 
-
-def _fault(candidate: Candidate) -> Iterator[str]:
-    if candidate.fault is not None:
-        yield candidate.fault
+    Raises:
+        ValueError: it was not judged.
+    """
+    if candidate.score is None:
+        raise ValueError(f"expected a candidate with a score, got {candidate!r:.80}")
+    return candidate.score
 
 
 def _unusable(candidate: Candidate, rule: PairRule) -> Iterator[str]:
@@ -113,23 +122,16 @@ def _unusable(candidate: Candidate, rule: PairRule) -> Iterator[str]:
 
 def _unfit(two: Pair, rule: PairRule) -> Iterator[str]:
     chosen, rejected = two.chosen, two.rejected
-    if chosen.score - rejected.score < rule.min_gap:
+    if score_of(chosen) - score_of(rejected) < rule.min_gap:
         yield "small_gap"
     if rule.equal_claims and len(chosen.claims) != len(rejected.claims):
         yield "unequal_claims"
     if rule.no_fewer_accepted and _accepted(chosen) < _accepted(rejected):
         yield "fewer_accepted"
-    if rule.min_margin is not None and _margin(two) < rule.min_margin:
+    margin = minus_expected_rejected(chosen) - minus_expected_rejected(rejected)
+    if rule.min_margin is not None and margin < rule.min_margin:
         yield "small_margin"
-
-
-def _margin(two: Pair) -> float:
-    return minus_expected_rejected(two.chosen) - minus_expected_rejected(two.rejected)
 
 
 def _accepted(candidate: Candidate) -> int:
     return sum(not verdict.rejected for verdict in candidate.verdicts)
-
-
-def _score(candidate: Candidate) -> float:
-    return candidate.score

@@ -1,10 +1,10 @@
 """The codebook: the shipped list holds, another file is checked entry by entry."""
 
-import re
+from typing import get_args
 
 import pytest
 
-from rlaifv_pl.feedback.corrections.codebook import LEVELS, Codebook, CodebookError
+from rlaifv_pl.feedback.corrections.codebook import Codebook, CodebookError, Level
 from rlaifv_pl.feedback.corrections.diagnosis import ABSENT, COLOR, COUNT, MISSED
 
 ENTRY = {"id": "count", "level": "instance", "description": "A wrong number.", "example": "Two, not three."}
@@ -20,7 +20,7 @@ def test_the_shipped_codebook_holds_what_rules_and_models_need():
     codebook = Codebook.load()
     assert len(codebook.types) == 19
     assert {ABSENT, MISSED, COLOR, COUNT} <= codebook.by_id.keys()
-    assert {one.level for one in codebook.types} == set(LEVELS)
+    assert {one.level for one in codebook.types} == set(get_args(Level))
     assert [one.id for one in codebook.types if one.omission] == [MISSED]
 
 
@@ -42,14 +42,14 @@ def test_the_hash_is_of_the_contents_and_not_of_the_file(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        (yaml(ENTRY, ENTRY), "entry 2: the id 'count' is taken"),
-        (yaml({key: value for key, value in ENTRY.items() if key != "example"}), "entry 1 lacks example"),
-        (yaml(ENTRY | {"severity": 3}), "entry 1 has the unknown field 'severity'"),
-        (yaml(ENTRY | {"level": "region"}), "entry 1: the level is 'region'. Use one of instance, image"),
-        (yaml(ENTRY | {"description": " "}), "entry 1: description is ' '. Give it a text"),
-        (yaml(ENTRY | {"id": 7}), "entry 1: id is 7. Give it a text"),
-        (yaml(ENTRY | {"omission": "perhaps"}), "entry 1: omission is 'perhaps'. Write true or false"),
-        ("- count\n", "entry 1 lacks description and lacks example and lacks id and lacks level"),
+        (yaml(ENTRY, ENTRY), "entry 2: the id 'count'"),
+        (yaml({key: value for key, value in ENTRY.items() if key != "example"}), "entry 1 .*example"),
+        (yaml(ENTRY | {"severity": 3}), "entry 1 .*severity"),
+        (yaml(ENTRY | {"level": "region"}), "entry 1 .*level: .*'instance' or 'image'"),
+        (yaml(ENTRY | {"description": " "}), "entry 1 .*description"),
+        (yaml(ENTRY | {"id": 7}), "entry 1 .*id: .*string"),
+        (yaml(ENTRY | {"omission": "perhaps"}), "entry 1 .*omission: .*boolean"),
+        ("- count\n", "entry 1 "),
         ("id: count\n", "holds no list"),
         ("[]\n", "holds no list"),
         ("- {id: [\n", "cannot be read as YAML"),
@@ -58,7 +58,7 @@ def test_the_hash_is_of_the_contents_and_not_of_the_file(tmp_path):
 def test_a_faulty_file_is_refused_with_entry_and_remedy(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(CodebookError, match=re.escape(message)) as caught:
+    with pytest.raises(CodebookError, match=message) as caught:
         Codebook.load(path)
     assert str(path) in str(caught.value)
 

@@ -22,7 +22,7 @@ from rlaifv_pl.feedback.corrections.codebook import Codebook
 from rlaifv_pl.feedback.corrections.diagnosis import diagnose
 from rlaifv_pl.feedback.corrections.dialogue_rules import TurnRule, polarity
 from rlaifv_pl.feedback.corrections.pipeline import correct_shards
-from rlaifv_pl.feedback.corrections.rule_corrector import RuleCorrector, Wording
+from rlaifv_pl.feedback.corrections.rule_corrector import RuleCorrector, TurnTemplates
 from rlaifv_pl.miniature.claims import is_true
 from rlaifv_pl.miniature.language import PUNCTUATION, WORDS
 from rlaifv_pl.miniature.scenes import Scene
@@ -32,7 +32,7 @@ from tests.data.samples import check_streaming
 from tests.feedback.dialogues import judged, world_pairs, write
 from tests.objectives.test_modules import make
 
-WORLD = Wording(yes="yes", no="no", color=None, count=None)
+WORLD = TurnTemplates(yes="yes", no="no", color=None, count=None)
 
 
 def codes(findings) -> list[str]:
@@ -169,7 +169,7 @@ def test_yes_and_no_are_equally_many_and_turns_never_too_many():
 
 def test_explained_answers_rest_on_accepted_claims_only():
     sample = judged(["+there is a red cup.", "+it rains"], ["-there is a blue cup.", "-it snows"])
-    assert dialogue(sample, wording=Wording(explain=True)) == {
+    assert dialogue(sample, templates=TurnTemplates(explain=True)) == {
         "there is a blue cup.? No. There is a red cup. attr.color",
         "it snows? No. obj.absent",
         "there is a red cup.? Yes. There is a red cup. attr.color",
@@ -187,7 +187,7 @@ def test_the_seed_and_the_key_decide_turns_and_order():
 
 def test_in_the_world_every_answer_is_true_and_every_word_known():
     pairs = list(world_pairs(300))
-    corrected = RuleCorrector(wording=WORLD).correct(pairs, 0)
+    corrected = RuleCorrector(templates=WORLD).correct(pairs, 0)
     assert len(pairs) > 100 and all(one.drop is None for one in corrected)
     said = Counter()
     for sample, one in zip(pairs, corrected, strict=True):
@@ -281,7 +281,9 @@ def test_a_second_pass_does_nothing(three, tmp_path, monkeypatch):
     assert run(three, tmp_path / "out") == made
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"corrector": RuleCorrector(wording=Wording(explain=True))}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"corrector": RuleCorrector(templates=TurnTemplates(explain=True))}]
+)
 def test_finished_shards_of_other_settings_are_not_replaced(three, tmp_path, change):
     run(three, tmp_path / "out")
     with pytest.raises(FileExistsError, match="another recipe"):
@@ -355,9 +357,17 @@ def test_the_verb_corrects_by_rule_unless_told_otherwise(three, tmp_path, capsys
 def test_the_verb_takes_options_of_a_corrector(three, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(
-        json.dumps({"class_path": "RuleCorrector", "init_args": {"wording": {"yes": "yes", "no": "no"}}})
+        json.dumps({"class_path": "RuleCorrector", "init_args": {"templates": {"yes": "yes", "no": "no"}}})
     )
     args = [three, str(tmp_path / "out"), "--corrector", str(config), "--corrector.rule.turns", "2"]
     auto_cli(correct, args=args, as_positional=True)
     recipe = read_manifest(tmp_path / "out").recipe["correct"]
     assert (recipe["wording"]["yes"], recipe["rule"]["turns"]) == ("yes", 2)
+
+
+def test_the_old_key_of_the_templates_is_answered_with_the_new_one(tmp_path):
+    config = tmp_path / "old.yaml"
+    config.write_text("class_path: RuleCorrector\ninit_args: {wording: {color: null}}\n")
+    command = [sys.executable, "-m", "rlaifv_pl.cli.commands", "feedback", "correct", "in", "out"]
+    done = subprocess.run([*command, "--corrector", str(config)], capture_output=True, text=True, timeout=120)
+    assert done.returncode and "wording is now templates" in done.stderr, done.stderr

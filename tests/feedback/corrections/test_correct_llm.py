@@ -10,7 +10,7 @@ from rlaifv_pl.cli.correct import correct
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.corrections.codebook import Codebook
-from rlaifv_pl.feedback.corrections.dialogue_rules import Corrected, TurnRule
+from rlaifv_pl.feedback.corrections.dialogue_rules import CorrectionResult, TurnRule
 from rlaifv_pl.feedback.corrections.llm_corrector import (
     DiagnosisAndScript,
     DialogueDraft,
@@ -72,7 +72,7 @@ class SteadyEngine(ScriptedEngine):
         super().__init__({"LLMDiagnosis": [{"errors": [BLUE]}] * 9, "DialogueDraft": [{"turns": TURNS}] * 9})
 
 
-def ask(errors: list[dict], turns: list[dict], **options) -> Corrected:
+def ask(errors: list[dict], turns: list[dict], **options) -> CorrectionResult:
     """What comes of SAMPLE when the model says this; both ways to call it must agree."""
     engine = ScriptedEngine(
         {
@@ -90,7 +90,7 @@ def ask(errors: list[dict], turns: list[dict], **options) -> Corrected:
 
 def test_errors_and_turns_that_hold_become_corrections():
     corrected = ask([BLUE, PLATES], TURNS)
-    assert corrected == Corrected(
+    assert corrected == CorrectionResult(
         corrections=(
             Correction(question="Is the cup blue?", answer="No, it is red.", codes=("attr.color",)),
             Correction(question="Are there plates?", answer="Yes, two.", codes=("obj.missed",)),
@@ -112,7 +112,7 @@ def test_errors_and_turns_that_hold_become_corrections():
 def test_errors_that_do_not_hold_are_counted_and_turns_about_them_removed(error, reason):
     about = {"question": "Is there a spoon?", "answer": "No.", "codes": [error["code"]]}
     alone = ask([error], [about])
-    assert alone == Corrected(drop="unusable", removed={reason: 1})
+    assert alone == CorrectionResult(drop="unusable", removed={reason: 1})
     beside = ask([error, BLUE], [about, TURNS[0]])
     assert [turn.codes for turn in beside.corrections] == [("attr.color",)]
     assert beside.removed == {reason: 1, "undiagnosed": 1}
@@ -147,7 +147,7 @@ def test_an_unbalanced_leaking_repeating_script_is_cleaned():
 
 def test_a_script_of_which_nothing_holds_leaves_no_turns():
     leaking = TURNS[0] | {"answer": "No, by the reference."}
-    assert ask([BLUE], [leaking]) == Corrected(drop="no_turns", removed={"leak": 1})
+    assert ask([BLUE], [leaking]) == CorrectionResult(drop="no_turns", removed={"leak": 1})
 
 
 def test_no_error_and_no_answer_have_names_of_their_own():
@@ -161,7 +161,7 @@ def test_no_error_and_no_answer_have_names_of_their_own():
     assert [one.drop for one in outcomes] == ["unanswered", "no_error", "unanswered", None]
     assert len(engine.requests) == 4 + 2
     engine = ScriptedEngine({"DiagnosisAndScript": [None]})
-    assert LLMCorrector(engine=engine, calls=1).correct([SAMPLE], 0) == [Corrected(drop="unanswered")]
+    assert LLMCorrector(engine=engine, calls=1).correct([SAMPLE], 0) == [CorrectionResult(drop="unanswered")]
 
 
 def test_where_no_sample_has_an_error_nothing_more_is_asked():

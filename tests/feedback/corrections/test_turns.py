@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlaifv_pl.feedback.corrections.dialogue_rules import Corrected, TurnRule, polarity
+from rlaifv_pl.feedback.corrections.dialogue_rules import CorrectionResult, TurnRule, polarity
 from rlaifv_pl.records import Correction, Sample
 
 SAMPLE = Sample(key="a", prompt="What do you see?", chosen="A cup.", rejected="A ring.")
@@ -14,7 +14,7 @@ def turns(*texts: str) -> list[Correction]:
     return [Correction(question=question, answer=answer) for question, answer in pairs]
 
 
-def questions(corrected: Corrected) -> str:
+def questions(corrected: CorrectionResult) -> str:
     return " ".join(turn.question for turn in corrected.corrections)
 
 
@@ -45,8 +45,8 @@ def test_what_does_not_hold_is_removed_and_counted(written, kept, removed):
 
 
 def test_where_nothing_is_left_the_sample_is_dropped_by_name():
-    assert TurnRule().check([], SAMPLE) == Corrected(drop="no_turns")
-    assert TurnRule().check(turns("a mistake?|No."), SAMPLE) == Corrected(
+    assert TurnRule().check([], SAMPLE) == CorrectionResult(drop="no_turns")
+    assert TurnRule().check(turns("a mistake?|No."), SAMPLE) == CorrectionResult(
         drop="no_turns", removed={"leak": 1}
     )
 

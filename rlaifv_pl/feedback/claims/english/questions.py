@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from rlaifv_pl.feedback.claims.english import lexicon
@@ -59,14 +60,9 @@ def question_of(statement: Statement) -> str:
         asked = ("Is it true that", spelled((*subject, verb, *rest)))
     elif verb.kind == "aux" and _inverts(verb, rest):
         asked = (verb.low.capitalize(), spelled((*subject, *rest)))
-    elif verb.kind == "verb" and verb.low not in ("has", "have"):
-        plain = verb._replace(text=lexicon.base_of(verb.low))
-        asked = ("Do" if plain.low == verb.low else "Does", spelled((*subject, plain, *rest)))
-    elif verb.low in ("has", "have"):
-        asked = (
-            "Does" if verb.low == "has" else "Do",
-            spelled((*subject, verb._replace(text="have"), *rest)),
-        )
+    elif verb.kind == "verb" or verb.low in ("has", "have"):
+        base = verb._replace(text="have" if verb.low == "has" else lexicon.base_of(verb.low))
+        asked = ("Do" if base.low == verb.low else "Does", spelled((*subject, base, *rest)))
     else:
         asked = ("Is it true that", spelled((*subject, verb, *rest)))
     return " ".join(asked).rstrip(" .!") + "?"
@@ -88,9 +84,9 @@ def _uncapitalised(subject: Sequence[Token]) -> Token:
 
 def spelled(words: Sequence[Token]) -> str:
     """Tokens in a row; those that touch in the text touch here."""
-    text = ""
-    for before, token in zip((None, *words), words, strict=False):
-        touching = before is None or token.text in (",", ";", ":", ")") or before.text == "("
+    text = words[0].text if words else ""
+    for before, token in pairwise(words):
+        touching = token.text in (",", ";", ":", ")") or before.text == "("
         if not touching and 0 <= token.start == before.end:
             touching = not (token.text[0].isalnum() and before.text[-1].isalnum())
         text += token.text if touching else f" {token.text}"

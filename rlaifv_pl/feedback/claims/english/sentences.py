@@ -30,7 +30,8 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
     ['Dr. Lee has 2.5 cups.', 'A dog.']
     """
     for line in _LINE.finditer(text):
-        start = _MARK.match(text, line.start(), line.end()).end()
+        mark = _MARK.match(text, line.start(), line.end())
+        start = mark.end() if mark else line.start()
         for end in _END.finditer(text, start, line.end()):
             if not _abbreviates(text, end, line.end()):
                 yield from _trimmed(text, start, end.end())
@@ -44,7 +45,9 @@ def _abbreviates(text: str, end: re.Match[str], line_end: int) -> bool:
     before = text[max(0, end.start() - _LONGEST_ABBREVIATION) : end.start()]
     following = text[end.end() : end.end() + 2].strip()
     known = _ABBREVIATION.search(before)
-    return bool(known) and (following.islower() or following.isdigit() or before[known.start()].isupper())
+    return known is not None and (
+        following.islower() or following.isdigit() or before[known.start()].isupper()
+    )
 
 
 def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:

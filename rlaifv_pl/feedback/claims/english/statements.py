@@ -123,7 +123,8 @@ class Reader:
 
     def _finite(self, clause: list[Segment], place: int, lead: list[Token]) -> Iterator[Statement]:
         words = clause[place].tokens
-        at = finite(words)
+        if (at := finite(words)) is None:
+            return
         verb, rest = words[at], list(words[at + 1 :])
         tail = [Segment("", rest), *clause[place + 1 :]]
         there = next((n for n, token in enumerate(words[:at]) if token.low == "there"), None)
@@ -288,4 +289,5 @@ def _place(words: Sequence[Token]) -> list[Token]:
 
 
 def _is_place(words: Sequence[Token]) -> bool:
-    return first_content(words).kind == "prep" if first_content(words) else True
+    first = first_content(words)
+    return first is None or first.kind == "prep"
