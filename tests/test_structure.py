@@ -19,7 +19,7 @@ PARAMETERS = 6
 UNCHECKED_TYPES = 15
 
 LAYERS = [
-    {"coco", "console", "errors", "records", "seeds"},
+    {"coco", "console", "errors", "lightning_compat", "records", "seeds"},
     {"launcher"},
     {"models"},
     {"data"},
@@ -51,6 +51,7 @@ SCHEMAS = {
     "LightningModule",
     "LightningDataModule",
     "Callback",
+    "EpochBoundaryCallback",
     "Checkpoint",
     "ModelCheckpoint",
 }

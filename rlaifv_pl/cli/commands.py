@@ -8,7 +8,7 @@ import difflib
 import sys
 from collections.abc import Mapping, Sequence
 
-from rlaifv_pl.training.exit_codes import told_in_a_line
+from rlaifv_pl.training.exit_codes import exit_with_message
 
 HELP = "_help"
 Commands = Mapping[str, "str | Commands"]
@@ -61,7 +61,7 @@ ASKS_HELP = ("--help", "-h")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command named on the command line, or in `arguments`."""
-    with told_in_a_line():
+    with exit_with_message():
         _run(list(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -6,13 +6,13 @@ checkpoint never overrules the config, and an error is one message instead of a 
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
 from jsonargparse import Namespace, set_parsing_settings
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -24,9 +24,10 @@ from rlaifv_pl.cli.trust import trust_packages
 from rlaifv_pl.cli.usage_errors import explain_usage_error, option_names
 from rlaifv_pl.data.atomic import atomic_file, writing
 from rlaifv_pl.data.datamodule import AlignmentDataModule
-from rlaifv_pl.data.lightning_utils import get_callbacks, get_datamodule
+from rlaifv_pl.data.lightning_utils import get_datamodule
 from rlaifv_pl.data.remote_directory import redact
 from rlaifv_pl.export.callback import ExportPolicy
+from rlaifv_pl.lightning_compat import enable_epoch_boundaries, get_callbacks
 from rlaifv_pl.miniature import resolve_shipped
 from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.objectives.checks import RunError
@@ -37,7 +38,7 @@ from rlaifv_pl.training.held_out import HeldOutEvaluation
 from rlaifv_pl.training.loggers import ResumeLogs, default_loggers
 from rlaifv_pl.training.non_finite import NonFiniteGuard
 from rlaifv_pl.training.run_directory import Start, check_checkpoint
-from rlaifv_pl.training.shown_command import again
+from rlaifv_pl.training.shown_command import rerun_command
 from rlaifv_pl.training.signals import StopOnSignal
 from rlaifv_pl.training.throughput import Throughput
 
@@ -82,7 +83,7 @@ class SaveRunConfig(SaveConfigCallback):
     """
 
     start: Start
-    """Says what makes room for the run."""
+    """Clears the directory for the run."""
 
     def setup(self, *_: Any, **_options: Any) -> None:
         """Leave the directory alone; Lightning's own writes here, before the model is loaded."""
@@ -100,7 +101,7 @@ class SaveRunConfig(SaveConfigCallback):
     def _keep(self, trainer: Trainer) -> None:
         self.already_saved = True
         if trainer.is_global_zero:
-            self.start.make_room()
+            self.start.clear_directory()
             self.save_config(trainer, trainer.lightning_module, "fit")
         trainer.strategy.barrier()
 
@@ -129,11 +130,25 @@ def _without_secrets(config: Namespace) -> Namespace:
     return config
 
 
+CALLED_LAST = (RunCheckpoint, StopOnSignal, Rounds, ExportPolicy)
+"""Callbacks that are called after all others, in this order: a step is saved before the run stops at it, and a round is
+over before the export's card tells of it."""
+
+
+def order_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
+    """Callbacks in the order in which a trainer is to call them."""
+
+    def place(callback: Callback) -> int:
+        return next((at for at, kind in enumerate(CALLED_LAST) if isinstance(callback, kind)), -1)
+
+    return sorted(callbacks, key=place)
+
+
 class AlignmentCLI(LightningCLI):
     """Puts objective, data and trainer together from stacked configs and command-line options."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The top-level keys of a config beside model, data and trainer; callbacks run in this order."""
+        """The top-level keys of a config beside model, data and trainer."""
         parser.add_argument(
             "--threads", type=int | None, default=None,
             help="Threads of a CPU operation. One is fastest for tiny models, and gives equal bits on any machine.",
@@ -146,9 +161,7 @@ class AlignmentCLI(LightningCLI):
         parser.add_lightning_class_args(Throughput, "throughput")
         parser.add_lightning_class_args(NonFiniteGuard, "non_finite")
         parser.add_lightning_class_args(HeldOutEvaluation, "held_out")
-        # After the checkpoint: that of a round's last epoch is there before the next round's work begins.
         parser.add_lightning_class_args(Rounds, "rounds")
-        # After the rounds, of which its card tells.
         parser.add_lightning_class_args(ExportPolicy, "export")
 
     def before_instantiate_classes(self) -> None:
@@ -163,13 +176,14 @@ class AlignmentCLI(LightningCLI):
             # Validation alone prints its table; in the run's logs it would count as step 0.
             kwargs["logger"] = self.subcommand == "fit" and default_loggers(options["default_root_dir"])
         trainer: Any = super().instantiate_trainer(**kwargs)
-        trainer.callbacks = [
+        trainer.callbacks = order_callbacks(
             # Lightning adds its own where a bar is wanted and the config names none.
             RunProgressBar() if type(callback) is RichProgressBar else callback
             for callback in trainer.callbacks
             if not (isinstance(callback, Rounds) and callback.prompts is None)
             and not (isinstance(callback, HeldOutEvaluation) and not callback.benchmarks)
-        ]
+        )
+        enable_epoch_boundaries(trainer)
         return trainer
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -201,7 +215,7 @@ class AlignmentCLI(LightningCLI):
             if isinstance(callback, SaveRunConfig):
                 callback.start = start
             elif isinstance(callback, StopOnSignal):
-                callback.command = again(self.arguments, ckpt_path=LAST)
+                callback.command = rerun_command(self.arguments, ckpt_path=LAST)
 
     def before_validate(self) -> None:
         """Look for the checkpoint, before anything is loaded.

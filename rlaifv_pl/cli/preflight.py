@@ -107,7 +107,7 @@ class _Look:
         self.layout, self.weights = model.layout, sum(each.nbytes for each in model.parameters())
         self._make_sources()
         rounds = self.planned.rounds
-        if kept := Start(directory=self.directory, makes_rounds=rounds is not None).kept():
+        if kept := Start(directory=self.directory, makes_rounds=rounds is not None).contents_to_keep():
             self.found.notes.append(
                 f"{self.directory} holds a run already ({', '.join(kept)}): fit goes on with it by --ckpt_path last, "
                 "and wants --overwrite true or another trainer.default_root_dir for a new one"

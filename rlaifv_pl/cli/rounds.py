@@ -1,4 +1,4 @@
-"""`rlaifv rounds status`: how far a run is, from its files alone, while it runs or after it was killed."""
+"""`rlaifv rounds status`: progress of a run of rounds, from its files alone."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from rlaifv_pl.rounds.summary import rounds_table, seconds_table, summary_rows
 
 
 def status(run: str) -> None:
-    """Print the rounds of a run that are done, and how far the one under way is.
+    """Print the finished rounds of a run, and the progress of the current one.
 
     Args:
         run: directory of the run (its trainer.default_root_dir).
@@ -39,8 +39,8 @@ def status(run: str) -> None:
 
 
 def _parts(stages: Path) -> str:
-    """Finished parts by stage, in the order in which the stages began."""
-    found = sorted(
+    """Number of finished parts by stage, in the order in which the stages began."""
+    directories = sorted(
         (path for path in stages.glob("*-*") if path.is_dir()), key=lambda path: path.stat().st_ctime
     )
-    return ", ".join(f"{path.name.split('-')[0]} {len(list(path.glob('*.jsonl')))}" for path in found)
+    return ", ".join(f"{path.name.split('-')[0]} {len(list(path.glob('*.jsonl')))}" for path in directories)

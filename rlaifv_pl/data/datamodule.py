@@ -3,7 +3,7 @@
 The module in training decides what a batch is made of: it offers a `collator` (`protocols`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -100,13 +100,16 @@ class AlignmentDataModule(L.LightningDataModule):
         self.cache_vision, self.cache_dir = cache_vision, cache_dir
         self._needs_sizes = bool(max_tokens or group_by or length_bucket)
         self._reset()
-        self.shards_of_epoch: Callable[[int], list[str]] | None = None
-        """Returns the shards of an epoch in place of `train`, where a run makes them."""
 
     def _reset(self) -> None:
         self._position: Position = _start_of(epoch=0)
         self._opened: tuple[list[str], ShardSet] | None = None
         self._copies: dict[str, Path] = {}
+        self._made_shards: list[str] | None = None
+
+    def use_shards(self, shards: Sequence[Path]) -> None:
+        """Train on these directories, which the run makes, in place of `train`; none while they are to be made."""
+        self._made_shards = list(map(str, shards))
 
     def prepare_data(self) -> None:
         for source in self.sources:
@@ -133,7 +136,7 @@ class AlignmentDataModule(L.LightningDataModule):
     def train_dataloader(self) -> PositionedLoader:
         """Return this epoch's batches, from where the run was interrupted if it was."""
         trainer, epoch = self._attached_trainer, self._attached_trainer.current_epoch
-        samples = self._train_samples(epoch)
+        samples = self._train_samples()
         if self._position["epoch"] != epoch:
             self._position = _start_of(epoch)
         self._check_shards(samples)
@@ -152,15 +155,14 @@ class AlignmentDataModule(L.LightningDataModule):
 
     def check_opens(self) -> None:
         """Open the shards that are there before the run, for the faults that `load_shards` names."""
-        if self.shards_of_epoch is None:
-            self._train_samples(self._attached_trainer.current_epoch)
+        if self._made_shards is None:
+            self._train_samples()
         if self.val is not None:
             self._open(self.val, "data.val")
 
     def batches_per_epoch(self) -> int:
         """Return the number of batches that this rank gets in a whole epoch of the current shards."""
-        epoch = self._attached_trainer.current_epoch
-        return len(self._batches(self._train_samples(epoch), epoch, 0))
+        return len(self._batches(self._train_samples(), self._attached_trainer.current_epoch, 0))
 
     def is_inside(self, epoch: int) -> bool:
         """Return whether some of the epoch's samples have been trained on."""
@@ -219,8 +221,8 @@ class AlignmentDataModule(L.LightningDataModule):
             )
         self._position["shards"] = shards
 
-    def _train_samples(self, epoch: int) -> ShardSet:
-        shards = _listed(self.shards_of_epoch(epoch) if self.shards_of_epoch else self.train)
+    def _train_samples(self) -> ShardSet:
+        shards = _listed(self.train) if self._made_shards is None else self._made_shards
         if self._opened is None or self._opened[0] != shards:
             samples = self._open(shards, "data.train")
             try_longest(
@@ -262,7 +264,7 @@ class AlignmentDataModule(L.LightningDataModule):
     def _open(self, shards: Shards | None, name: str) -> ShardSet:
         samples = load_shards(self.fetch(require_shards(shards, name)), self.cache_dir)
         # A round without pairs ends its run by itself.
-        if not len(samples) and not self.shards_of_epoch:
+        if not len(samples) and self._made_shards is None:
             raise ManifestError(
                 f"{name}: {', '.join(_listed(shards))} holds no sample. Name shards that hold some."
             )

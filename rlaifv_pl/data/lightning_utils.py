@@ -1,6 +1,6 @@
-"""What Lightning attaches to a trainer without declaring it, by its type."""
+"""The DataModule of a trainer, which Lightning attaches without declaring it."""
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
 from rlaifv_pl.data.datamodule import AlignmentDataModule
 
@@ -8,8 +8,3 @@ from rlaifv_pl.data.datamodule import AlignmentDataModule
 def get_datamodule(trainer: Trainer) -> AlignmentDataModule:
     """The run's DataModule."""
     return trainer.datamodule  # type: ignore[attr-defined]
-
-
-def get_callbacks(trainer: Trainer) -> list[Callback]:
-    """Those of the run, in the order in which they are called; the trainer's own list."""
-    return getattr(trainer, "callbacks", [])

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from rlaifv_pl.export.checkpoint import trained
@@ -15,7 +14,7 @@ from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.objectives.checks import sharding_of
 
 
-class ExportPolicy(Checkpoint):  # Lightning calls these last: its card tells of the last round, too.
+class ExportPolicy(Callback):
     """Writes the trained policy to `<run>/export` when the run ends, with a card.
 
     Args:

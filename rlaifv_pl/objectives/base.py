@@ -17,6 +17,7 @@ from rlaifv_pl.data.protocols import LoaderOptions
 from rlaifv_pl.data.sample_lengths import processor_hash
 from rlaifv_pl.data.shards import ShardSet
 from rlaifv_pl.data.sidecar import Sidecars
+from rlaifv_pl.lightning_compat import get_attached_trainer, is_accumulating
 from rlaifv_pl.models.chat import Chat, Dialogue
 from rlaifv_pl.models.fingerprint import fingerprint
 from rlaifv_pl.models.loading import load_policy, positions_of
@@ -103,7 +104,7 @@ class AlignmentModule(L.LightningModule):
         if hasattr(self, "policy"):
             return
         self.policy, self.__dict__["reference"] = load_policy(
-            self.policy_spec, self.processor, self.reference_mode, sharding_of(self._trainer)
+            self.policy_spec, self.processor, self.reference_mode, sharding_of(get_attached_trainer(self))
         )
         self.base_weights = fingerprint(self.policy)
         if self.reference_mode == "cached":
@@ -164,7 +165,7 @@ class AlignmentModule(L.LightningModule):
         self.dropped.update(reason for _, reason in batch.accounting.dropped)
         self.tallies["train"].add(batch)
         loss = self._training_loss(batch)
-        if not self.trainer.fit_loop.epoch_loop._should_accumulate():
+        if not is_accumulating(self.trainer):
             self.end_step()
             self._log("train")
         return loss

@@ -11,7 +11,8 @@ from typing import Literal
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
-from rlaifv_pl.data.lightning_utils import get_callbacks, get_datamodule
+from rlaifv_pl.data.lightning_utils import get_datamodule
+from rlaifv_pl.lightning_compat import get_callbacks
 
 Schedule = Literal["cosine", "linear", "constant"]
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
+from rlaifv_pl.lightning_compat import get_ddp_option
 from rlaifv_pl.objectives.checks import SLICED, RunError
 from rlaifv_pl.preflight.machine import Machine
 from rlaifv_pl.training.fsdp import FSDP2Strategy
@@ -56,5 +57,5 @@ def parallelism_of(trainer: Any, machine: Machine) -> Parallelism:
             f"trainer.strategy is {strategy if isinstance(strategy, str) else type(strategy).__name__}, which is not "
             "supported. Set rlaifv_pl.training.fsdp.FSDP2Strategy instead (--config machine/fsdp)."
         )
-    is_view = isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("gradient_as_bucket_view", False)
+    is_view = isinstance(strategy, DDPStrategy) and bool(get_ddp_option(strategy, "gradient_as_bucket_view"))
     return Parallelism(mixed=mixed, cast=cast, has_buckets=machine.world > 1 and not is_view)

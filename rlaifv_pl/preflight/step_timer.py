@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from rlaifv_pl.data.atomic import atomic_file
+from rlaifv_pl.lightning_compat import is_accumulating, is_last_batch
 from rlaifv_pl.objectives.base import AlignmentModule
 
 
@@ -30,14 +31,14 @@ class StepTimer(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Take the time of an update; after the last one write all of them and end the process."""
-        if trainer.fit_loop.epoch_loop._should_accumulate():
+        if is_accumulating(trainer):
             return
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
         self._seconds.append(now - self._mark)
         self._mark = now
-        if len(self._seconds) == self.steps or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if len(self._seconds) == self.steps or is_last_batch(trainer):
             peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
             with atomic_file(Path(self.out)) as file:
                 file.write(json.dumps({"seconds": self._seconds, "memory": peak}).encode())

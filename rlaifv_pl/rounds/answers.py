@@ -1,4 +1,4 @@
-"""What the policy answered when it was measured between rounds, kept so that one can read before and after."""
+"""Answers of the policy from the evaluations between rounds, kept for comparison in the report."""
 
 import hashlib
 import json
@@ -12,17 +12,17 @@ from rlaifv_pl.records import Answer
 
 FOLDER, IMAGES = "answers", "images"
 KEPT_ANSWERS = 60
-"""The first so many of each measurement."""
+"""Number of answers that are kept of each evaluation, from the first on."""
 
 
 def keep_answers(rounds: Path, number: int, answers: Sequence[Answer]) -> None:
-    """Write the first answers of a measurement as JSON lines, and each of their images once, named by its SHA-256.
+    """Write the first answers of an evaluation as JSON lines, and each of their images once, named by its SHA-256.
 
-    The same answers give the same bytes; what was there of that round is replaced.
+    The same answers give the same bytes; earlier answers of that round are replaced.
 
     Args:
         rounds: directory of the rounds.
-        number: of the round after which they were given; 0 for the policy as the run was given it.
+        number: round after which the answers were given; 0 for the initial policy.
     """
     directory = rounds / FOLDER
     with writing(directory):
@@ -48,7 +48,7 @@ def keep_answers(rounds: Path, number: int, answers: Sequence[Answer]) -> None:
 
 
 def read_answers(rounds: Path, number: int) -> Iterator[tuple[dict[str, Any], tuple[bytes, ...]]]:
-    """Rows of `keep_answers` with their images; nothing where none were kept.
+    """Yield the rows of `keep_answers` with their images; none if no answers were kept.
 
     Raises:
         ValueError: the file is damaged.
@@ -58,19 +58,19 @@ def read_answers(rounds: Path, number: int) -> Iterator[tuple[dict[str, Any], tu
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         row = json.loads(line)
         try:
-            known = {name: row[name] for name in ("key", "prompt", "completion")}
-            mentions = [(int(start), int(end), bool(right)) for start, end, right in row["mentions"]]
+            texts = {name: row[name] for name in ("key", "prompt", "completion")}
+            mentions = [(int(start), int(end), bool(is_true)) for start, end, is_true in row["mentions"]]
             names = [Path(name).name for name in row["images"]]
         except (KeyError, TypeError) as error:
-            raise ValueError(f"no answer of a policy ({error!r})") from error
+            raise ValueError(f"not an answer of a policy ({error!r})") from error
         yield (
-            known | {"mentions": mentions},
+            texts | {"mentions": mentions},
             tuple((path.parent / IMAGES / name).read_bytes() for name in names),
         )
 
 
 def answers_path(rounds: Path, number: int) -> Path:
-    """Where the answers after a round are kept.
+    """Path of the answers after a round.
 
     >>> str(answers_path(Path("runs/dpo/rounds"), 2))
     'runs/dpo/rounds/answers/2.jsonl'

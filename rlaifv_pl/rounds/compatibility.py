@@ -1,4 +1,4 @@
-"""Whether rounds go together with the rest of a run's settings."""
+"""Checks that rounds are compatible with the rest of a run's settings."""
 
 from lightning.pytorch import Trainer
 
@@ -8,18 +8,19 @@ from rlaifv_pl.rounds.reference_file import Refresh
 
 
 def check_rounds(trainer: Trainer, module: AlignmentModule, epochs: int, refresh: Refresh) -> None:
-    """Refuse settings under which rounds would not do what they say.
+    """Refuse settings that contradict rounds.
 
     Args:
         trainer: with its DataModule.
-        module: that is trained.
-        epochs: of a round.
-        refresh: what a round's reference is.
+        module: module in training.
+        epochs: epochs of a round.
+        refresh: source of a round's reference.
 
     Raises:
-        RunError: the message says what to change.
+        RunError: two settings contradict each other; the message says what to change.
     """
-    if trainer.max_epochs < 1 or trainer.max_epochs % epochs:
+    max_epochs = trainer.max_epochs or 0
+    if max_epochs < 1 or max_epochs % epochs:
         raise RunError(
             f"trainer.max_epochs is {trainer.max_epochs}, expected a multiple of rounds.epochs ({epochs}), "
             "since their quotient is the number of rounds."
@@ -29,13 +30,13 @@ def check_rounds(trainer: Trainer, module: AlignmentModule, epochs: int, refresh
             "data.train is set, but rounds make the shards that a run trains on. "
             "Leave data.train out, or leave the rounds out."
         )
-    many = trainer.max_epochs > epochs
-    if many and module.reference_mode == "adapter_off" and refresh != "initial":
+    has_later_rounds = max_epochs > epochs
+    if has_later_rounds and module.reference_mode == "adapter_off" and refresh != "initial":
         raise RunError(
             f"The reference of a later round is to be {refresh!r}, but without its adapters the policy is the "
             "initial one. Set model.reference: live (its copy holds adapters only), or refresh: initial."
         )
-    if many and module.reference_mode == "cached" and refresh == "ema":
+    if has_later_rounds and module.reference_mode == "cached" and refresh == "ema":
         raise RunError(
             "rounds.refresh: ema makes a reference that is no policy of any time, and model.reference: cached "
             "holds none. Set model.reference: live, or refresh: previous."

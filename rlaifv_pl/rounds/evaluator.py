@@ -1,4 +1,4 @@
-"""What may be measured of a policy between rounds, when somebody knows the truth."""
+"""The protocol of evaluators, which measure the policy between rounds where the truth is known."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -12,19 +12,19 @@ class RoundEvaluator(Protocol):
     """Measures the policy and the labeler between rounds."""
 
     def measure(self, policy: Engine) -> tuple[dict[str, float | None], Sequence[Answer]]:
-        """Figures by name, `instance`, `sentence`, `recall` and `length` among them, and what they were counted on.
+        """Return figures by name, including `instance`, `sentence`, `recall` and `length`, and the answers behind them.
 
-        The answers are of the same prompts in the same order each time. The first of them are kept to be read;
-        none need be given.
+        The answers are to the same prompts in the same order each time. The first of them are kept for the report; an
+        evaluator may return none.
         """
 
     def agreement(self, judged: Iterable[tuple[Sample, Sequence[Candidate]]]) -> float | None:
-        """Share of the labeler's verdicts that are true."""
+        """Return the share of the labeler's verdicts that are true; None if it is undefined."""
 
 
-def with_samples(run: FeedbackPipeline) -> Iterable[tuple[Sample, Sequence[Candidate]]]:
-    """The judged candidates of a pass of feedback, with their prompts."""
-    for place, (_, candidates, fault) in enumerate(run.candidates()):
+def with_samples(pipeline: FeedbackPipeline) -> Iterable[tuple[Sample, Sequence[Candidate]]]:
+    """Yield the judged candidates of a pass of feedback with their prompts."""
+    for place, (_, candidates, fault) in enumerate(pipeline.candidates()):
         if fault is None:
-            (sample,) = run.prompts.read(range(place, place + 1))
+            (sample,) = pipeline.prompts.read(range(place, place + 1))
             yield sample, candidates

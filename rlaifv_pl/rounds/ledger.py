@@ -1,4 +1,4 @@
-"""The ledger: what each round of a run was made of, what came out, and how long it took."""
+"""The ledger: inputs, results and seconds of each round of a run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,41 +11,40 @@ LEDGER_NAME = "ledger.json"
 
 
 class Ledger:
-    """Entries by round in `<run>/rounds/ledger.json`, on disk after every change.
+    """Entries by round in `<run>/rounds/ledger.json`, written after every change.
 
-    Round 0 is the policy as the run was given it: it has figures, but no pairs. An entry may hold `prompts` (keys of
-    those that the round takes, which no later one takes again), `pairs`, `recipe`, `manifest`, `drops`, `notes`,
-    `agreement`, `figures` and `seconds` by stage.
+    Round 0 is the initial policy: it has figures, but no pairs. An entry may hold `prompts` (their keys, which no later
+    round uses again), `pairs`, `recipe`, `manifest`, `drops`, `notes`, `agreement`, `figures` and `seconds` by stage.
 
     Args:
         rounds: directory of the rounds.
-        writes: whether this process is the one that writes; the others only read.
+        writes: whether this process writes; the others only read.
     """
 
     def __init__(self, rounds: Path, *, writes: bool = True) -> None:
         self.path, self.writes = rounds / LEDGER_NAME, writes
 
     def read(self) -> dict[int, dict[str, Any]]:
-        """All entries, in the order of the rounds."""
+        """Read all entries, in the order of the rounds."""
         if not self.path.is_file():
             return {}
         entries = json.loads(self.path.read_bytes())
         return {int(number): entries[number] for number in sorted(entries, key=int)}
 
     def prompts(self, number: int) -> list[str]:
-        """Keys of the prompts that a round has taken, in its order; none where it has not begun."""
+        """Keys of a round's prompts, in its order; empty before it has begun."""
         return self.read().get(number, {}).get("prompts", [])
 
     def prompts_before(self, number: int) -> set[str]:
-        """Keys of the prompts that the rounds before one have taken."""
+        """Keys of the prompts of all earlier rounds."""
         earlier = (entry for each, entry in self.read().items() if each < number)
         return {key for entry in earlier for key in entry.get("prompts", [])}
 
     def begin(self, number: int, recipe: str, prompts: Sequence[str]) -> None:
-        """Note that a round begins, and which prompts it takes.
+        """Record that a round begins, and its prompts.
 
-        What stands there of it from another recipe is another run's, and goes, with round 0 if it is the first
-        round's. What stands there of later rounds, or of training in this one, was never done on the way here.
+        An entry with another recipe is another run's and is dropped, with round 0 if it is the first round's. So are
+        entries of later rounds, and of training in this one: they are not part of the run's history any more.
         """
         if self.writes:
             entries = self.read()
@@ -56,22 +55,22 @@ class Ledger:
             earlier = {each: entries[each] for each in entries if each < number and (is_same or number > 1)}
             self._write({**earlier, number: {"recipe": recipe, "prompts": list(prompts), "seconds": seconds}})
 
-    def go_on(self, number: int) -> None:
-        """Note that training goes on in the midst of a round: it has no figures yet, and none is after it."""
+    def resume(self, number: int) -> None:
+        """Record that training resumes within a round: drop its figures and all later rounds."""
         if self.writes:
             entries = {each: entry for each, entry in self.read().items() if each <= number}
             entries.get(number, {}).pop("figures", None)
             self._write(entries)
 
     def note(self, number: int, **values: Any) -> None:
-        """Put values into a round's entry, in place of what stood there under the same names."""
+        """Update values of a round's entry."""
         if self.writes:
             entries = self.read()
             entries[number] = entries.get(number, {}) | values
             self._write(entries)
 
     def spend(self, number: int, stage: str, seconds: float) -> None:
-        """Add to the seconds of a stage of a round; work that a kill threw away counts where it was noted."""
+        """Add seconds to a stage of a round; recorded work counts even if a kill discarded it."""
         spent = self.read().get(number, {}).get("seconds", {})
         self.note(number, seconds=spent | {stage: round(spent.get(stage, 0.0) + seconds, 3)})
 

@@ -1,4 +1,4 @@
-"""Which prompts a round answers."""
+"""Selection of the prompts that a round answers."""
 
 import random
 from collections.abc import Collection, Sequence
@@ -8,41 +8,41 @@ from rlaifv_pl.feedback.config import PromptSet
 from rlaifv_pl.objectives.base import RunError
 
 
-def noted_prompts(shards: ShardSet, noted: Sequence[str]) -> PromptSet | None:
-    """The prompts that a round has taken, in its order; None where none are noted, or they are no longer there.
+def recorded_prompts(shards: ShardSet, recorded: Sequence[str]) -> PromptSet | None:
+    """Prompts that a round has recorded, in its order; None if none are recorded, or some are no longer there.
 
     Args:
-        shards: of all prompts.
-        noted: keys.
+        shards: shards of all prompts.
+        recorded: keys from the ledger.
     """
     numbers = {key: number for number, key in enumerate(shards.keys())}
-    is_whole = noted and all(key in numbers for key in noted)
-    return PromptSet(shards, [numbers[key] for key in noted]) if is_whole else None
+    is_complete = recorded and all(key in numbers for key in recorded)
+    return PromptSet(shards, [numbers[key] for key in recorded]) if is_complete else None
 
 
 def next_prompts(
-    shards: ShardSet, taken: Collection[str], seed: int, *, rounds: int, many: int | None, repeat: bool
+    shards: ShardSet, used: Collection[str], seed: int, *, rounds: int, count: int | None, repeat: bool
 ) -> PromptSet:
-    """The next of one shuffle of all prompts that no earlier round has taken.
+    """Take the next prompts of one shuffle that no earlier round has used.
 
     Args:
-        shards: of all prompts.
-        taken: keys of those that earlier rounds have answered.
-        seed: of the shuffle.
-        rounds: that are still to come, the next one included.
-        many: prompts of a round; what is left in equal shares, unless given.
-        repeat: begin again at the first ones where too few are left.
+        shards: shards of all prompts.
+        used: keys of the prompts of earlier rounds.
+        seed: seed of the shuffle.
+        rounds: number of rounds to come, including the next one.
+        count: number of prompts of a round; an equal share of what is left if None.
+        repeat: whether to start again from the beginning of the shuffle when too few are left.
 
     Raises:
-        RunError: there are too few for the rounds to come.
+        RunError: too few are left for the rounds to come.
     """
     order = random.Random(seed).sample(range(len(shards)), len(shards))
     keys = list(shards.keys())
-    free = [one for one in order if keys[one] not in taken]
-    wanted = many or len(free) // rounds
+    free = [number for number in order if keys[number] not in used]
+    wanted = count or len(free) // rounds
     if repeat and len(free) < max(wanted, 1):
-        free += [one for one in order if keys[one] in taken]
-        wanted, rounds = many or len(order), 1
+        free += [number for number in order if keys[number] in used]
+        wanted, rounds = count or len(order), 1
     elif repeat:
         rounds = 1
     if not 0 < wanted * rounds <= len(free):

@@ -1,4 +1,4 @@
-"""What a round is compared with, on disk, so that a killed run finds its reference again."""
+"""References of rounds on disk, so that a killed run finds its reference again."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,31 +11,31 @@ from rlaifv_pl.models.sharding import on_rank_zero
 from rlaifv_pl.models.vlm import VLM
 
 Refresh = Literal["previous", "initial", "ema"]
-"""What a round's reference is: the policy as the round began, as the run began, or a mean of its past."""
+"""Source of a round's reference: the policy as the round began, as the run began, or a moving average."""
 
 FILE_NAME = "reference.safetensors"
 
 
 class ReferenceFiles:
-    """The reference of each round, from the second on; that of the first is the model that the run was given.
+    """Stores the reference of each round from the second on; that of the first is the initial policy.
 
     Args:
         rounds: directory of the rounds.
-        refresh: what a round's reference is.
-        keep: of `ema`, the share of the last reference that stays.
+        refresh: source of a round's reference.
+        decay: weight of the last reference in the next one, for `ema`.
         writes: whether this process writes the files.
     """
 
-    def __init__(self, rounds: Path, refresh: Refresh, keep: float, *, writes: bool = True) -> None:
+    def __init__(self, rounds: Path, refresh: Refresh, decay: float, *, writes: bool = True) -> None:
         self.rounds, self.writes = rounds, writes
-        self.is_constant, self.keep = refresh == "initial", keep if refresh == "ema" else 0.0
+        self.is_constant, self.decay = refresh == "initial", decay if refresh == "ema" else 0.0
 
     def begin(self, number: int, reference: Reference, policy: VLM) -> None:
-        """Make the reference of a round that begins now."""
+        """Compute and store the reference of a round that begins now."""
         if self.is_constant or number == 1:
             return
         self.resume(number - 1, reference)
-        reference.refresh(policy, self.keep)
+        reference.refresh(policy, self.decay)
         weights = on_rank_zero(reference.state())
         if self.writes:
             path = self._path(number)
@@ -46,7 +46,7 @@ class ReferenceFiles:
                 file.write(data)
 
     def resume(self, number: int, reference: Reference) -> None:
-        """Take up the reference of a round that has begun."""
+        """Load the reference of a round that has begun."""
         if not self.is_constant and number > 1:
             reference.load_state(load_file(self._path(number)))
 

@@ -1,4 +1,4 @@
-"""The end of a run of rounds: a table on the screen, a picture of the curve, and all of it as JSON."""
+"""Summary of a run of rounds: tables on stderr, a plot of the curve, and JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,11 @@ share of its verdicts that are true."""
 SHARES = {"instance": "instance hallucination", "sentence": "sentence hallucination", "recall": "recall"}
 
 
-def conclude(run: Path, ledger: Ledger, seed: int, seconds: float) -> None:
+def write_summary(run: Path, ledger: Ledger, seed: int, seconds: float) -> None:
     """Print the table of the rounds and write `rounds.png` and `summary.json` into the run's directory.
 
     Args:
-        seconds: of this start of the run.
+        seconds: seconds since this start of the run.
     """
     rows = summary_rows(ledger.read())
     stderr.print(rounds_table(rows), seconds_table(rows))
@@ -44,9 +44,9 @@ def conclude(run: Path, ledger: Ledger, seed: int, seconds: float) -> None:
 
 
 def summary_rows(entries: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row a round: figures of the policy after it, and what it was trained on; row 0 is the policy as given.
+    """Rows by round: figures of the policy after it, and its training data; row 0 is the initial policy.
 
-    `seconds` has one figure a stage and their sum as `all`.
+    `seconds` has one figure for each stage, and their sum as `all`.
     """
     rows = []
     for number, entry in entries.items():
@@ -67,47 +67,47 @@ def summary_rows(entries: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any
 
 
 def rounds_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A line a round; where descriptions were sampled too, their figure stands behind the greedy one's."""
-    shown = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
+    """Table with a row for each round; figures of sampled descriptions, if any, follow those of greedy ones."""
+    keys = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
     table = Table("round", title="rounds: hallucination and recall in %, greedy and sampled")
-    for key in shown:
+    for key in keys:
         table.add_column(COLUMNS[key][0], justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(_name(row), *(_greedy_and_sampled(row, key) for key in shown))
+        table.add_row(_name(row), *(_greedy_and_sampled(row, key) for key in keys))
     return table
 
 
 def seconds_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """How long each stage of each round took."""
+    """Table of the seconds of each stage of each round."""
     stages = [stage for stage in (*STAGES, "all") if any(stage in row["seconds"] for row in rows)]
     table = Table("round", *stages, title="seconds")
     for row in rows:
-        table.add_row(_name(row), *(_shown(row["seconds"].get(stage), "{:.1f}") for stage in stages))
+        table.add_row(_name(row), *(_format(row["seconds"].get(stage), "{:.1f}") for stage in stages))
     return table
 
 
 def draw_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Hallucination and recall over the rounds, greedy and sampled, as a PNG."""
+    """Plot hallucination and recall over the rounds, greedy and sampled, into a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    made_up, kept = figure.subplots(1, 2)
+    hallucination, recall = figure.subplots(1, 2)
     numbers = [row["round"] for row in rows]
     for color, (key, name) in enumerate(SHARES.items()):
-        axes = kept if key == "recall" else made_up
+        axes = recall if key == "recall" else hallucination
         for prefix, label, style in (("", name, "o-"), ("sampled_", f"{name}, sampled", "o:")):
             values = [row.get(prefix + key) for row in rows]
             if any(value is not None for value in values):
                 shares = [float("nan") if value is None else 100 * value for value in values]
                 axes.plot(numbers, shares, style, color=f"C{color}", label=label)
-    for axes in (made_up, kept):
+    for axes in (hallucination, recall):
         axes.set_xlabel("rounds of alignment")
         axes.set_ylabel("%")
         axes.set_xticks(numbers)
         axes.grid(alpha=0.3)
         axes.legend()
-    made_up.set_ylim(bottom=0)
-    kept.set_ylim(0, 102)
+    hallucination.set_ylim(bottom=0)
+    recall.set_ylim(0, 102)
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=120)
 
@@ -122,5 +122,5 @@ def _greedy_and_sampled(row: Mapping[str, Any], key: str) -> str:
     return " ".join(form.format(factor * value) for value in values if value is not None)
 
 
-def _shown(value: Any, form: str) -> str:
+def _format(value: Any, form: str) -> str:
     return "" if value is None else form.format(value)

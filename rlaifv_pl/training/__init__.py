@@ -1,5 +1,5 @@
-"""Parts of a training run beside the objective. Reading order: run_directory (may a run begin here), checkpoint and
+"""Callbacks and plugins of a training run. Reading order: run_directory (whether a run may begin here), checkpoint and
 best_checkpoint (checkpoint_io: one file; sharded_checkpoint: a directory written by many processes), fsdp (the FSDP2
-strategy), signals and exit_codes (a run that is told to stop), shown_command (the command to go on), non_finite (a loss
-or gradient that is no finite number), loggers, throughput, held_out and held_out_figures (benchmarks inside a run),
-console (what is printed)."""
+strategy), signals and exit_codes (runs that are told to stop), shown_command (the command that resumes a run),
+non_finite (losses and gradients that are not finite), loggers, throughput, held_out and held_out_figures (benchmarks
+inside a run), console (progress bar and summaries)."""

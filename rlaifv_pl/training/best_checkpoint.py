@@ -1,4 +1,4 @@
-"""Which checkpoint of a run is the best by a held-out figure."""
+"""The best checkpoint of a run by a held-out figure."""
 
 import difflib
 import math
@@ -13,45 +13,47 @@ class BestCheckpoint:
     """The best value so far, and the file of its checkpoint.
 
     Args:
-        figure: that says so, by the name under which it is logged; None where no checkpoint is the best.
-        mode: whether less of it is better, or more; as its name says unless given.
+        figure: name under which the figure is logged; None to track none.
+        mode: whether lower or higher is better; told from the figure's name if None.
 
     Raises:
-        ValueError: there is a mode and no figure, or a figure that says by itself neither.
+        ValueError: a mode without a figure, or a figure whose name does not tell the mode.
     """
 
     def __init__(self, figure: str | None = None, mode: Literal["min", "max"] | None = None) -> None:
         if figure is None and mode is not None:
-            raise ValueError("checkpoint.mode is of checkpoint.monitor: set both, or leave the mode out")
+            raise ValueError("checkpoint.mode needs checkpoint.monitor: set both, or leave the mode out")
         self.figure = figure
         self.mode = mode or (better(figure.split("/", 2)[-1]) if figure else None)
         if figure is not None and self.mode is None:
             raise ValueError(
-                f"checkpoint.monitor {figure} is better neither way by itself: set checkpoint.mode"
+                f"checkpoint.monitor {figure} has no known direction: set checkpoint.mode to min or max"
             )
         self.score, self.name = math.nan, ""
 
     def check(self, names: Sequence[str]) -> None:
-        """That the figure is one of those that are measured.
+        """Check that the figure is one of the measured ones.
 
         Raises:
             RunError: it is not.
         """
-        if self.figure in names:
+        if self.figure is None or self.figure in names:
             return
         near = difflib.get_close_matches(self.figure, names, n=3, cutoff=0.3) or names[:3]
-        given = (
-            f"those there are, such as {', '.join(near)}"
+        expected = (
+            f"one of the run's held-out figures, such as {', '.join(near)}"
             if names
-            else "none: there are no held_out.benchmarks"
+            else "a held-out figure, and the run has no held_out.benchmarks"
         )
-        raise RunError(f"checkpoint.monitor is {self.figure!r}, expected a held-out figure of {given}.")
+        raise RunError(f"checkpoint.monitor is {self.figure!r}, expected {expected}.")
 
-    def takes(self, score: float, name: str) -> bool:
-        """Whether a value is better than any before; it is kept then. One that is not defined never is.
+    def update(self, score: float, name: str) -> bool:
+        """Keep a score and its checkpoint's name if it is better than all before; return whether it is.
+
+        An undefined score (nan) never is.
 
         >>> best = BestCheckpoint("held_out/chair/CHAIRi")
-        >>> [best.takes(score, "") for score in (9.0, float("nan"), 9.0, 8.0, 8.5)]
+        >>> [best.update(score, "") for score in (9.0, float("nan"), 9.0, 8.0, 8.5)]
         [True, False, False, True, False]
         """
         sign = -1 if self.mode == "min" else 1
@@ -60,17 +62,17 @@ class BestCheckpoint:
         self.score, self.name = score, name
         return True
 
-    def forget(self) -> None:
-        """Go back to no value."""
+    def reset(self) -> None:
+        """Forget the best score."""
         self.score, self.name = math.nan, ""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """State for the checkpoint; empty if no figure is tracked."""
         if self.figure is None:
             return {}
         return {"figure": self.figure, "mode": self.mode, "score": self.score, "name": self.name}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what was the best by the same figure; by another one, nothing was."""
+        """Restore the best score, if it is of the same figure and mode."""
         if state and (state["figure"], state["mode"]) == (self.figure, self.mode):
             self.score, self.name = state["score"], state["name"]

@@ -1,4 +1,4 @@
-"""Checkpoints from which the same run goes on."""
+"""Checkpoints that a run resumes from."""
 
 import os
 import re
@@ -15,34 +15,40 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from rlaifv_pl.data.atomic import TEMPORARY_SUFFIX
-from rlaifv_pl.data.lightning_utils import get_callbacks
+from rlaifv_pl.lightning_compat import (
+    count_progress_in_epochs,
+    get_callbacks,
+    is_accumulating,
+    is_last_batch,
+    is_validation_due,
+)
 from rlaifv_pl.training.best_checkpoint import BestCheckpoint
-from rlaifv_pl.training.checkpoint_io import AtomicCheckpointIO, sweep
+from rlaifv_pl.training.checkpoint_io import AtomicCheckpointIO, remove_unfinished
 from rlaifv_pl.training.held_out import HeldOutEvaluation
 from rlaifv_pl.training.sharded_checkpoint import are_complete
 
 _NAME = re.compile(r"epoch\d+-step(\d+)(?:-v\d+)?\.ckpt")
 CHECKPOINTS, LAST = "checkpoints", "last"
-"""Where in a run's directory checkpoints lie, and how the newest is asked for."""
+"""Directory of a run's checkpoints, and the value of --ckpt_path that asks for the newest."""
 TORN_SUFFIX = ".torn"
 BEST = "best"
-"""Name of the link to the best one."""
+"""Name of the link to the best checkpoint."""
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Saves during and after each epoch, keeps the newest, and links the last one; and the best one, if it is told
-    which held-out figure says so.
+    """Saves during and after each epoch, keeps the newest, and links the last one and the best one.
 
-    `--ckpt_path last` resumes from the newest that is whole, whether it is linked or not, and starts fresh when there
-    is none. One that is torn is set aside.
+    `--ckpt_path last` resumes from the newest complete checkpoint, linked or not, and starts fresh when there is none.
+    A damaged one is set aside.
 
     Args:
         every_n_train_steps: optimiser updates between checkpoints; 0 for the ends of epochs only.
         train_time_interval: wall time between checkpoints, instead of steps.
-        save_top_k: number of the newest that stay on disk, at least 2: one is whole while another is written.
-        monitor: a held-out figure, such as held_out/chair/CHAIRi: a step at which it is better than ever after a step
-            is saved, too, stays on disk beside the newest, and is linked as `best.ckpt`.
-        mode: whether less of it is better, or more; as the figure's name says unless given.
+        save_top_k: number of newest checkpoints that stay on disk, at least 2: one is complete while another is
+            written. The best one by `monitor` stays in addition.
+        monitor: a held-out figure, such as held_out/chair/CHAIRi. A step that improves on it is saved and linked as
+            `best.ckpt`.
+        mode: whether lower or higher is better; told from the figure's name if None.
     """
 
     def __init__(
@@ -55,7 +61,7 @@ class RunCheckpoint(ModelCheckpoint):
     ) -> None:
         if save_top_k < 2:
             raise ValueError(
-                f"checkpoint.save_top_k is {save_top_k}, expected at least 2: one whole one beside the one in writing"
+                f"checkpoint.save_top_k is {save_top_k}, expected at least 2: one is complete while another is written"
             )
         super().__init__(
             filename="epoch{epoch}-step{step}",
@@ -71,12 +77,14 @@ class RunCheckpoint(ModelCheckpoint):
             train_time_interval=train_time_interval,
         )
         self.best = BestCheckpoint(monitor, mode)
-        self._linked_best, self._is_taken_up = "", False
-        self._stops_later, self._is_due = False, False
+        self._linked_best, self._is_restored = "", False
+        self._stops_later, self._saves_after_validation = False, False
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
-        """Lightning asks for `last` here. A kill may fall between saving and linking, or tear what was not yet on
-        disk when the machine went down."""
+        """Find what `--ckpt_path last` stands for.
+
+        A kill may fall between saving and linking, and a machine that goes down may leave a file incomplete.
+        """
         directory = Path(self.dirpath or os.path.join(trainer.default_root_dir, CHECKPOINTS))
         saved = saved_checkpoints(directory)
         # A run that was started afresh here may have come less far than the one before it, whose files stay.
@@ -93,7 +101,9 @@ class RunCheckpoint(ModelCheckpoint):
             aside = path.with_name(path.name + TORN_SUFFIX)
             if trainer.is_global_zero:
                 path.replace(aside)
-                sys.stderr.write(f"{path} is torn, and now called {aside.name}; the one before it is taken\n")
+                sys.stderr.write(
+                    f"{path} is incomplete, and renamed to {aside.name}; using the one before it\n"
+                )
         return set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -101,44 +111,47 @@ class RunCheckpoint(ModelCheckpoint):
             self.dirpath = os.path.join(trainer.default_root_dir, CHECKPOINTS)
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and self.best.figure is not None:
-            self.best.check(_held_out(trainer).names if _held_out(trainer) else [])
+            held_out = _held_out(trainer)
+            self.best.check(held_out.names if held_out else [])
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if stage == "fit" and trainer.is_global_zero:
-            sweep(Path(self.dirpath))
-        # With max_steps set, Lightning would take the end of an epoch for the middle of it on resuming.
-        trainer.fit_loop._iteration_based_training = lambda: False
+            remove_unfinished(self._directory)
+        count_progress_in_epochs(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stops_later = self._is_due = False
+        self._stops_later = self._saves_after_validation = False
         super().on_train_start(trainer, pl_module)
-        self._take_up(trainer)
+        self._restore_files(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._is_taken_up:  # Killed when all was trained: nothing was left to start.
-            self._take_up(trainer)
+        if not self._is_restored:  # Killed when all was trained: nothing was left to start.
+            self._restore_files(trainer)
 
-    def _take_up(self, trainer: Trainer) -> None:
-        """Bring files and links to where the checkpoint is that the run goes on from."""
-        self._is_taken_up = True
+    def _restore_files(self, trainer: Trainer) -> None:
+        """Bring files and links into the state of the checkpoint that the run resumes from."""
+        self._is_restored = True
         if (path := trainer.ckpt_path) is not None:
-            self._take_stock(trainer)
-            if Path(path).absolute().parent == Path(self.dirpath).absolute():
-                last = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+            self._recount_saved(trainer)
+            if Path(path).absolute().parent == self._directory.absolute():
+                last = self._directory / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
                 self._link_checkpoint(trainer, str(path), str(last))
         if self.best.figure is not None:
-            self._take_best(trainer)
+            self._restore_best(trainer)
 
-    def _take_stock(self, trainer: Trainer) -> None:
-        """Count what lies there. A checkpoint does not know of those that were saved after it, nor a killed run of the
-        one that it was about to remove: without this each kill would leave some for ever."""
-        found = saved_checkpoints(Path(self.dirpath)) if trainer.is_global_zero else []
-        found = [path for path in trainer.strategy.broadcast(found) if step_of(path) <= trainer.global_step]
-        for path in found[: -self.save_top_k]:
+    def _recount_saved(self, trainer: Trainer) -> None:
+        """Count the saved checkpoints anew, and remove those beyond `save_top_k`.
+
+        A checkpoint does not know of those that were saved after it, nor a killed run of the one that it was about to
+        remove: without this, each kill would leave some for ever.
+        """
+        saved = saved_checkpoints(self._directory) if trainer.is_global_zero else []
+        saved = [path for path in trainer.strategy.broadcast(saved) if step_of(path) <= trainer.global_step]
+        for path in saved[: -self.save_top_k]:
             if path.name != self.best.name:
                 trainer.strategy.remove_checkpoint(path)
-        # Lightning compares these with the steps that come.
-        steps = {str(path): torch.tensor(float(step_of(path))) for path in found[-self.save_top_k :]}
+        # Lightning compares these with the steps to come.
+        steps = {str(path): torch.tensor(float(step_of(path))) for path in saved[-self.save_top_k :]}
         if len(steps) == self.save_top_k:
             self.best_k_models = steps
             self.kth_best_model_path, *_, self.best_model_path = steps
@@ -159,18 +172,17 @@ class RunCheckpoint(ModelCheckpoint):
         # Lightning keeps the one that a run went on from, too, though newer ones are there.
         if Path(previous).name in (self.best.name, self._linked_best):
             return False
-        return previous != current and Path(self.dirpath).absolute() in Path(previous).absolute().parents
+        return previous != current and self._directory.absolute() in Path(previous).absolute().parents
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         # The end of the epoch follows at once and saves by itself; a step checkpoint between the last
         # batch and the end of its epoch resumes wrongly when the next epoch has another length. And
         # between accumulated batches, the gradient of the first ones would be lost.
-        loop = trainer.fit_loop.epoch_loop
         self._stop_between_steps(trainer)
-        if loop.batch_progress.is_last_batch or loop._should_accumulate():
+        if is_last_batch(trainer) or is_accumulating(trainer):
             return
-        if _validates(trainer):
-            self._is_due = True  # A run that goes on from here would leave out the validation.
+        if is_validation_due(trainer):
+            self._saves_after_validation = True  # A run that resumes from here would skip the validation.
         else:
             self._save_step(trainer, *args)
 
@@ -178,8 +190,8 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         self._stop_between_steps(trainer)
-        if self._is_due:
-            self._is_due = False
+        if self._saves_after_validation:
+            self._saves_after_validation = False
             self._save_step(trainer, pl_module, None, None, 0)
 
     def _save_step(self, trainer: Trainer, *args: Any) -> None:
@@ -191,9 +203,9 @@ class RunCheckpoint(ModelCheckpoint):
             super().on_train_batch_end(trainer, *args)
 
     def _stop_between_steps(self, trainer: Trainer) -> None:
-        """Put off a stop, of a clock or of a figure, until the step has ended: what was accumulated would be lost."""
+        """Postpone a stop by a timer or a figure until the step has ended: accumulated gradients would be lost."""
         self._stops_later |= trainer.should_stop
-        trainer.should_stop = self._stops_later and not trainer.fit_loop.epoch_loop._should_accumulate()
+        trainer.should_stop = self._stops_later and not is_accumulating(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_best(trainer)
@@ -220,22 +232,23 @@ class RunCheckpoint(ModelCheckpoint):
         self.best.load_state_dict(state_dict.get("best", {}))
 
     def _is_best(self, trainer: Trainer) -> bool:
-        """Whether this step was measured, and is better than all before it; it is the best from now on."""
-        held = _held_out(trainer)
-        if self.best.figure is None or held.step != trainer.global_step or trainer.global_step == 0:
+        """Whether this step was measured, and is better than all before it; it is the best one from now on."""
+        held_out, step = _held_out(trainer), trainer.global_step
+        if self.best.figure is None or held_out is None or held_out.step != step or step == 0:
             return False
-        is_saved = self._last_global_step_saved == trainer.global_step
-        name = f"epoch{trainer.current_epoch}-step{trainer.global_step}{self.FILE_EXTENSION}"
-        return self.best.takes(
-            held.values[self.best.figure], Path(self._last_checkpoint_saved).name if is_saved else name
-        )
+        name = f"epoch{trainer.current_epoch}-step{step}{self.FILE_EXTENSION}"
+        if self._last_global_step_saved == step:
+            name = Path(self._last_checkpoint_saved).name
+        return self.best.update(held_out.values[self.best.figure], name)
 
-    def _take_best(self, trainer: Trainer) -> None:
-        """Link the best one that the checkpoint knows of, or none: a kill may have come between, or the link may be of
-        another run in this directory."""
-        path = Path(self.dirpath) / self.best.name
+    def _restore_best(self, trainer: Trainer) -> None:
+        """Link the best checkpoint that the restored one knows of, or none.
+
+        The link may be older than a kill, or of another run in this directory.
+        """
+        path = self._directory / self.best.name
         if not self.best.name or not trainer.strategy.broadcast(path.exists()):
-            self.best.forget()
+            self.best.reset()
             if trainer.is_global_zero:
                 self._best_link.unlink(missing_ok=True)
         self._link_best(trainer)
@@ -244,28 +257,24 @@ class RunCheckpoint(ModelCheckpoint):
         before, self._linked_best = self._linked_best, self.best.name
         if self.best.name == before:
             return
-        path = Path(self.dirpath) / self.best.name
+        path = self._directory / self.best.name
         self._link_checkpoint(trainer, str(path), str(self._best_link))
         newest = {Path(kept).name for kept in self.best_k_models}
         if before and before not in newest:
-            trainer.strategy.remove_checkpoint(Path(self.dirpath) / before)
+            trainer.strategy.remove_checkpoint(self._directory / before)
+
+    @property
+    def _directory(self) -> Path:
+        return Path(self.dirpath or "")  # `setup` has set it.
 
     @property
     def _best_link(self) -> Path:
-        return Path(self.dirpath) / f"{BEST}{self.FILE_EXTENSION}"
+        return self._directory / f"{BEST}{self.FILE_EXTENSION}"
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file is a checkpoint to its end, where its table of contents stands; or a directory of slices."""
+    """Whether a checkpoint is complete: a file, whose table of contents is at its end, or a directory of slices."""
     return are_complete(path) if path.is_dir() else path.is_file() and zipfile.is_zipfile(path)
-
-
-def _validates(trainer: Trainer) -> bool:
-    """Whether a validation follows this batch by its number: not by a clock, nor since the run stops."""
-    stops, trainer.should_stop = trainer.should_stop, False
-    is_due = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-    trainer.should_stop = stops
-    return is_due and trainer._val_check_time_interval is None  # type: ignore[attr-defined]
 
 
 def _held_out(trainer: Trainer) -> HeldOutEvaluation | None:
@@ -275,11 +284,11 @@ def _held_out(trainer: Trainer) -> HeldOutEvaluation | None:
 
 
 def saved_checkpoints(directory: Path) -> list[Path]:
-    """Checkpoints in a directory, by their steps."""
-    there = [path for path in directory.glob("epoch*.ckpt") if _NAME.fullmatch(path.name)]
-    return sorted(there, key=step_of)
+    """Checkpoints in a directory, sorted by their steps."""
+    return sorted((path for path in directory.glob("epoch*.ckpt") if _NAME.fullmatch(path.name)), key=step_of)
 
 
 def step_of(path: Path) -> int:
-    """Number of updates after which a checkpoint was saved, by its name."""
-    return int(_NAME.fullmatch(path.name)[1])
+    """Number of updates after which a checkpoint was saved, by its name; -1 for other files."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else -1

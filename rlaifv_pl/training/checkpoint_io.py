@@ -1,4 +1,4 @@
-"""Files of checkpoints: whole or not at all, and read without running what is in them."""
+"""Checkpoint files: written atomically, and read without unpickling code."""
 
 import shutil
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from rlaifv_pl.training.sharded_checkpoint import ASIDE, read_slices
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the place of the file, and reads tensors and plain values alone.
+    """Writes beside the final path, and reads tensors and plain values only.
 
-    Lightning's own builds a checkpoint in memory, twice, writes it to the system's directory of temporary files, and
-    copies it from there under its name; from a web address it unpickles whatever comes.
+    Lightning's own builds a checkpoint in memory, twice, writes it to the system's temporary directory, and copies it
+    from there; from a web address it unpickles whatever comes.
     """
 
     def save_checkpoint(
@@ -40,10 +40,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable | None = lambda storage, _: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """What is in a file, or in a directory of slices.
+        """Read a checkpoint file, or a directory of slices.
 
         Raises:
-            RunError: as `checked`.
+            RunError: see `read_checked`.
         """
 
         def read() -> dict[str, Any]:
@@ -51,38 +51,38 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 return read_slices(Path(path))
             return super(AtomicCheckpointIO, self).load_checkpoint(path, map_location, weights_only=True)
 
-        return checked(path, read)
+        return read_checked(path, read)
 
 
-def checked(path: str | Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A checkpoint, however it is read.
+def read_checked(path: str | Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Read a checkpoint, and explain what is wrong with it.
 
     Raises:
-        RunError: it is no checkpoint, is damaged, or holds something that runs when it is read.
+        RunError: it is not a checkpoint, is damaged, or holds objects that would run code when unpickled.
     """
     try:
         checkpoint = read()
     except UnpicklingError as error:
         raise RunError(
-            f"{path} holds more than tensors and plain values, so it is no checkpoint of this program; nothing of "
-            "it was run. Resume from a checkpoint of the run itself."
+            f"{path} holds more than tensors and plain values, so it is not a checkpoint of this program; none of "
+            "its code was run. Resume from a checkpoint of the run itself."
         ) from error
     except (RuntimeError, EOFError, SafetensorError) as error:
         if isinstance(error, RunError):
             raise
         raise RunError(
-            f"{path} is no checkpoint, or was cut or damaged. Take another one of the run; --ckpt_path last takes "
-            "the newest that is whole."
+            f"{path} is not a checkpoint, or is truncated or damaged. Use another one of the run; --ckpt_path last "
+            "takes the newest complete one."
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise RunError(
-            f"{path} is no checkpoint of a run. To start from weights, name their directory: policy.path."
+            f"{path} is not a checkpoint of a run. To start from weights, set policy.path to their directory."
         )
     return checkpoint
 
 
-def sweep(directory: Path) -> None:
-    """Remove what a kill left of files in writing."""
+def remove_unfinished(directory: Path) -> None:
+    """Remove checkpoints that a killed process did not finish writing."""
     for path in directory.glob(f"*.ckpt{TEMPORARY_SUFFIX}"):
         path.unlink()
     for path in directory.glob(f"*.ckpt{ASIDE}"):

@@ -1,4 +1,4 @@
-"""What a run says on the screen: how far it is, what trains, and what was left out. Epochs count from 1."""
+"""Console output of a run: progress, trainable parameters, and samples left out. Epochs count from 1."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from rlaifv_pl.objectives.dropped_samples import SampleTally
 
 
 class PrintSummary(Callback):
-    """Prints which parameters train, and how many samples were left out and why."""
+    """Prints which parameters train, and the number of samples left out by reason."""
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
@@ -32,13 +32,15 @@ class PrintSummary(Callback):
             stderr.print(f"attention: rows, each with a prefix of its own, since {reason}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
-        self._tell(pl_module.tallies["train"].of_all(), f"left out in epoch {trainer.current_epoch + 1}")
+        self._print_dropped(
+            pl_module.tallies["train"].of_all(), f"left out in epoch {trainer.current_epoch + 1}"
+        )
 
     def on_validation_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
-        self._tell(pl_module.tallies["val"].of_all(), "left out in validation")
+        self._print_dropped(pl_module.tallies["val"].of_all(), "left out in validation")
 
     @rank_zero_only
-    def _tell(self, tally: SampleTally, title: str) -> None:
+    def _print_dropped(self, tally: SampleTally, title: str) -> None:
         if tally.dropped:
             table = Table("reason", "samples", "for instance", title=title)
             for reason, count in tally.dropped.most_common():
@@ -47,7 +49,7 @@ class PrintSummary(Callback):
 
 
 class RunProgressBar(RichProgressBar):
-    """Lightning's bar on the console of all messages; where that is no terminal, lines in its place."""
+    """Lightning's progress bar on stderr; plain lines if stderr is not a terminal."""
 
     def __init__(self) -> None:
         super().__init__()

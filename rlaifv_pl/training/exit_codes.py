@@ -1,4 +1,4 @@
-"""How a command ends that does not end well: in a line that says what to do, and an exit code."""
+"""Ends of commands that fail: a one-line message that says what to do, and an exit code."""
 
 import os
 import signal
@@ -7,36 +7,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 INTERRUPTED = 128 + signal.SIGINT
-"""130, as shells have it: the user pressed Ctrl-C."""
-NOBODY_READS = 128 + signal.SIGPIPE
-"""141, as shells have it: whoever read the output, such as `head`, has had enough."""
+"""130, as in shells: the user pressed Ctrl-C."""
+BROKEN_PIPE = 128 + signal.SIGPIPE
+"""141, as in shells: the reader of the output, such as `head`, has closed it."""
 
 
 @contextmanager
-def told_in_a_line() -> Iterator[None]:
-    """Tell what a user can mend, or did, in a line; anything else comes as a traceback.
+def exit_with_message() -> Iterator[None]:
+    """Exit with a one-line message for errors that a user can fix; anything else stays a traceback.
 
-    Nothing large is imported before it is needed, so that this can be in force while everything else is.
+    Large modules are imported only when an error is handled, so that this can guard the import of everything else.
     """
     try:
-        _write_any_text()
+        _escape_unencodable()
         yield
         sys.stdout.flush()
     except KeyboardInterrupt:
-        # What is still to be told of it at the end is nobody's any more.
+        # A further Ctrl-C must not interrupt the exit.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        sys.stderr.write("\nInterrupted; the same command, given again, goes on from what is finished.\n")
+        sys.stderr.write("\nInterrupted; the same command resumes from what is finished.\n")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end.
-        sys.exit(NOBODY_READS)
+        sys.exit(BROKEN_PIPE)
     except Exception as error:
-        if (said := _explained(error)) is None:
+        if (message := _explain(error)) is None:
             raise
-        sys.exit(f"error: {said}")
+        sys.exit(f"error: {message}")
 
 
-def _explained(error: Exception) -> str | None:
+def _explain(error: Exception) -> str | None:
     from rlaifv_pl.data.atomic import explain_disk_error
     from rlaifv_pl.errors import UserError
 
@@ -46,8 +46,8 @@ def _explained(error: Exception) -> str | None:
     return None if fault is None else str(fault)
 
 
-def _write_any_text() -> None:
-    """Let a terminal that knows fewer characters show the others by their numbers."""
+def _escape_unencodable() -> None:
+    """Print characters that the terminal cannot encode as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""FSDP2 as a strategy: models in slices over all processes, and checkpoints that any number of processes can read."""
+"""FSDP2 as a strategy: models sharded over all processes, and checkpoints that any number of processes can read."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -6,33 +6,36 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies.strategy import Strategy
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
+from rlaifv_pl.lightning_compat import set_device_mesh
 from rlaifv_pl.models.sharding import Sharding, on_rank_zero
+from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.objectives.checks import RunError
-from rlaifv_pl.training.checkpoint_io import checked
+from rlaifv_pl.training.checkpoint_io import read_checked
 from rlaifv_pl.training.sharded_checkpoint import read_file, read_slices, write_slices
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """Cuts policy and reference into slices: each process holds one, trains it, and has batches of its own.
+    """Shards models: each process holds and trains one slice, and has batches of its own.
 
-    Lightning's stock strategy takes the devices of a node for one that computes each batch together, so that all of
-    them get the same samples; here each process counts for itself.
+    Lightning's stock strategy treats the devices of a node as one that computes each batch together, so all of them get
+    the same samples; here each process is a data-parallel rank.
 
     Args:
-        compute: type in which weights are gathered and multiplied, while slices, gradients' sums and the optimiser
-            keep the weights' own. Set `trainer.precision: 32-true` with it.
-        devices_per_copy: processes that share one copy of the model; all of them unless given. The devices of a node
-            keep gathering inside the node, and cost memory.
-        distributed_checkpoint: each process writes its slices into a directory; else the first one writes a file as
-            a single process does, for which it needs memory of the host for all weights and optimiser states.
-        timeout: of processes waiting for each other.
-        process_group_backend: nccl on GPUs and gloo on CPUs unless given.
+        compute: dtype in which weights are gathered and multiplied; slices, reduced gradients and optimiser states
+            keep the dtype of the weights. Set `trainer.precision: 32-true` with it.
+        devices_per_copy: number of processes that share one copy of the model; all of them if None. The number of
+            devices of a node keeps gathering inside the node, at the cost of memory.
+        distributed_checkpoint: whether each process writes its slices into a directory; otherwise the first one writes
+            a single file, for which it needs host memory for all weights and optimiser states.
+        timeout: longest time that processes wait for each other.
+        process_group_backend: nccl on GPUs and gloo on CPUs if None.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     @property
     def slicing(self) -> Sharding:
-        """How models are cut up."""
+        """How models are sharded."""
         return Sharding(self.device_mesh, self.compute)
 
     @property
@@ -61,10 +64,10 @@ class FSDP2Strategy(ModelParallelStrategy):
         return True
 
     def setup_environment(self) -> None:
-        """Let the processes find each other, and lay out which of them share a copy.
+        """Initialise the process group and the device mesh.
 
         Raises:
-            ValueError: copies of that size do not come out even.
+            ValueError: the number of processes is no multiple of `devices_per_copy`.
         """
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
@@ -78,23 +81,28 @@ class FSDP2Strategy(ModelParallelStrategy):
             self.root_device.type, (self.world_size // together, together), mesh_dim_names=("copy", "slice")
         )
         self._device_mesh = mesh if self.devices_per_copy else mesh["slice"]
-        self.lightning_module._device_mesh = self._device_mesh
+        set_device_mesh(self._module, self._device_mesh)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """What trains, as slices, or whole on the first process if a file is written."""
-        return self._kept(self._trained())
+        """Trained weights, as slices, or whole on the first process if a single file is written."""
+        return self._gathered(self._module.trained_state())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """As the optimiser says it, with its slices as they are, or whole on the first process."""
-        stated = getattr(optimizer, "_optimizer", optimizer).state_dict()
-        state = {number: self._kept(of_parameter) for number, of_parameter in stated["state"].items()}
-        return stated | {"state": state}
+        """State of the optimiser, as slices, or whole on the first process if a single file is written."""
+        own = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        state = own.state_dict()
+        return state | {
+            "state": {number: self._gathered(tensors) for number, tensors in state["state"].items()}
+        }
 
-    def _trained(self) -> dict[str, Tensor]:
-        module: Any = self.lightning_module
-        return module.trained_state()
+    @property
+    def _module(self) -> AlignmentModule:
+        module = self.lightning_module
+        if not isinstance(module, AlignmentModule):
+            raise TypeError(f"FSDP2Strategy trains an AlignmentModule, got {type(module).__name__}")
+        return module
 
-    def _kept(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _gathered(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return tensors if self._save_distributed_checkpoint else on_rank_zero(tensors)
 
     def save_checkpoint(
@@ -109,7 +117,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """A checkpoint with this process's slices, out of a directory or a file, whoever wrote it.
+        """Read this process's slices of a checkpoint, from a directory or a file, of any number of processes.
 
         Raises:
             RunError: a weight has another shape than the one in training.
@@ -121,24 +129,24 @@ class FSDP2Strategy(ModelParallelStrategy):
             target = targets.get(place, targets.get(place.rpartition("/")[0]))
             if target is not None and target.shape != torch.Size(shape):
                 raise RunError(
-                    f"{path}: {place} has shape {tuple(shape)}, and {tuple(target.shape)} trains here. Resume with the "
+                    f"{path}: {place} has shape {tuple(shape)}, expected {tuple(target.shape)}. Resume with the "
                     "config that the run was started with (config.yaml in its directory)."
                 )
             return target
 
         read = read_slices if path.is_dir() else read_file
-        return checked(path, lambda: read(path, like))
+        return read_checked(path, lambda: read(path, like))
 
     def _targets(self) -> dict[str, Tensor]:
-        """What trains, by its place in a checkpoint; that of an optimiser's states is their parameter's."""
-        weights = {f"weights/{name}": value for name, value in self._trained().items()}
+        """Trained tensors by their place in a checkpoint; states of an optimiser are sharded as their parameters."""
+        weights = {f"weights/{name}": value for name, value in self._module.trained_state().items()}
         for number, optimizer in enumerate(self.optimizers):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             weights |= {f"optimizer {number}/{place}": value for place, value in enumerate(parameters)}
         return weights
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        self.lightning_module.load_state_dict(checkpoint["state_dict"], strict=strict)
+        self._module.load_state_dict(checkpoint["state_dict"], strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         Strategy.load_optimizer_state_dict(self, checkpoint)

@@ -1,6 +1,7 @@
-"""Validation by benchmarks: while a run trains, its policy answers held-out items, and is measured as by `rlaifv
-evaluate`. What is measured at a step depends on the policy of then and on files alone, and changes nothing of the
-training, so that a run that is killed, or measured more often, ends with the same weights.
+"""Validation by benchmarks: during training, the policy answers held-out items, scored as by `rlaifv evaluate`.
+
+Figures of a step depend on the policy and on files alone and do not affect training: a run that is killed, or evaluated
+more often, ends with the same weights.
 """
 
 import math
@@ -23,12 +24,13 @@ from rlaifv_pl.evaluation.responder import PARTS_SUFFIX, PROMPT, Responder, answ
 from rlaifv_pl.evaluation.table_metric import compute_figures
 from rlaifv_pl.feedback.chunks import RankShare
 from rlaifv_pl.feedback.engines.in_memory import InMemoryEngine
+from rlaifv_pl.lightning_compat import is_accumulating, is_last_batch
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.sharding import gather_parameters
 from rlaifv_pl.objectives.base import AlignmentModule
 from rlaifv_pl.training.held_out_figures import FOLDER, Figures, FiguresFile, figures_table
 
-MAIN = {
+MAIN_FIGURES = {
     "chair": "CHAIRi",
     "amber": "AMBER",
     "pope": "f1",
@@ -37,21 +39,21 @@ MAIN = {
     "hallusionbench": "aAcc",
     "vqa": "accuracy",
 }
-"""The figure of each metric that a progress bar has room for."""
+"""The figure of each metric that the progress bar shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutBenchmark:
-    """A benchmark that a run is measured by.
+    """A benchmark that evaluates a run.
 
     Args:
         metric: as of `rlaifv evaluate`.
         ground_truth: official files, as of `rlaifv respond`, which hold the prompts.
-        variant: of chair: A or C.
-        similarity: of amber: file of two words and their cosine a line.
-        images: directory of its images, in place of the one of all benchmarks.
-        limit: the first so many items only.
-        max_new_tokens: of a completion, in place of that of all benchmarks.
+        variant: for chair: A or C.
+        similarity: for amber: file with two words and their cosine on each line.
+        images: directory of its images; the common one if None.
+        limit: number of items, from the first on; all if None.
+        max_new_tokens: longest completion in tokens; the common limit if None.
         prompt_template: text that is asked; {prompt} stands for the benchmark's own prompt.
     """
 
@@ -84,10 +86,10 @@ class HeldOutBenchmark:
         return cls(**{field.name: known[field.name] for field in fields(cls) if field.name in known})
 
     def open(self) -> Benchmark:
-        """The benchmark with its annotations read.
+        """Open the benchmark, and read its annotations.
 
         Raises:
-            BenchmarkError: a file is not as it must be, or a rule is missing or too many.
+            BenchmarkError: a file is invalid, or a rule is missing or superfluous.
         """
         check_rules(self.metric, self.variant, self.similarity)
         path, similarity = Path(self.ground_truth), self.similarity and Path(self.similarity)
@@ -98,17 +100,17 @@ class HeldOutBenchmark:
 
 
 class HeldOutEvaluation(Callback):
-    """Measures the policy on held-out items: before the first step, every n steps, and at the end.
+    """Evaluates the policy on held-out items: before the first step, every n steps, and at the end.
 
     Figures are logged as `held_out/<benchmark>/<figure>`, and kept with the responses in `<run>/held_out`.
 
     Args:
-        benchmarks: by names of one's own, several at once: of hallucination, and of abilities that alignment may
-            cost. A config without them measures nothing.
+        benchmarks: benchmarks by names of your own: of hallucination, and of abilities that alignment may cost. None
+            to evaluate nothing.
         images: directory of their images.
-        every_n_steps: optimiser updates between measurements; 0 for the start and the end only.
-        max_new_tokens: of a completion.
-        batch_size: items that are answered at a time.
+        every_n_steps: optimiser updates between evaluations; 0 for the start and the end only.
+        max_new_tokens: longest completion in tokens.
+        batch_size: number of items that are answered at a time.
     """
 
     def __init__(
@@ -129,11 +131,11 @@ class HeldOutEvaluation(Callback):
         self.benchmarks = {
             name: _completed(name, one, images, max_new_tokens) for name, one in (benchmarks or {}).items()
         }
-        self.every_n_steps, self.batch_size = every_n_steps, batch_size
+        self.every_n_steps, self.batch_size, self.max_new_tokens = every_n_steps, batch_size, max_new_tokens
         self.step: int | None = None
-        """At which `values` were measured."""
+        """Step of `values`."""
         self.values: dict[str, float] = {}
-        """What was measured last, by the names under which it is logged; nan where a figure is not defined."""
+        """Latest figures by the names under which they are logged; nan for an undefined one."""
         self._opened: dict[str, Benchmark] = {}
 
     @property
@@ -147,7 +149,7 @@ class HeldOutEvaluation(Callback):
         """Read the benchmarks and look for their images, before anything is trained.
 
         Raises:
-            BenchmarkError: a file is not as it must be, or an image is missing.
+            BenchmarkError: a file is invalid, or an image is missing.
         """
         if stage != "fit" or self._opened:
             return
@@ -156,7 +158,9 @@ class HeldOutEvaluation(Callback):
         for name, settings in self.benchmarks.items():
             try:
                 benchmark = settings.open()
-                build_prompts(benchmark.items[: settings.limit], settings.images, settings.prompt_template)
+                build_prompts(
+                    benchmark.items[: settings.limit], settings.images or "", settings.prompt_template
+                )
             except BenchmarkError as error:
                 raise BenchmarkError(f"held_out.benchmarks.{name}: {error}") from error
             self._opened[name] = benchmark
@@ -166,43 +170,43 @@ class HeldOutEvaluation(Callback):
         self.file.begin(step, {name: one.to_json() for name, one in self.benchmarks.items()})
         entries = trainer.strategy.broadcast(self.file.read())
         if step == 0 or not all(entries[name]["steps"] for name in self.benchmarks):
-            self._measure(trainer, pl_module)
+            self._evaluate(trainer, pl_module)
         else:
             latest = {name: entries[name]["steps"][-1] for name in self.benchmarks}
             self.values = _logged({name: one["figures"] for name, one in latest.items()})
             self._show(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        # The table has been made to go on where the checkpoint was, and takes rows from now on.
-        if self._is_untold:
-            self._tell(trainer)
+        # The table has been resumed where the checkpoint was, and takes rows from now on.
+        if self._is_unlogged:
+            self._log(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: AlignmentModule, *_: Any) -> None:
-        loop, step = trainer.fit_loop.epoch_loop, trainer.global_step
-        if loop._should_accumulate() or step == self.step:
+        step = trainer.global_step
+        if is_accumulating(trainer) or step == self.step:
             return
         is_last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
-        is_over = (is_last_epoch and loop.batch_progress.is_last_batch) or 0 <= trainer.max_steps <= step
+        is_over = (is_last_epoch and is_last_batch(trainer)) or 0 <= trainer.max_steps <= step
         if is_over or (self.every_n_steps and step % self.every_n_steps == 0):
-            self._measure(trainer, pl_module)
-            self._tell(trainer)
+            self._evaluate(trainer, pl_module)
+            self._log(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
-        # A run may end before its last step: of its clock, or of a round that made too few pairs.
+        # A run may end before its last step, by a timer or a round with too few pairs.
         if self.step != trainer.global_step:
-            self._measure(trainer, pl_module)
-            self._tell(trainer)
+            self._evaluate(trainer, pl_module)
+            self._log(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: AlignmentModule) -> None:
-        """Say how the figures went, and remove what only a run that goes on has need of."""
+        """Print the table of figures, and remove files that only an unfinished run needs."""
         if trainer.is_global_zero:
             for parts in self.directory.glob(f"*/*{PARTS_SUFFIX}"):
                 shutil.rmtree(parts)
             stderr.print(figures_table(self.file.read()))
 
-    def _measure(self, trainer: Trainer, module: AlignmentModule) -> None:
-        """Figures of the policy as it is now; what it has answered already it is not asked again."""
-        share, found = RankShare(trainer.global_rank, trainer.world_size), {}
+    def _evaluate(self, trainer: Trainer, module: AlignmentModule) -> None:
+        """Evaluate the policy as it is now; answers that are on disk are reused."""
+        share, measured = RankShare(trainer.global_rank, trainer.world_size), {}
         context = trainer.strategy.precision_plugin.forward_context
         with isolate_rng(), gather_parameters(module.policy):
             engine = InMemoryEngine(module.policy, Chat(module.processor), self.batch_size, context=context)
@@ -211,42 +215,42 @@ class HeldOutEvaluation(Callback):
                 out = responses_path(self.directory, name, settings.metric, trainer.global_step)
                 if answer_benchmark(benchmark, self._responder(settings, engine), out, share):
                     figures = compute_figures(benchmark, benchmark.read(out))[1]
-                    # Of those that were asked none is missing.
-                    found[name] = {key: value for key, value in figures.items() if key != "n_missing"}
-        found = trainer.strategy.broadcast(found)
-        self.file.note(trainer.global_step, found)
-        self.step, self.values, self._is_untold = trainer.global_step, _logged(found), True
+                    # No item that was asked is missing.
+                    measured[name] = {key: value for key, value in figures.items() if key != "n_missing"}
+        measured = trainer.strategy.broadcast(measured)
+        self.file.note(trainer.global_step, measured)
+        self.step, self.values, self._is_unlogged = trainer.global_step, _logged(measured), True
         self._show(trainer)
 
     def _responder(self, settings: HeldOutBenchmark, engine: InMemoryEngine) -> Responder:
         return Responder(
-            images=settings.images,
+            images=settings.images or "",  # `_completed` has set it.
             engine=engine,
             batch_size=self.batch_size,
-            max_new_tokens=settings.max_new_tokens,
+            max_new_tokens=settings.max_new_tokens or self.max_new_tokens,
             prompt_template=settings.prompt_template,
             limit=settings.limit,
         )
 
     def _show(self, trainer: Trainer) -> None:
-        """Where other callbacks and the progress bar look for figures."""
+        """Show figures to other callbacks and on the progress bar."""
         trainer.callback_metrics.update(
             {name: torch.tensor(value, dtype=torch.float64) for name, value in self.values.items()}
         )
-        main = {f"{FOLDER}/{name}/{MAIN[one.metric]}" for name, one in self.benchmarks.items()}
+        main = {f"{FOLDER}/{name}/{MAIN_FIGURES[one.metric]}" for name, one in self.benchmarks.items()}
         trainer.progress_bar_metrics.update({name: self.values[name] for name in main if name in self.values})
 
-    def _tell(self, trainer: Trainer) -> None:
-        """Log the figures beside those of the update that made the policy, which are counted from 0."""
-        self._is_untold = False
+    def _log(self, trainer: Trainer) -> None:
+        """Log the figures at the step of the update that made the policy, counted from 0."""
+        self._is_unlogged = False
         for logger in trainer.loggers:
-            logger.log_metrics(self.values, step=max(0, self.step - 1))
+            logger.log_metrics(self.values, step=max(0, (self.step or 0) - 1))
 
-    _is_untold = False
+    _is_unlogged = False
 
 
 def responses_path(directory: Path, name: str, metric: str, step: int) -> Path:
-    """Where responses of a step are kept.
+    """Path of the responses of a step.
 
     >>> str(responses_path(Path("runs/dpo/held_out"), "objects", "pope", 40))
     'runs/dpo/held_out/objects/00000040.jsonl'
@@ -255,19 +259,19 @@ def responses_path(directory: Path, name: str, metric: str, step: int) -> Path:
 
 
 def _completed(name: str, one: HeldOutBenchmark, images: str | None, max_new_tokens: int) -> HeldOutBenchmark:
-    """With the settings of all benchmarks where it has none of its own."""
+    """Fill in the common settings where a benchmark has none of its own."""
     if not name or name != Path(name).name or name.startswith("."):
-        raise ValueError(f"held_out.benchmarks: expected names that can be of folders, got {name!r}")
+        raise ValueError(f"held_out.benchmarks: expected names that are valid directory names, got {name!r}")
     if one.images is None and images is None:
         raise ValueError(f"held_out.benchmarks.{name} has no images: set held_out.images, or its own")
     return replace(one, images=one.images or images, max_new_tokens=one.max_new_tokens or max_new_tokens)
 
 
 def _logged(figures: Mapping[str, Figures]) -> dict[str, float]:
-    """Figures by the names under which they are logged; how many items there are is no figure of a policy."""
+    """Figures by the names under which they are logged, without counts of items."""
     return {
         f"{FOLDER}/{name}/{figure}": math.nan if value is None else float(value)
-        for name, found in figures.items()
-        for figure, value in found.items()
+        for name, own in figures.items()
+        for figure, value in own.items()
         if figure not in ("n", "n_missing")
     }

@@ -1,4 +1,4 @@
-"""Logs of a run that is interrupted and goes on: one table, no row lost, none twice."""
+"""Loggers of a run that may be interrupted and resumed: one table, no row lost, none twice."""
 
 import csv
 import io
@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from rlaifv_pl.data.atomic import atomic_file, writing
+from rlaifv_pl.lightning_compat import get_step_metrics
 
 
-class _Continuing(ExperimentWriter):
-    """Adds to the table that is there, where Lightning's own would delete it."""
+class _ResumableWriter(ExperimentWriter):
+    """Appends to an existing table, which Lightning's own writer deletes."""
 
     def save(self) -> None:
         with writing(self.metrics_file_path):
@@ -29,21 +30,21 @@ class _Continuing(ExperimentWriter):
         rows = self._rows()
         self.metrics_keys = list(rows[0]) if rows else []
 
-    def go_on(self, step: int, last: dict[str, float]) -> None:
-        """Drop the rows of updates that will be made again, and add the one that a kill left out.
+    def resume(self, step: int, last: dict[str, float]) -> None:
+        """Drop the rows of updates that will be repeated, and add the one that a kill may have left out.
 
         Args:
             step: number of updates made.
-            last: row of the last of them; it was still unwritten when the checkpoint was saved.
+            last: row of the last update, which was not yet written when the checkpoint was saved.
         """
         rows = [row for row in self._rows() if int(row["step"]) < step]
         self._write(rows, self.metrics_keys)
-        if not rows:  # What stood there is another run's, and so are its columns.
+        if not rows:  # The table is another run's, and so are its columns.
             self.metrics_keys = []
             Path(self.metrics_file_path).unlink(missing_ok=True)
         # Held-out figures have rows of their own, which are written before a checkpoint is saved.
-        of_step = [row for row in rows if int(row["step"]) == step - 1]
-        if last and not any(row.get(name) for row in of_step for name in last if name != "epoch"):
+        rows_of_step = [row for row in rows if int(row["step"]) == step - 1]
+        if last and not any(row.get(name) for row in rows_of_step for name in last if name != "epoch"):
             self.log_metrics(last, step - 1)
             self.save()
 
@@ -58,7 +59,7 @@ class _Continuing(ExperimentWriter):
             return list(csv.DictReader(line for line in file if line.endswith("\n")))
 
     def _write(self, rows: list[dict[str, str]], fieldnames: list[str]) -> None:
-        """Replace the table at once: a kill leaves the old one or the new one."""
+        """Replace the table atomically."""
         if fieldnames:
             text = io.StringIO(newline="")
             writer = csv.DictWriter(text, fieldnames=fieldnames)
@@ -69,10 +70,10 @@ class _Continuing(ExperimentWriter):
 
 
 class RunCSVLogger(CSVLogger):
-    """`metrics.csv` in the run's directory: a row for each step and validation, continued when the run is.
+    """Writes `metrics.csv` in the run's directory: a row for each step and validation, continued on resuming.
 
     Args:
-        directory: of the run.
+        directory: directory of the run.
     """
 
     def __init__(self, directory: str) -> None:
@@ -80,11 +81,11 @@ class RunCSVLogger(CSVLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> _Continuing:
+    def experiment(self) -> _ResumableWriter:
         if self._experiment is None:
             with writing(self.log_dir):
                 os.makedirs(self.log_dir, exist_ok=True)
-            self._experiment = _Continuing(log_dir=self.log_dir)
+            self._experiment = _ResumableWriter(log_dir=self.log_dir)
         return self._experiment  # type: ignore[return-value]  # Declared by the base class; set here alone.
 
     @property
@@ -96,10 +97,10 @@ class RunCSVLogger(CSVLogger):
 
 
 class RunTensorBoard(TensorBoardLogger):
-    """Event files in `tensorboard` in the run's directory; one that cannot be written is named.
+    """Writes event files in `tensorboard` in the run's directory; an error names the file that cannot be written.
 
     Args:
-        directory: of the run.
+        directory: directory of the run.
     """
 
     def __init__(self, directory: str) -> None:
@@ -117,12 +118,12 @@ class RunTensorBoard(TensorBoardLogger):
 
 
 def _with_epochs_from_1(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures as they are written: Lightning counts epochs from 0."""
+    """Metrics with epochs counted from 1; Lightning counts them from 0."""
     return {name: value + 1 if name == "epoch" else value for name, value in metrics.items()}
 
 
 class ResumeLogs(Callback):
-    """Makes the table go on where the checkpoint was saved."""
+    """Resumes `metrics.csv` where the checkpoint was saved."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
@@ -131,7 +132,7 @@ class ResumeLogs(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         # Lightning saves first and logs the same step afterwards; a kill may fall between.
-        logged = trainer._logger_connector.metrics["log"] if trainer.training else {}
+        logged = get_step_metrics(trainer)
         row = {name: float(value) for name, value in logged.items()}
         checkpoint["last_row"] = row and {"epoch": trainer.current_epoch + 1, **row}
 
@@ -144,7 +145,7 @@ class ResumeLogs(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, RunCSVLogger):
-                logger.experiment.go_on(trainer.global_step, self._last)
+                logger.experiment.resume(trainer.global_step, self._last)
         self._last = {}
 
 

@@ -1,4 +1,4 @@
-"""Numbers that go bad: a loss or a gradient that is none never reaches the optimiser."""
+"""A guard against losses and gradients that are not finite, so that they never reach the optimiser."""
 
 import math
 import statistics
@@ -17,16 +17,16 @@ from rlaifv_pl.models.sharding import full_tensor
 from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.objectives.base import AlignmentModule, RunError
 
-SHOWN = 16
-"""Keys that a message names."""
+MAX_KEYS = 16
+"""Number of keys that a message names."""
 
 
 class NonFiniteGuard(Callback):
-    """Looks at each step's losses and gradients before they change a weight.
+    """Checks each step's losses and gradients before they change a weight.
 
     Args:
-        on_bad: `stop` ends the run at a loss or gradient that is infinite or no number; `skip` leaves the step out,
-            says so, and goes on. Either names the samples.
+        on_bad: `stop` ends the run at a loss or gradient that is not finite; `skip` skips the step with a message.
+            Both name the samples.
         spike_factor: a step's loss above this multiple of the median of recent losses is reported with its samples,
             and trained on all the same. 0 reports none.
         spike_window: number of recent losses that the median is taken over.
@@ -62,48 +62,49 @@ class NonFiniteGuard(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: AlignmentModule, optimizer: Optimizer
     ) -> None:
-        """Let a step with bad numbers on any rank change nothing.
+        """Drop the gradients of a step that is not finite on any rank.
 
         Raises:
-            RunError: there are some, and steps are not to be left out.
+            RunError: a step is not finite, and `on_bad` is `stop`, or more than `max_skips` were skipped in a row.
         """
         step, self._step = self._step, []
         losses = [loss.item() for _, loss in step]
-        # A loss that is scaled for float16 overflows in good health; its scaler leaves such steps out.
-        scales = isinstance(trainer.precision_plugin, MixedPrecision) and trainer.precision_plugin.scaler
-        is_bad = not all(map(math.isfinite, losses)) or not (scales or _is_finite(optimizer))
-        if trainer.strategy.reduce_boolean_decision(is_bad, all=False):
-            self._refuse(
+        # A loss scaled for float16 overflows now and then; its scaler skips such steps.
+        is_scaled = isinstance(trainer.precision_plugin, MixedPrecision) and trainer.precision_plugin.scaler
+        is_non_finite = not all(map(math.isfinite, losses)) or not (is_scaled or _is_finite(optimizer))
+        if trainer.strategy.reduce_boolean_decision(is_non_finite, all=False):
+            self._reject(
                 trainer, optimizer, [(keys, loss) for (keys, _), loss in zip(step, losses, strict=True)]
             )
             return
         self._skipped = 0
         # The trainer takes the mean over processes of what the batches of each add to the loss of the step.
-        parts = _gather([(sum(losses), [key for keys, _ in step for key in keys])])
-        if keys := [key for _, own in parts for key in own]:
-            self._report_spike(trainer, keys, sum(loss for loss, _ in parts) / len(parts))
+        ranks = _gather([(sum(losses), [key for keys, _ in step for key in keys])])
+        if keys := [key for _, rank_keys in ranks for key in rank_keys]:
+            self._report_spike(trainer, keys, sum(loss for loss, _ in ranks) / len(ranks))
 
-    def _refuse(self, trainer: Trainer, optimizer: Optimizer, step: list[tuple[list[str], float]]) -> None:
+    def _reject(self, trainer: Trainer, optimizer: Optimizer, step: list[tuple[list[str], float]]) -> None:
         self._skipped += 1
-        blamed = _gather([(keys, loss) for keys, loss in step if not math.isfinite(loss)])
-        what = "a loss that is no finite number" if blamed else "gradients that are no finite numbers"
-        keys = [key for part, _ in blamed or _gather(step) for key in part]
-        message = f"step {trainer.global_step} has {what}; its samples are {_named(keys)}"
+        culprits = _gather([(keys, loss) for keys, loss in step if not math.isfinite(loss)])
+        what = "a non-finite loss" if culprits else "non-finite gradients"
+        keys = [key for batch_keys, _ in culprits or _gather(step) for key in batch_keys]
+        message = f"step {trainer.global_step} has {what}; its samples are {_join_keys(keys)}"
         if self.on_bad == "stop" or self._skipped > self.max_skips:
             raise RunError(
-                f"{message}. No weight was changed by it. Look at these samples (`rlaifv shards show`), lower the "
+                f"{message}. No weight was changed. Look at these samples (`rlaifv shards show`), lower the "
                 "learning rate, or set non_finite.on_bad: skip."
             )
-        _say(trainer, f"left out: {message}")
+        _print(trainer, f"skipped: {message}")
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                parameter.grad = None  # An optimiser passes over what has none.
+                parameter.grad = None  # An optimiser skips parameters without gradients.
 
     def _report_spike(self, trainer: Trainer, keys: list[str], loss: float) -> None:
-        usual = statistics.median(self._losses) if len(self._losses) == self._losses.maxlen else math.inf
-        if self.spike_factor and abs(loss) > self.spike_factor * abs(usual) > 0:
-            _say(
-                trainer, f"step {trainer.global_step}: loss {loss:.3g}, {usual:.3g} is usual; {_named(keys)}"
+        median = statistics.median(self._losses) if len(self._losses) == self._losses.maxlen else math.inf
+        if self.spike_factor and abs(loss) > self.spike_factor * abs(median) > 0:
+            _print(
+                trainer,
+                f"step {trainer.global_step}: loss {loss:.3g}, the median is {median:.3g}; {_join_keys(keys)}",
             )
         self._losses.append(loss)
 
@@ -114,7 +115,7 @@ def _is_finite(optimizer: Optimizer) -> bool:
 
 
 def _gather(values: list[Any]) -> list[Any]:
-    """Of all processes."""
+    """Concatenate the lists of all processes."""
     if not dist.is_initialized():
         return values
     parts: list[Any] = [None] * dist.get_world_size()
@@ -122,10 +123,10 @@ def _gather(values: list[Any]) -> list[Any]:
     return [value for part in parts for value in part]
 
 
-def _named(keys: list[str]) -> str:
-    return ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
+def _join_keys(keys: list[str]) -> str:
+    return ", ".join(keys[:MAX_KEYS]) + (f" and {len(keys) - MAX_KEYS} more" if len(keys) > MAX_KEYS else "")
 
 
-def _say(trainer: Trainer, line: str) -> None:
+def _print(trainer: Trainer, line: str) -> None:
     if trainer.is_global_zero:
         stderr.print(line, highlight=False, soft_wrap=True)

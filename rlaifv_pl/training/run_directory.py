@@ -1,4 +1,4 @@
-"""The directory of a run: what lies there that is worth keeping, and whether another run may begin in it."""
+"""The directory of a run: what it holds that is worth keeping, and whether another run may begin in it."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,22 +10,22 @@ from rlaifv_pl.data.atomic import unwritable
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.training.checkpoint import CHECKPOINTS, LAST, is_whole, saved_checkpoints, step_of
 from rlaifv_pl.training.held_out_figures import FOLDER
-from rlaifv_pl.training.shown_command import again
+from rlaifv_pl.training.shown_command import rerun_command
 
 CONFIG, EXPORT, ROUNDS = "config.yaml", "export", "rounds"
 LOGS = ("metrics.csv", "tensorboard", "summary.json", "rounds.png", "report.html", "config.start*.yaml")
-"""What tells of a run, and means nothing without its checkpoints."""
+"""Logs of a run, which mean nothing without its checkpoints."""
 
 
 @dataclass(kw_only=True)
 class Start:
-    """How a run is asked to begin.
+    """Start of a run.
 
     Args:
-        directory: of the run.
-        ckpt_path: what it goes on from, as the option says.
-        overwrite: whether a run that is there may be removed.
-        makes_rounds: whether it makes its own shards.
+        directory: directory of the run.
+        ckpt_path: value of the option --ckpt_path.
+        overwrite: whether an existing run may be removed.
+        makes_rounds: whether the run makes its own shards.
     """
 
     directory: Path
@@ -35,69 +35,68 @@ class Start:
 
     def __post_init__(self) -> None:
         # Loggers open files of this start before it is known whether it succeeds.
-        found = _matching(self.directory, LOGS)
-        self._logs = [file for path in found for file in (path.rglob("*") if path.is_dir() else [path])]
+        logs = _matching(self.directory, LOGS)
+        self._old_logs = [file for path in logs for file in (path.rglob("*") if path.is_dir() else [path])]
 
     @property
-    def goes_on(self) -> bool:
-        """Whether the run goes on from a checkpoint of its own."""
+    def is_resumed(self) -> bool:
+        """Whether the run is resumed from a checkpoint of its own."""
         checkpoints = self.directory / CHECKPOINTS
         if self.ckpt_path == LAST:
             return bool(saved_checkpoints(checkpoints))
         return self.ckpt_path is not None and Path(self.ckpt_path).absolute().parent == checkpoints.absolute()
 
     def check(self, config: Mapping[str, Any], arguments: Sequence[str]) -> None:
-        """Look before anything is loaded or written.
+        """Check the directory, before anything is loaded or written.
 
         Args:
-            config: of the run.
-            arguments: of its command line, for the commands that a message gives.
+            config: config of the run.
+            arguments: arguments of its command line, for the commands that a message shows.
 
         Raises:
             RunError: the directory holds another run, cannot be written, or what the run needs would be removed.
         """
-        if self.overwrite and (self.ckpt_path == LAST or self.goes_on):
+        if self.overwrite and (self.ckpt_path == LAST or self.is_resumed):
             raise RunError(
-                f"--overwrite removes the run in {self.directory}, and --ckpt_path {self.ckpt_path} goes on from "
+                f"--overwrite removes the run in {self.directory}, and --ckpt_path {self.ckpt_path} resumes "
                 "it: leave one of them out."
             )
         if self.overwrite:
             self._check_needed(config)
-        elif not self.goes_on and (kept := self.kept()):
-            raise RunError(_is_used(self.directory, kept, arguments))
+        elif not self.is_resumed and (contents := self.contents_to_keep()):
+            raise RunError(_explain_existing_run(self.directory, contents, arguments))
         if (obstacle := unwritable(self.directory)) is not None:
             raise RunError(
                 f"trainer.default_root_dir: the run cannot be written to {self.directory}, since {obstacle}. Name "
                 "another place: --trainer.default_root_dir DIR."
             )
 
-    def make_room(self) -> None:
-        """Remove what an earlier start left, so that nothing of two runs lies side by side.
+    def clear_directory(self) -> None:
+        """Remove the files of an earlier start, so that those of two runs never mix.
 
-        Of a start that came to no checkpoint that is its logs: a round that it made is taken up. With `overwrite` it
-        is everything.
+        Without `overwrite` that start has saved no checkpoint, and only its logs go: a round that it made is reused.
         """
-        if self.goes_on:
+        if self.is_resumed:
             return
-        for path in self._logs:
+        for path in self._old_logs:
             if not path.is_dir():
                 path.unlink(missing_ok=True)
         for path in _matching(self.directory, _RUN) if self.overwrite else ():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def kept(self) -> list[str]:
-        """What of an earlier run would be lost or mixed with this one, in words."""
-        found = []
+    def contents_to_keep(self) -> list[str]:
+        """Descriptions of the parts of an earlier run that would be lost, or mixed with this one."""
+        contents = []
         if checkpoints := saved_checkpoints(self.directory / CHECKPOINTS):
-            found.append(f"checkpoints up to step {step_of(checkpoints[-1])}")
+            contents.append(f"checkpoints up to step {step_of(checkpoints[-1])}")
         if (self.directory / EXPORT).exists():
-            found.append("an exported model")
+            contents.append("an exported model")
         if not self.makes_rounds and (self.directory / ROUNDS).is_dir():
-            found.append("rounds, which this run makes none of")
-        return found
+            contents.append("rounds, and this run has none")
+        return contents
 
     def _check_needed(self, config: Mapping[str, Any]) -> None:
-        for name, value in _texts(config):
+        for name, value in _strings(config):
             place = Path(value).absolute()
             for path in _matching(self.directory, _RUN):
                 if place.is_relative_to(path.absolute()):
@@ -114,32 +113,32 @@ def _matching(directory: Path, patterns: Sequence[str]) -> list[Path]:
     return [path for pattern in patterns for path in directory.glob(pattern)]
 
 
-def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Texts of a config by the names of their options."""
+def _strings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Strings of a config, with the names of their options."""
     match value:
         case str():
             yield name, value
         case list() | tuple():
             for each in value:
-                yield from _texts(each, name)
+                yield from _strings(each, name)
         case Mapping():
             for key, each in value.items():
                 inner = name if key in ("init_args", "class_path") else f"{name}.{key}".lstrip(".")
-                yield from _texts(each, inner)
+                yield from _strings(each, inner)
 
 
-def _is_used(directory: Path, kept: Sequence[str], arguments: Sequence[str]) -> str:
+def _explain_existing_run(directory: Path, contents: Sequence[str], arguments: Sequence[str]) -> str:
     commands = {
         "look at it": f"rlaifv report {directory}",
-        "go on with it": again(arguments, ckpt_path=LAST),
-        "keep it, and start elsewhere": again(
+        "resume it": rerun_command(arguments, ckpt_path=LAST),
+        "keep it, and start elsewhere": rerun_command(
             arguments, **{"trainer.default_root_dir": str(_free_name(directory))}
         ),
-        "remove it, and start over": again(arguments, overwrite="true"),
+        "remove it, and start over": rerun_command(arguments, overwrite="true"),
     }
     lines = [f"  {what}:\n    {command}" for what, command in commands.items()]
     return "\n".join(
-        [f"{directory} holds a run already ({', '.join(kept)}). Nothing was changed. Choose:", *lines]
+        [f"{directory} holds a run already ({', '.join(contents)}). Nothing was changed. Choose:", *lines]
     )
 
 
@@ -151,16 +150,16 @@ def _free_name(directory: Path) -> Path:
 
 
 def check_checkpoint(path: str, directory: Path) -> None:
-    """Look at the checkpoint that a command names, before a model is loaded.
+    """Check the checkpoint that a command names, before a model is loaded.
 
     Args:
-        path: as it is named; `last` is a run's own.
-        directory: of the run.
+        path: value of --ckpt_path.
+        directory: directory of the run, whose checkpoints a message lists.
 
     Raises:
-        RunError: there is none, or it was cut.
+        RunError: the checkpoint is missing or incomplete.
     """
-    names = [str(found) for found in saved_checkpoints(directory / CHECKPOINTS)]
+    names = [str(saved) for saved in saved_checkpoints(directory / CHECKPOINTS)]
     there = f"in {directory} there are {', '.join(names)}" if names else f"there are none in {directory}"
     if not Path(path).exists():
         raise RunError(f"--ckpt_path: {path} does not exist; {there}. Name a file, or `last` for the newest.")
@@ -168,6 +167,6 @@ def check_checkpoint(path: str, directory: Path) -> None:
         kind = (
             "a directory without the slices of a checkpoint"
             if Path(path).is_dir()
-            else "no checkpoint, or was cut"
+            else "not a checkpoint, or is truncated"
         )
-        raise RunError(f"--ckpt_path: {path} is {kind}; {there}. `last` takes the newest that is whole.")
+        raise RunError(f"--ckpt_path: {path} is {kind}; {there}. `last` takes the newest complete one.")

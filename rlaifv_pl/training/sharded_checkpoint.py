@@ -1,8 +1,8 @@
-"""A checkpoint in slices: a directory into which each process writes what it holds.
+"""Sharded checkpoints: a directory into which each process writes its slices.
 
-Tensors lie in safetensors, everything else in `rest.pt`, which is written last and lists the files. The directory is
-written aside and takes its name when it is complete. It is read with any number of processes; nothing of it is
-unpickled.
+Tensors are stored in safetensors, everything else in `rest.pt`, which is written last and lists the files. The
+directory is written under another name and renamed when it is complete. Any number of processes can read it, without
+unpickling code.
 """
 
 import shutil
@@ -23,20 +23,20 @@ from rlaifv_pl.models.sharding import shard_like
 
 REST = "rest.pt"
 ASIDE = ".writing"
-"""What the name of a directory ends in while it is written."""
+"""Suffix of a directory that is being written."""
 
 Like = Callable[[str, Sequence[int]], Tensor | None]
-"""Of a tensor's place in the checkpoint and its shape, the one in use."""
+"""Gives the tensor in use for a place in the checkpoint and a shape."""
 
 
 def write_slices(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint whose tensors are slices; all processes call this together.
+    """Write a checkpoint whose tensors are slices; all processes must call this together.
 
     Raises:
-        WriteError: a process has no room, or no permission; all processes get it.
+        WriteError: a process has no space or no permission; raised in all processes.
     """
     aside = path.with_name(path.name + ASIDE)
-    rest, tensors = _taken_apart(checkpoint)
+    rest, tensors = _split_tensors(checkpoint)
     _on_first(lambda: _make_empty(aside), aside)
     try:
         dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(aside), save_distributed=True))
@@ -51,8 +51,8 @@ def write_slices(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def _on_first(work: Callable[[], None], path: Path) -> None:
-    """Do something in the first process, and let the others fail with it."""
-    failed: list[tuple[int, str] | None] = [None]
+    """Do something in the first process; its failure is raised in all."""
+    failed: list[tuple[int | None, str | None] | None] = [None]
     try:
         if dist.get_rank() == 0:
             with writing(path):
@@ -78,8 +78,8 @@ def _finish(rest: dict[str, Any], aside: Path, path: Path) -> None:
     replace_directory(aside, path)
 
 
-def _taken_apart(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A checkpoint without its slices, and these by their places."""
+def _split_tensors(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Split a checkpoint into everything but its slices, and the slices by their places."""
     rest = _with_copied_dicts(checkpoint)
     tensors: dict[str, Tensor] = {}
     first: dict[int, str] = {}
@@ -94,24 +94,24 @@ def _taken_apart(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 def read_slices(path: Path, like: Like | None = None) -> dict[str, Any]:
-    """The checkpoint in a directory.
+    """Read the checkpoint in a directory.
 
     Args:
         path: the directory.
-        like: what each tensor is cut like; all processes call this together then, and tensors without it are left
-            out. Each process gets whole tensors on the CPU if this is not given.
+        like: gives the tensor that each one is sharded like, or None to leave it out; all processes must call this
+            together. Without it, each process gets whole tensors on the CPU.
     """
     checkpoint = torch.load(path / REST, map_location="cpu", weights_only=True)
     del checkpoint["slices"]
     reader = HuggingFaceStorageReader(str(path))
-    known: dict[str, Any] = reader.read_metadata().state_dict_metadata
+    metadata: dict[str, Any] = reader.read_metadata().state_dict_metadata
     tensors: dict[str, Tensor] = {}
     for place in [place for place, holder, name in _places(checkpoint) if holder[name] is None]:
-        about = known[place]
+        stored = metadata[place]
         if like is None:
-            tensors[place] = torch.empty(about.size, dtype=about.properties.dtype)
-        elif (target := like(place, about.size)) is not None:
-            tensors[place] = torch.empty_like(target, dtype=about.properties.dtype)
+            tensors[place] = torch.empty(stored.size, dtype=stored.properties.dtype)
+        elif (target := like(place, stored.size)) is not None:
+            tensors[place] = torch.empty_like(target, dtype=stored.properties.dtype)
     dcp.load(tensors, storage_reader=reader, no_dist=like is None)
     for place, holder, name in _places(checkpoint):
         holder[name] = tensors.get(holder[name] if isinstance(holder[name], str) else place, holder[name])
@@ -119,16 +119,16 @@ def read_slices(path: Path, like: Like | None = None) -> dict[str, Any]:
 
 
 def read_file(path: Path, like: Like) -> dict[str, Any]:
-    """The checkpoint in a file that a process without slices wrote, cut into slices.
+    """Read a single-file checkpoint into slices.
 
     Args:
         path: the file.
-        like: what each tensor is cut like.
+        like: gives the tensor that each one is sharded like, or None to keep it whole.
     """
     checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     for place, holder, name in _places(checkpoint):
         value = holder[name]
-        # The numbers of steps that optimisers count are no weights.
+        # The step counts of optimisers are not sharded.
         if isinstance(value, Tensor) and value.dim():
             target = like(place, value.shape)
             holder[name] = value if target is None else shard_like(value, target)
@@ -136,7 +136,7 @@ def read_file(path: Path, like: Like) -> dict[str, Any]:
 
 
 def are_complete(path: Path) -> bool:
-    """Whether a directory holds all slices of a checkpoint, to their ends."""
+    """Whether a directory holds all slices of a checkpoint, each complete."""
     try:
         files = torch.load(path / REST, map_location="cpu", weights_only=True)["slices"]
         return all((path / name).stat().st_size == size for name, size in files.items())
@@ -145,7 +145,7 @@ def are_complete(path: Path) -> bool:
 
 
 def _places(checkpoint: dict[str, Any]) -> Iterator[tuple[str, dict, Any]]:
-    """Where tensors of weights and optimisers stand: a name for each, and the dict that holds it under which key."""
+    """Places of the tensors of weights and optimisers: a name for each, the dict that holds it, and its key there."""
     for name in checkpoint["state_dict"]:
         yield f"weights/{name}", checkpoint["state_dict"], name
     for number, optimizer in enumerate(checkpoint.get("optimizer_states", [])):

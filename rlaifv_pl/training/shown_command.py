@@ -1,4 +1,4 @@
-"""The command that this process was started with, as it is shown to be given again."""
+"""The command that this process was started with, as messages show it."""
 
 import os
 import shlex
@@ -6,17 +6,17 @@ import sys
 from collections.abc import Sequence
 
 LAUNCHERS = {"TORCHELASTIC_RUN_ID": "torchrun ...", "SLURM_STEP_ID": "srun python"}
-"""How a launcher is called, by a variable that it sets; its own options are not known here."""
+"""Calls of launchers, by an environment variable that each sets; their own options are unknown here."""
 
 
-def again(arguments: Sequence[str], **options: str) -> str:
-    """A command line with options set anew.
+def rerun_command(arguments: Sequence[str], **options: str) -> str:
+    """Return a command line with some options replaced.
 
     Args:
-        arguments: of the command, without the program.
-        options: by name.
+        arguments: arguments of the command, without the program.
+        options: new values of options by name.
 
-    >>> again(["fit", "--config", "my dpo.yaml", "--ckpt_path=x.ckpt"], ckpt_path="last")
+    >>> rerun_command(["fit", "--config", "my dpo.yaml", "--ckpt_path=x.ckpt"], ckpt_path="last")
     "python train.py fit --config 'my dpo.yaml' --ckpt_path last"
     """
     kept, skips = [], False
@@ -30,8 +30,8 @@ def again(arguments: Sequence[str], **options: str) -> str:
             skips = False
         else:
             skips = False
-    set_anew = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return f"{_program()} {shlex.join([*kept, *set_anew])}"
+    replaced = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return f"{_program()} {shlex.join([*kept, *replaced])}"
 
 
 def _program() -> str:

@@ -1,4 +1,4 @@
-"""A run that is told to stop: it ends its step, saves, and leaves with a code that says it may go on."""
+"""Stopping a run by a signal: it ends its step, saves, and exits with a code that says it can be resumed."""
 
 import multiprocessing
 import os
@@ -9,26 +9,34 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
+from rlaifv_pl.lightning_compat import (
+    EpochBoundaryCallback,
+    disable_signal_handlers,
+    get_callbacks,
+    is_accumulating,
+    is_last_batch,
+    is_validation_due,
+)
 from rlaifv_pl.training.checkpoint import RunCheckpoint
 from rlaifv_pl.training.exit_codes import INTERRUPTED
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""What ends a job politely, what Slurm sends ahead of it (`--signal=USR1@120`), and Ctrl-C."""
+"""Signals of a job's end, of Slurm ahead of it (`--signal=USR1@120`), and of Ctrl-C."""
 EXIT_CODE = os.EX_TEMPFAIL
-"""75: nothing is wrong, and the same command with `--ckpt_path last` goes on. After Ctrl-C it is 130."""
+"""75: the same command with `--ckpt_path last` resumes the run. After Ctrl-C it is 130."""
 
 
-class StopOnSignal(Checkpoint):
-    """Stops at the end of a step, on all ranks as soon as one is signalled, with a checkpoint.
+class StopOnSignal(EpochBoundaryCallback):
+    """Saves and stops at the end of a step, on all ranks as soon as one is signalled.
 
-    Between epochs, where feedback is made or log-ps are computed beforehand, it stops at once: what is finished of
-    that lies on disk. A second Ctrl-C stops at once anywhere. It is a checkpoint for its place behind those that save.
+    Between epochs, where feedback is made or log-ps are precomputed, it stops at once: what is finished of that is on
+    disk. A second Ctrl-C stops at once anywhere.
     """
 
     command = "the same command with --ckpt_path last"
-    """Goes on with the run."""
+    """Command that resumes the run."""
 
     def __init__(self) -> None:
         self._received: int | None = None
@@ -36,15 +44,14 @@ class StopOnSignal(Checkpoint):
         self._before: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Listen from here on, before the model is loaded."""
+        """Install the handlers, before the model is loaded."""
         if stage != "fit":
             return
-        # Lightning's own handlers talk to other processes and save inside of the handler: they hang where one process
-        # alone is signalled, and save half a step.
-        trainer._signal_connector.register_signal_handlers = lambda: None
+        # They also talk to other processes, and hang where one process alone is signalled.
+        disable_signal_handlers(trainer)
         self._launcher, self._process = trainer.strategy.launcher, os.getpid()
         if threading.current_thread() is threading.main_thread() and not self._before:
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
 
     def teardown(self, *_: Any, **_options: Any) -> None:
         for number, handler in self._before.items():
@@ -59,63 +66,68 @@ class StopOnSignal(Checkpoint):
     on_train_epoch_start = on_train_batch_start
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        loop = trainer.fit_loop.epoch_loop
-        # As RunCheckpoint: not between accumulated batches, and at the end of an epoch once it has ended.
-        if (
-            not loop.batch_progress.is_last_batch
-            and not loop._should_accumulate()
-            and self._must_stop(trainer)
-        ):
-            for saver in trainer.checkpoint_callbacks:
-                if isinstance(saver, RunCheckpoint):
-                    saver.save(trainer)
-            self._leave(trainer)
+        # As RunCheckpoint: not between accumulated batches, after a validation that is due at this step, and at the
+        # end of an epoch once it has ended.
+        if not (is_last_batch(trainer) or is_accumulating(trainer) or is_validation_due(trainer)):
+            self._stop_if_signalled(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        is_within_epoch = trainer.state.fn == TrainerFn.FITTING and not is_last_batch(trainer)
+        if is_within_epoch and not is_accumulating(trainer):
+            self._stop_if_signalled(trainer)
+
+    def on_epoch_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_training = False
-        if self._must_stop(trainer):
-            self._leave(trainer)
+        if self._is_signalled(trainer):  # The end of the epoch has been saved.
+            self._exit(trainer)
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def _stop_if_signalled(self, trainer: Trainer) -> None:
+        if self._is_signalled(trainer):
+            for callback in get_callbacks(trainer):
+                if isinstance(callback, RunCheckpoint):
+                    callback.save(trainer)
+            self._exit(trainer)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # A worker, which has this handler from the process that it works for, and ends with it.
-        # A launcher passes Ctrl-C on to those whom the terminal has told already.
-        is_again = number == self._received == signal.SIGINT and "TORCHELASTIC_RUN_ID" not in os.environ
+            return  # A worker, which has inherited this handler and ends with its parent.
+        # A launcher passes Ctrl-C on to processes that the terminal has signalled already.
+        is_second = number == self._received == signal.SIGINT and "TORCHELASTIC_RUN_ID" not in os.environ
         self._received = number
-        if is_again:
-            self._say("at once")
+        if is_second:
+            self._report("at once")
             self._kill()
         elif not self._is_training:
-            self._say("between epochs")
+            self._report("between epochs")
             sys.exit(self._exit_code)
         elif number == signal.SIGINT:
             sys.stderr.write(
-                "\nCtrl-C: the step is ended and saved; once more stops at once, without saving\n"
+                "\nCtrl-C: stopping after this step, with a checkpoint; press again to stop at once, without one\n"
             )
 
     def _kill(self) -> None:
-        """End without waiting for anything: what was being written is swept away by whoever goes on."""
+        """Exit without waiting for anything; unfinished files are removed when the run is resumed."""
         for worker in multiprocessing.active_children():
             worker.kill()
-        if hasattr(self._launcher, "kill"):
-            self._launcher.kill(signal.SIGKILL)
+        if (kill := getattr(self._launcher, "kill", None)) is not None:
+            kill(signal.SIGKILL)
         os._exit(self._exit_code)
 
-    def _must_stop(self, trainer: Trainer) -> bool:
+    def _is_signalled(self, trainer: Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self._received is not None, all=False)
 
-    def _leave(self, trainer: Trainer) -> None:
+    def _exit(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
-            self._say(f"after step {trainer.global_step}")
+            self._report(f"after step {trainer.global_step}")
         sys.exit(self._exit_code)
 
     @property
     def _exit_code(self) -> int:
         return INTERRUPTED if self._received == signal.SIGINT else EXIT_CODE
 
-    def _say(self, where: str) -> None:
+    def _report(self, where: str) -> None:
         by = signal.Signals(self._received).name if self._received else "a signal to another process"
         sys.stderr.write(
-            f"\nstopped {where} by {by}; the same command with --ckpt_path last goes on (exit code "
+            f"\nstopped {where} by {by}; the same command with --ckpt_path last resumes it (exit code "
             f"{self._exit_code}):\n  {self.command}\n"
         )

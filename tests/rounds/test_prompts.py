@@ -24,7 +24,7 @@ def taken_by(shards, *rounds: tuple[int, int | None], repeat: bool = False) -> l
     found: list[list[str]] = []
     for left, many in rounds:
         before = {key for keys in found for key in keys}
-        found.append(next_prompts(shards, before, 7, rounds=left, many=many, repeat=repeat).keys())
+        found.append(next_prompts(shards, before, 7, rounds=left, count=many, repeat=repeat).keys())
     return found
 
 

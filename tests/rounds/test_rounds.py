@@ -3,7 +3,9 @@
 import copy
 import json
 import math
+import os
 import shutil
+import signal
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +18,11 @@ from safetensors.torch import load_file
 
 from rlaifv_pl.cli import commands
 from rlaifv_pl.cli.fit import main
+from rlaifv_pl.data.datamodule import AlignmentDataModule
 from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.feedback.engines.engine import Engine, EngineError
+from rlaifv_pl.feedback.pipeline import FeedbackPipeline
 from rlaifv_pl.miniature import packaged_model
 from rlaifv_pl.miniature.claims import TRUE, ExactLabeler
 from rlaifv_pl.models.policy import PolicyError, PolicySpec, load_model
@@ -28,6 +32,7 @@ from rlaifv_pl.records import Sample, Verdict
 from rlaifv_pl.report.content import Limits, run_content
 from rlaifv_pl.report.run_files import read_run
 from rlaifv_pl.rounds.answers import read_answers
+from rlaifv_pl.training.signals import EXIT_CODE
 from tests.data.samples import check_streaming
 from tests.rounds.world_run import config, outcome, write
 from tests.training.tiny import table
@@ -607,6 +612,42 @@ def test_a_gate_that_is_not_passed_stops_the_run_before_it_trains(tmp_path):
     with pytest.raises(EngineError, match=r"asks for 100\.0%"):
         start(made)
     assert not list((tmp_path / "run" / "rounds" / "1" / "stages").glob("generate*"))
+
+
+def test_a_signal_while_a_later_round_is_made_stops_at_once(tmp_path, monkeypatch):
+    make, is_reached = FeedbackPipeline.make, []
+
+    def signalled(self):
+        if self.round == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            is_reached.append(True)
+        return make(self)
+
+    monkeypatch.setattr(FeedbackPipeline, "make", signalled)
+    with pytest.raises(SystemExit) as stopped:
+        start(settings(tmp_path / "run", prompts_per_round=4))
+    assert stopped.value.code == EXIT_CODE and not is_reached
+    assert checkpoint(tmp_path / "run", 1)["epoch"] == 0
+
+
+def test_data_is_only_loaded_where_lightning_asks_for_it(tmp_path, monkeypatch):
+    """Nothing is generated inside of `train_dataloader`."""
+    make, load, events = FeedbackPipeline.make, AlignmentDataModule.train_dataloader, []
+
+    def made(self):
+        events.append(f"make {self.round}")
+        return make(self)
+
+    def loaded(self):
+        events.append("load")
+        loader = load(self)
+        events.append("loaded")
+        return loader
+
+    monkeypatch.setattr(FeedbackPipeline, "make", made)
+    monkeypatch.setattr(AlignmentDataModule, "train_dataloader", loaded)
+    start(settings(tmp_path / "run", prompts_per_round=4))
+    assert events == ["make 1", "load", "loaded", "make 2", "load", "loaded"]
 
 
 def test_a_run_without_rounds_is_left_alone(previous, tmp_path):

@@ -15,7 +15,7 @@ from rlaifv_pl.data.shards import load_shards
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.report.run_files import read_run
 from rlaifv_pl.training.run_directory import Start
-from rlaifv_pl.training.shown_command import again
+from rlaifv_pl.training.shown_command import rerun_command
 from tests.training.tiny import dpo_config, write_config, write_pairs
 
 STEPS = 5
@@ -264,4 +264,4 @@ def test_files_of_two_runs_are_never_mixed_in_silence(used):
     ],
 )
 def test_a_command_is_given_again_with_an_option_in_place_of_the_old_one(given, expected):
-    assert again(given, ckpt_path="last") == f"python train.py {expected}"
+    assert rerun_command(given, ckpt_path="last") == f"python train.py {expected}"

@@ -61,7 +61,7 @@ def test_a_second_ctrl_c_stops_at_once(family_dir, shards, tmp_path):
 def test_a_worker_leaves_ctrl_c_to_the_process_that_it_works_for(monkeypatch):
     stop = StopOnSignal()
     stop._process, stop._launcher = os.getpid() + 1, None
-    stop._note(signal.SIGINT, None)
+    stop._on_signal(signal.SIGINT, None)
     assert stop._received is None
 
 

@@ -176,13 +176,15 @@ def test_a_fresh_start_in_an_old_directory_has_no_best_one_of_the_old_run(fit, t
 
 def test_a_value_that_is_not_defined_is_never_the_best():
     best = BestCheckpoint("held_out/chair/CHAIRi")
-    assert not best.takes(float("nan"), "a") and best.takes(50.0, "b") and not best.takes(float("nan"), "c")
+    assert (
+        not best.update(float("nan"), "a") and best.update(50.0, "b") and not best.update(float("nan"), "c")
+    )
     again = BestCheckpoint("held_out/chair/CHAIRi")
     again.load_state_dict(best.state_dict())
-    assert (again.score, again.name) == (50.0, "b") and not again.takes(50.0, "d")
+    assert (again.score, again.name) == (50.0, "b") and not again.update(50.0, "d")
     other = BestCheckpoint("held_out/chair/CHAIRs")
     other.load_state_dict(best.state_dict())
-    assert other.takes(90.0, "e"), "another figure has another best"
+    assert other.update(90.0, "e"), "another figure has another best"
 
 
 # Mistakes, before anything is trained.
@@ -196,7 +198,7 @@ def test_a_value_that_is_not_defined_is_never_the_best():
             ["--checkpoint.monitor=val/loss", "--held_out.benchmarks=null", "--held_out.images=null"],
             "there are no",
         ),
-        (["--checkpoint.monitor=held_out/chair/words"], "better neither way.*set checkpoint.mode"),
+        (["--checkpoint.monitor=held_out/chair/words"], "set checkpoint.mode"),
         (["--checkpoint.mode=min"], "checkpoint.mode is of checkpoint.monitor"),
         (["--held_out.benchmarks.chair.variant=null"], "held_out.benchmarks.chair: chair has variants"),
         (["--held_out.benchmarks.asked.variant=A"], "held_out.benchmarks.asked: pope has no variants"),
@@ -224,5 +226,5 @@ def test_settings_that_go_nowhere_are_refused():
     with pytest.raises(ValueError, match=r"benchmarks\.a has no images"):
         HeldOutEvaluation({"a": one})
     for name in ("a/b", "", "..", ".a"):
-        with pytest.raises(ValueError, match="can be of folders"):
+        with pytest.raises(ValueError, match="valid directory names"):
             HeldOutEvaluation({name: one}, images="photos")

@@ -8,12 +8,37 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
 from rlaifv_pl.training.signals import EXIT_CODE
-from tests.training.tiny import REPOSITORY, command, dpo_config, environment, run, write_config, write_pairs
+from tests.training.tiny import (
+    REPOSITORY,
+    command,
+    dpo_config,
+    environment,
+    run,
+    table,
+    write_config,
+    write_pairs,
+)
 
 PAIRS = 40
+
+
+class SignalAt(Callback):
+    """Sends SIGTERM to its own process in the middle of a step.
+
+    Args:
+        step: number of updates when the step is over.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_) -> None:
+        if trainer.global_step == self.step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +83,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(family_dir, shards, tmp_path, num
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == EXIT_CODE == 75, said[-2000:]
-    assert f"by {number.name}" in said and "--ckpt_path last goes on" in said and "Traceback" not in said
+    assert f"by {number.name}" in said and "--ckpt_path last" in said and "Traceback" not in said
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert 3 <= saved["global_step"] < 2 * PAIRS // 2 and not (tmp_path / "run/export").exists()
     done = run(*config(family_dir, shards, tmp_path / "run"), "--ckpt_path", "last")
@@ -99,3 +124,23 @@ def test_between_epochs_a_run_stops_at_once(family_dir, tmp_path):
     process.communicate(timeout=60)
     after = {path: path.stat().st_mtime_ns for path in shards.glob("reference-*/*")}
     assert len(after) == 40 and all(after[path] == time for path, time in made.items())
+
+
+def test_a_validation_that_is_due_at_the_step_of_a_signal_is_made_before_the_run_stops(
+    family_dir, shards, tmp_path
+):
+    """A run that goes on from the checkpoint of that step would leave it out."""
+    data = ("--data.val", shards, "--trainer.val_check_interval", "4", "--trainer.max_epochs", "1")
+    assert run(*config(family_dir, shards, tmp_path / "whole"), *data).returncode == 0
+    signalled = "--trainer.callbacks+=tests.training.test_signals.SignalAt"
+    options = ("--trust-config", "tests", signalled, "--trainer.callbacks.step=8")
+    stopped = run(*config(family_dir, shards, tmp_path / "run"), *data, *options)
+    assert stopped.returncode == EXIT_CODE and "stopped after step 8" in stopped.stderr, stopped.stderr[
+        -2000:
+    ]
+    assert list(table(tmp_path / "run", "val/loss")) == [3, 7]
+    done = run(*config(family_dir, shards, tmp_path / "run"), *data, "--ckpt_path", "last")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list(table(tmp_path / "whole", "val/loss")) == [3, 7, 11, 15, 19]
+    for name in ("metrics.csv", "export/model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -102,7 +102,7 @@ def test_weights_optimiser_and_running_means_stand_still(family_dir, tmp_path, c
 def test_a_bad_batch_among_accumulated_ones_takes_the_whole_step_along(family_dir, tmp_path, capsys):
     trainer, notes, numbers = fit(family_dir("llava"), tmp_path, GOOD, 0, accumulate_grad_batches=2)
     assert trainer.global_step == 2
-    line = f"left out: step 0 has a loss that is no finite number; its samples are {PAIRS[0].key}"
+    line = f"skipped: step 0 has a non-finite loss; its samples are {PAIRS[0].key}"
     assert line in capsys.readouterr().err.splitlines()
     start = dict(make(DPOModule, family_dir("llava")).policy.named_parameters())
     assert all(torch.equal(value, start[name]) for name, (value, _) in notes.states[1][0].items())

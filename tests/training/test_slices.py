@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from rlaifv_pl.data.atomic import WriteError
 from rlaifv_pl.training.checkpoint import is_whole
-from rlaifv_pl.training.checkpoint_io import AtomicCheckpointIO, sweep
+from rlaifv_pl.training.checkpoint_io import AtomicCheckpointIO, remove_unfinished
 from rlaifv_pl.training.sharded_checkpoint import ASIDE, read_file, read_slices, write_slices
 from tests.disk import longest_file, mounted
 
@@ -88,7 +88,7 @@ def test_a_full_disk_ends_in_one_message(mesh, tmp_path):
             write_slices(checkpoint(mesh, 1.5), disk.path / "epoch0-step2.ckpt")
         assert [path.name for path in disk.path.glob("*.ckpt")] == ["epoch0-step1.ckpt"]
         disk.empty()
-        sweep(disk.path)
+        remove_unfinished(disk.path)
         assert not list(disk.path.glob(f"*{ASIDE}"))
         write_slices(checkpoint(mesh, 1.5), disk.path / "epoch0-step2.ckpt")
         assert is_whole(disk.path / "epoch0-step2.ckpt")

@@ -146,7 +146,7 @@ def test_steps_that_are_not_logged_are_counted(llava: Path, tmp_path: Path):
     seen, callback, _ = measured(llava, tmp_path, *batches, log_every_n_steps=2)
     assert list(seen) == [1, 3]
     assert seen[3]["samples_per_second"] == pytest.approx(6 / (4 * (WAIT + WORK)))
-    assert callback._total[2] == 5 and callback._told == 3  # but for the first step
+    assert callback._total[2] == 5 and callback._counted == 3  # but for the first step
 
 
 @pytest.mark.parametrize("attention", ["rows", "dense", "split"])

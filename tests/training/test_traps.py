@@ -49,11 +49,10 @@ def test_callbacks_of_a_config_stand_beside_ours(monkeypatch, tmp_path):
     assert set(callbacks(monkeypatch, *options)) >= {*OURS, "Timer"}
 
 
-def test_a_round_begins_behind_the_checkpoint_of_the_one_before(monkeypatch):
-    """A plain callback is called ahead of those that save, however it is listed."""
+def test_callbacks_that_need_what_is_saved_are_called_last(monkeypatch):
     found = callbacks(monkeypatch)
-    assert found.index("RunCheckpoint") < found.index("Rounds")
-    assert found.index("RunCheckpoint") < found.index("StopOnSignal")
+    assert found[-4:] == ["RunCheckpoint", "StopOnSignal", "Rounds", "ExportPolicy"]
+    assert found.index("SaveRunConfig") < found.index("Rounds"), "it removes what another run left"
 
 
 def test_there_is_one_optimiser_to_configure(capsys):

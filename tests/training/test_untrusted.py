@@ -85,7 +85,7 @@ def test_a_file_in_a_format_that_no_run_writes_is_not_opened(start, tmp_path, ra
     path = save(tmp_path / "stranger.ckpt", how, ran)
     for verb in ("fit", "validate"):
         assert start(verb, "--ckpt_path", str(path)).startswith(
-            f"error: --ckpt_path: {path} is no checkpoint"
+            f"error: --ckpt_path: {path} is not a checkpoint"
         )
     assert not ran.exists()
 
@@ -118,7 +118,7 @@ def test_what_is_no_checkpoint_is_said_to_be_none(start, tmp_path, content):
     else:
         path.write_bytes(content)
     said = start("fit", "--ckpt_path", str(path)).removeprefix("error: ").removeprefix("--ckpt_path: ")
-    assert said.startswith(f"{path} is no checkpoint")
+    assert said.startswith(f"{path} is not a checkpoint")
 
 
 def test_hyper_parameters_of_a_checkpoint_decide_nothing(start, tmp_path):
