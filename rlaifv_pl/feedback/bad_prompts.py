@@ -40,10 +40,10 @@ def skip_bad_prompts(
             results = dict(zip(good, work(good) if good else (), strict=True))
             return [faults[number] if number in faults else results[number] for number in range(len(samples))]
         except BadSample as fault:
-            number = next((number for number in good if names[number] == fault.where), None)
-            if number is None:
+            refused = next((number for number in good if names[number] == fault.where), None)
+            if refused is None:
                 raise
-            faults[number] = fault
+            faults[refused] = fault
 
 
 def show_faults(results: Sequence[object]) -> None:

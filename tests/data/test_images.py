@@ -16,7 +16,7 @@ from rlaifv_pl.data.images import SOURCE_FORMATS, inspect_image, open_image, por
 from rlaifv_pl.data.rgb import paint
 from rlaifv_pl.feedback.engines.engine import Request
 from rlaifv_pl.feedback.engines.in_memory import _open
-from rlaifv_pl.feedback.engines.requests import ChatRequest, asking
+from rlaifv_pl.feedback.engines.requests import ChatRequest, request_messages
 from rlaifv_pl.report.thumbnails import Thumbnails
 from tests.data.samples import pair, picture
 
@@ -189,9 +189,9 @@ def test_training_feedback_servers_pages_and_sheets_show_the_same_picture(name, 
     (asked,) = _open(Request("?", (data,), "here"))
     assert asked.tobytes() == opened.tobytes()
 
-    sent = ChatRequest({"messages": asking(Request("?", (data,), "here"))}, "here").wire["messages"][0][
-        "content"
-    ]
+    sent = ChatRequest({"messages": request_messages(Request("?", (data,), "here"))}, "here").wire[
+        "messages"
+    ][0]["content"]
     url = next(block["image_url"]["url"] for block in sent if block["type"] == "image_url")
     thumbnails = Thumbnails(size=224, limit=None)
     thumbnails.add(data, "here")

@@ -10,7 +10,7 @@ from rlaifv_pl.data.manifest import read_manifest
 from rlaifv_pl.data.shards import ShardWriter, load_shards
 from rlaifv_pl.feedback.bad_prompts import skip_bad_prompts
 from rlaifv_pl.feedback.engines.engine import EngineError, Request, Sampling
-from rlaifv_pl.feedback.engines.requests import asking
+from rlaifv_pl.feedback.engines.requests import request_messages
 from rlaifv_pl.feedback.engines.transformers_engine import TransformersEngine
 from rlaifv_pl.feedback.pairs.pairing import PairRule, pair
 from rlaifv_pl.records import Candidate, Sample
@@ -111,7 +111,7 @@ def test_a_labeler_reads_the_markers_in_a_claim_as_words(family_dir):
     words = "Is there an < image> or a < /s>?"
     odd, plain = engine.choose([Request(text, images), Request(words, images)], ("yes", "no"))
     assert odd == plain
-    (message,) = asking(Request(text, images))
+    (message,) = request_messages(Request(text, images))
     assert message["content"][-1]["text"] == words
 
 

@@ -14,21 +14,18 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from rlaifv_pl.data.manifest import hash_json
+from rlaifv_pl.feedback.engines import responses
 from rlaifv_pl.feedback.engines.engine import Completion, Form, Request, Sampling
-from rlaifv_pl.feedback.engines.requests import ChatRequest, asking, in_turn, placed, response_format, told
-from rlaifv_pl.feedback.engines.response_cache import ResponseCache
-from rlaifv_pl.feedback.engines.responses import (
-    Choice,
-    Reading,
-    begins,
-    completion,
-    draft,
-    filled,
-    is_accepted,
-    share,
-    text,
-    top_tokens,
+from rlaifv_pl.feedback.engines.requests import (
+    ChatRequest,
+    place_images,
+    request_messages,
+    response_format,
+    server_numbers,
+    with_schema,
 )
+from rlaifv_pl.feedback.engines.response_cache import ResponseCache
+from rlaifv_pl.feedback.engines.responses import Choice, Reading
 from rlaifv_pl.feedback.engines.server import Complete, Servers
 from rlaifv_pl.models.chat import prompt_messages
 from rlaifv_pl.records import Message, Sample
@@ -153,10 +150,10 @@ class OpenAIEngine:
         calls = [
             self._call(messages, f"sample {sample.key}", sampling.max_new_tokens, seed=seed, **drawn)
             for sample, own in zip(samples, seeds, strict=True)
-            for messages in [placed(prompt_messages(sample), sample.images)]
+            for messages in [place_images(prompt_messages(sample), sample.images)]
             for seed in own
         ]
-        reading = Reading(completion, lambda said: bool(said.text))
+        reading = Reading(responses.completion, lambda said: bool(said.text))
         kept = (Completion(*one) for one in self._ask(calls, [reading] * len(calls), knows_end=True))
         return [[next(kept) for _ in own] for own in seeds]
 
@@ -173,12 +170,13 @@ class OpenAIEngine:
         read: Callable[[Choice], Any]
         chance: Callable[[Any, str], float]
         if self.answers == "text":
-            read, chance, tokens, options = text, begins, WORD_TOKENS, {}
+            read, chance, tokens, options = responses.text, responses.begins, WORD_TOKENS, {}
         else:
-            read, chance, tokens = top_tokens, share, 1
+            read, chance, tokens = responses.top_tokens, responses.share, 1
             options = {"logprobs": True, "top_logprobs": TOP}
         calls = [
-            self._call(asking(one), one.where, tokens, seed=0, temperature=0.0, **options) for one in requests
+            self._call(request_messages(one), one.where, tokens, seed=0, temperature=0.0, **options)
+            for one in requests
         ]
         reading = Reading(read, lambda answer: any(chance(answer, word) for word in words))
         answers = self._ask(calls, [reading] * len(calls), self.fill_tries)
@@ -199,12 +197,14 @@ class OpenAIEngine:
         elif self.structured == "json_object":
             how["response_format"] = {"type": "json_object"}
         if self.structured != "json_schema":
-            requests = [told(one, form) for one in requests]
+            requests = [with_schema(one, form) for one in requests]
         calls = [
-            self._call(asking(one), one.where, self.fill_tokens, seed=one.seed, **how) for one in requests
+            self._call(request_messages(one), one.where, self.fill_tokens, seed=one.seed, **how)
+            for one in requests
         ]
         readings = [
-            Reading(partial(filled, form=form), partial(is_accepted, form, one.accepts)) for one in requests
+            Reading(partial(responses.filled, form=form), partial(responses.is_accepted, form, one.accepts))
+            for one in requests
         ]
         kept = self._ask(calls, readings, self.fill_tries)
         return [None if json is None else form.model_validate_json(json) for json in kept]
@@ -259,13 +259,15 @@ class OpenAIEngine:
         """
         answers: dict[str, Any] = {}
         failures: list[Exception] = []
-        rest = iter(zip(calls.items(), in_turn([call for call, _ in calls.values()]), strict=True))
+        rest = iter(zip(calls.items(), server_numbers([call for call, _ in calls.values()]), strict=True))
 
         async def work(complete: Complete) -> None:
             while not failures and (item := next(rest, None)):
                 (key, (call, reading)), first = item
                 try:
-                    answers[key], holds = await draft(call, partial(complete, first), reading, drafts)
+                    answers[key], holds = await responses.draft(
+                        call, partial(complete, first), reading, drafts
+                    )
                     if holds:
                         self._kept.put({key: answers[key]})
                 except Exception as error:
@@ -280,14 +282,12 @@ class OpenAIEngine:
 
 
 def _names(fields: Any) -> Iterator[str]:
-    """Of all fields, those within others included."""
+    """Yield the names of all fields, nested ones included."""
     if isinstance(fields, Mapping):
-        for name, value in fields.items():
-            yield str(name)
-            yield from _names(value)
-    elif isinstance(fields, list):
-        for value in fields:
-            yield from _names(value)
+        yield from map(str, fields)
+        fields = list(fields.values())
+    for value in fields if isinstance(fields, list) else []:
+        yield from _names(value)
 
 
 def _run(work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is sent to a chat completions server: messages with their images in place, and forms to fill in."""
+"""Requests to a chat completions server: messages with their images in place, and forms to fill in."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rlaifv_pl.data.images import image_extension, portable_image
-from rlaifv_pl.feedback.engines.engine import Request
+from rlaifv_pl.feedback.engines.engine import EngineError, Request
 from rlaifv_pl.feedback.prompt_templates import FILL
 from rlaifv_pl.models.chat import message_with_images
 from rlaifv_pl.models.special_tokens import plain
@@ -22,16 +22,16 @@ AGAIN_TEMPERATURE = 0.7
 MIME = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 
 NAMED = ("properties", "$defs")
-"""Where a JSON schema has names of somebody's choice as keys."""
+"""Fields of a JSON schema whose keys are names of the user's choice."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """The body of one request, with the bytes of each image where its URL belongs."""
+    """Body of one request, with the bytes of each image in place of its URL."""
 
     body: Mapping[str, Any]
     where: str
-    """What it is about, named in errors."""
+    """Name of its subject, for errors."""
 
     @property
     def wire(self) -> dict[str, Any]:
@@ -53,20 +53,19 @@ class ChatRequest:
 
     @property
     def images(self) -> tuple[bytes, ...]:
-        """In order."""
+        """The images, in order."""
         blocks = [block for message in self.body["messages"] for block in message["content"]]
         return tuple(
             block["image_url"]["url"] for block in blocks if isinstance(block, dict) and "image_url" in block
         )
 
     def again(self, time: int) -> "ChatRequest":
-        """The call for its `time`-th repetition: with another seed, and never greedy; 0 is itself."""
+        """Return the request for its `time`-th repetition: with another seed, and never greedy; 0 is itself."""
         if time == 0:
             return self
-        warm = max(self.body.get("temperature", 0), AGAIN_TEMPERATURE)
-        return ChatRequest(
-            {**self.body, "seed": self.body.get("seed", 0) + time, "temperature": warm}, self.where
-        )
+        temperature = max(self.body.get("temperature", 0), AGAIN_TEMPERATURE)
+        body = {**self.body, "seed": self.body.get("seed", 0) + time, "temperature": temperature}
+        return ChatRequest(body, self.where)
 
     def _shown(self, show: Callable[[bytes], str]) -> dict[str, Any]:
         return json.loads(json.dumps(self.body, default=show))
@@ -76,33 +75,50 @@ class ChatRequest:
         return f"data:{MIME[image_extension(sent) or 'png']};base64,{base64.b64encode(sent).decode()}"
 
 
-def in_turn(calls: Sequence[ChatRequest]) -> list[int]:
-    """A number for each call, from 0 on: the same where the images are, another where they are others, or none."""
+def server_numbers(calls: Sequence[ChatRequest]) -> list[int]:
+    """Return a number for each request: equal for requests about the same images, different for all others."""
     numbers: dict[Any, int] = {}
     return [numbers.setdefault(call.images or place, len(numbers)) for place, call in enumerate(calls)]
 
 
-def placed(messages: Sequence[Message], images: Sequence[bytes]) -> list[Message]:
-    """Messages whose image blocks hold the images, in order."""
+def place_images(messages: Sequence[Message], images: Sequence[bytes]) -> list[Message]:
+    """Return messages whose image blocks hold the images, in order."""
     rest = iter(images)
     return [{"role": one["role"], "content": _content(one["content"], rest)} for one in messages]
 
 
-def asking(request: Request) -> list[Message]:
-    """The messages of a request; special tokens that it speaks of, as in a claim, are read as words."""
-    return placed([message_with_images(plain(request.text), len(request.images))], request.images)
+def request_messages(request: Request) -> list[Message]:
+    """Return the messages of a request; special tokens in its text, as in a claim, are read as words."""
+    return place_images([message_with_images(plain(request.text), len(request.images))], request.images)
 
 
-def told(request: Request, form: type[BaseModel]) -> Request:
+def with_schema(request: Request, form: type[BaseModel]) -> Request:
     """Return the request with the form's JSON schema in its text."""
     schema = json.dumps(form.model_json_schema())
     return replace(request, text=FILL.format(text=request.text, schema=schema))
 
 
 def response_format(form: type[BaseModel]) -> dict[str, Any]:
-    """What holds a server to the form while the model writes."""
-    named = {"name": form.__name__, "strict": True, "schema": _strict(form.model_json_schema())}
-    return {"type": "json_schema", "json_schema": named}
+    """Return the field that makes a server constrain the model to a form."""
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": form.__name__, "strict": True, "schema": _strict(form.model_json_schema())},
+    }
+
+
+def import_openai() -> Any:
+    """Return the module `openai`, which is an optional dependency.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    try:
+        import openai
+    except ImportError as error:
+        raise EngineError(
+            'Asking a server needs the openai package: pip install "rlaifv-pl[server]"'
+        ) from error
+    return openai
 
 
 def _content(blocks: Sequence[Mapping[str, Any]], images: Iterator[bytes]) -> str | list[Mapping[str, Any]]:
@@ -116,7 +132,7 @@ def _content(blocks: Sequence[Mapping[str, Any]], images: Iterator[bytes]) -> st
 
 
 def _strict(schema: Any) -> Any:
-    """The schema as strict servers want it: all properties required, no others, no defaults."""
+    """Return the schema as strict servers want it: all properties required, no others, no defaults."""
     if isinstance(schema, list):
         return [_strict(one) for one in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""A server that may be slow, busy, broken or gone: what is tried again, for how long, and what an error says."""
+"""Requests to servers that may be slow, busy, broken or gone: retries, backoff, and errors with a remedy."""
 
 import asyncio
 import os
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from rlaifv_pl.feedback.engines.engine import EngineError
+from rlaifv_pl.feedback.engines.requests import import_openai
 from rlaifv_pl.feedback.engines.responses import ChatCompletion, Choice
 
 VENDOR = "api.openai.com"
@@ -50,10 +51,10 @@ Raises EngineError when none came, however often it was tried."""
 
 @dataclass(slots=True)
 class ServerFault(Exception):
-    """One try that came to nothing."""
+    """A failed try."""
 
     got: str
-    """What came instead of an answer."""
+    """The server's reply instead of an answer."""
     remedy: str
     passing: bool = True
     """Whether it may work when it is tried again."""
@@ -63,7 +64,7 @@ class ServerFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where a model is served, and how patiently it is asked.
+    """Servers of one model, and the retry policy.
 
     Args:
         base_urls: of the API, on one server or on several; what fails on one is tried again on the next.
@@ -82,17 +83,12 @@ class Servers:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Complete]:
-        """How to ask for completions, within one event loop.
+        """Give a function that asks for completions, within one event loop.
 
         Raises:
             EngineError: the `openai` package is missing, or the vendor is asked without a key.
         """
-        try:
-            from openai import AsyncOpenAI
-        except ImportError as error:
-            raise EngineError(
-                'Asking a server needs the openai package: pip install "rlaifv-pl[server]"'
-            ) from error
+        openai = import_openai()
         key = self._key
         if not key and VENDOR in [urlsplit(url).hostname for url in self.base_urls]:
             raise EngineError(f"{VENDOR} wants a key: set the environment variable {self.api_key_env}.")
@@ -100,7 +96,9 @@ class Servers:
             clients = [
                 # The client insists on some key, and would repeat requests by a policy of its own.
                 await open_clients.enter_async_context(
-                    AsyncOpenAI(base_url=url, api_key=key or "none", timeout=self.timeout, max_retries=0)
+                    openai.AsyncOpenAI(
+                        base_url=url, api_key=key or "none", timeout=self.timeout, max_retries=0
+                    )
                 )
                 for url in self.base_urls
             ]
@@ -168,14 +166,14 @@ class Servers:
         return ServerFault(f"HTTP {status}: {self._words(response.text)!r}", remedy, passing, pause)
 
     def _words(self, text: str) -> str:
-        """What was said, without the key, and short."""
+        """Return the start of a text, without the key."""
         # In this order: a key that the end of the short text cuts in two would not be found.
         text = text.replace(self._key, "[key]") if self._key else text
         return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _seconds(retry_after: str) -> float:
-    """The header's number of seconds, or those until its date; 0 where it says nothing that can be read."""
+    """Return the header's number of seconds, or those until its date; 0 if it is neither."""
     if re.fullmatch(r"\d+(\.\d+)?", retry_after):
         return min(float(retry_after), LONGEST_PAUSE)
     try:

@@ -15,7 +15,7 @@ from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.feedback.engines.engine import Completion, EngineError, Form, Request, Sampling
 from rlaifv_pl.feedback.engines.isolated_env import isolated_environment
 from rlaifv_pl.feedback.engines.rendering import prompt_text, request_text
-from rlaifv_pl.feedback.engines.requests import AGAIN_TEMPERATURE, told
+from rlaifv_pl.feedback.engines.requests import AGAIN_TEMPERATURE, with_schema
 from rlaifv_pl.feedback.engines.word_tokens import word_tokens
 from rlaifv_pl.models.chat import Chat
 from rlaifv_pl.models.fingerprint import directory_fingerprint
@@ -133,7 +133,7 @@ class VLLMEngine:
             missing = [number for number in range(len(requests)) if number not in accepted]
             asked = [
                 (
-                    self._question(told(requests[number], form)),
+                    self._question(with_schema(requests[number], form)),
                     self._drafted(requests[number], form, draft),
                 )
                 for number in missing
