@@ -121,7 +121,6 @@ RENAMED_KEYS: Mapping[str, str] = {
     "feedback.pair": "feedback.pairing",
     "wording": "templates (of a corrector), or prompt_template (of what answers a benchmark)",
     "memory": "cache",
-    "wording": "prompt_template",
 }
 """New dotted names of config keys by their old ones.
 
