@@ -14,7 +14,8 @@
 - `sidecar`: values computed once for the samples of a shard, in files beside it (`precompute`: the computation;
   `sample_lengths`: tokens; `reference_logps`: log-ps of a cached reference; `vision_features`: a frozen tower's output)
 - `batching`: the global order of an epoch, cut into batches by count or by tokens; it can restart anywhere
-- `collate`: samples to a batch (`loader`: in worker processes, a step ahead; `longest_samples`: tried first)
-- `datamodule`: shards, workers, and the position in an interrupted epoch (`lightning_utils`: access from a trainer)
+- `collate`: samples to a batch (`loader`: in worker processes, a step ahead)
+- `datamodule`: shards, workers, and the position in an interrupted epoch (`protocols`: what it and the module in
+  training ask of each other; `lightning_utils`: access from a trainer)
 - `contact_sheet`: samples as a picture
 """

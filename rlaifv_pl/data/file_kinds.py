@@ -42,7 +42,7 @@ _MARKUP = {
 def file_kind(data: bytes) -> str | None:
     """Name the kind of a file in words, or None if it is unknown.
 
-    >>> file_kind(b"<html>404 Not Findings</html>"), file_kind(b"")
+    >>> file_kind(b"<html>404 Not Found</html>"), file_kind(b"")
     ('a web page (HTML)', 'an empty file')
     """
     if not data.strip(b"\0"):

@@ -1,4 +1,4 @@
-"""Computing what is missing beside shards: whole shards at a time, shared out between processes."""
+"""Compute missing sidecars: whole shards at a time, divided among the processes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,27 +11,27 @@ from rlaifv_pl.data.sidecar import CachedTensors, Sidecars
 
 
 class PrecomputeTask(NamedTuple):
-    """What is computed of a sample."""
+    """Computation of one kind of sidecar."""
 
     title: str
-    """Of the progress bar."""
+    """Title of the progress bar."""
     read: Dataset
-    """Gives for the number of a sample what is needed, in worker processes."""
+    """Reads, in worker processes, the input for a sample index."""
     finish: Callable[[Any], CachedTensors]
-    """Makes of it what is kept of the sample, in this process; its errors end the run."""
+    """Turns it, in this process, into the tensors to keep; its errors end the run."""
 
 
 def precompute_missing(sidecars: Sidecars, task: PrecomputeTask, trainer: Trainer, num_workers: int) -> None:
-    """Compute what is missing; a process that is killed goes on at its first missing shard.
+    """Compute the missing sidecars; a killed process goes on at its first missing shard.
 
     Args:
-        sidecars: to be completed.
-        task: what is computed.
-        trainer: says which of the missing shards are for this process.
+        sidecars: sidecars to complete.
+        task: computation.
+        trainer: its rank decides which of the missing shards are for this process.
         num_workers: processes that read.
     """
     missing = sidecars.missing()
-    # Before one process writes what another has yet to miss; and before one reads what another writes.
+    # All processes must see the same gaps before one fills them, and all files before one reads them.
     trainer.strategy.barrier()
     mine = missing[trainer.global_rank :: trainer.world_size]
     numbers = [number for shard in mine for number in sidecars.samples.numbers(shard)]

@@ -1,4 +1,4 @@
-"""Reference log-ps that were computed beforehand, from a batch to sidecars and back."""
+"""Precomputed reference log-ps: from a batch to sidecars, and back."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ from rlaifv_pl.data.sidecar import CachedTensors, SidecarError
 from rlaifv_pl.models.vlm import Batch
 
 LOGPS, READING = "logps", "reading"
-"""Names of what a sidecar holds of a sample: log-ps of its targets in nats, and a hash of how it was read."""
+"""Tensor names of a sidecar: log-ps of a sample's targets in nats, and a hash of how it was read."""
 
 READINGS = 2
-"""Version of what `READING` is a hash of; log-ps of another version are made again."""
+"""Version of the hash `READING`; log-ps of another version are computed again."""
 
 UNKNOWN: CachedTensors = {LOGPS: torch.zeros(0), READING: torch.zeros(1, dtype=torch.long)}
-"""Of a sample that could not be used."""
+"""Entry of a sample that could not be used."""
 
 
 def split_by_sample(batch: Batch, logps: Tensor) -> list[CachedTensors]:
-    """What is to be kept of each sample of a batch, given (M,) log-ps of its targets."""
+    """Split the (M,) log-ps of a batch's targets into the entries of its samples."""
     logps, owner = logps.cpu(), (batch.tokens.sequence_id % len(batch.keys)).cpu()
     readings = _readings(batch)
     return [{LOGPS: logps[owner == at], READING: readings[at : at + 1]} for at in range(len(batch.keys))]
 
 
 def assemble_logps(batch: Batch, known: Sequence[CachedTensors]) -> Tensor:
-    """(M,) log-ps of the batch's targets out of what was kept of its samples.
+    """Join the entries of a batch's samples to (M,) log-ps of its targets.
 
     Raises:
         SidecarError: a sample was read otherwise then: other tokens, or other targets.
@@ -49,10 +49,10 @@ def assemble_logps(batch: Batch, known: Sequence[CachedTensors]) -> Tensor:
 
 
 def _readings(batch: Batch) -> Tensor:
-    """(B,) a hash for each sample of all that its log-ps depend on beside weights and the shard's bytes.
+    """Return (B,) hashes of everything that a sample's log-ps depend on beside weights and the shard's bytes.
 
-    Of each row with targets: its tokens, which of its sample's images it is about, and of each target the place, the
-    token and the part that it counts to.
+    Hashed are, for each row with targets, its tokens, which of the sample's images it shows, and the place, token and
+    part of each target.
     """
     count, width = len(batch.keys), batch.tokens.rows["input_ids"].shape[1]
     row, at = batch.tokens.logit_index // width, batch.tokens.logit_index % width

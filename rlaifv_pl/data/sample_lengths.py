@@ -1,4 +1,4 @@
-"""How large samples are and which belong together, found once and kept beside the shards."""
+"""Sizes of samples, and which share a prompt: measured once and kept beside the shards."""
 
 import hashlib
 import heapq
@@ -23,18 +23,18 @@ from rlaifv_pl.models.vlm import Batch
 from rlaifv_pl.records import Sample
 
 TREE_TOKENS, ROW_TOKENS, PROMPT = "tree", "rows", "prompt"
-"""Names of what a sidecar holds of a sample: tokens as a tree, tokens as rows with their padding, a hash of its
-prompt. One that cannot be used has none."""
+"""Tensor names of a sidecar: a sample's tokens as a tree, its tokens as rows with their padding, a hash of its prompt.
+An unusable sample has no tokens."""
 
 Layout = Literal["packed", "trees", "rows"]
 
 
 class LengthSurvey:
-    """Reads every sample once, as the objective will, and notes what it comes to.
+    """Sizes of all samples, measured by reading each once as the objective will.
 
     Args:
-        samples: of one or more directories.
-        reading: all that decides what they come to: objective, tokenizer, processor.
+        samples: samples of one or more directories.
+        reading: everything that decides their tokens: objective, tokenizer, processor.
         collate: makes a batch of samples.
         num_workers: processes that read.
     """
@@ -46,7 +46,7 @@ class LengthSurvey:
         self.sidecars = Sidecars(samples, "sizes", reading)
 
     def make(self, trainer: Trainer) -> None:
-        """Survey the shards that have not been; several processes share them out.
+        """Measure the shards that have no sizes yet, divided among the processes.
 
         Raises:
             BadSample: if bad samples are not to be left out.
@@ -55,7 +55,7 @@ class LengthSurvey:
         precompute_missing(self.sidecars, task, trainer, self.num_workers)
 
     def sizes(self, layout: Layout) -> SampleSizes:
-        """As samples are laid out.
+        """Return the sizes of the samples as they are laid out.
 
         Args:
             layout: `packed` without padding, `trees` padded to the longest, or padded `rows`.
@@ -83,7 +83,7 @@ class LengthSurvey:
 def processor_hash(processor: Any) -> str:
     """Return a hash of what decides a sample's tokens: image processing, tokenizer and chat template."""
     words = json.loads(processor.tokenizer.backend_tokenizer.to_str())
-    # How the last call wanted its rows: of the call, and not of the tokenizer.
+    # Padding and truncation belong to the last call, not to the tokenizer.
     del words["padding"], words["truncation"]
     return hash_json((processor.to_json_string(), words, processor.chat_template))
 
@@ -107,7 +107,7 @@ def _good(measured: CachedTensors | BadSample) -> CachedTensors:
 
 
 def measure_sample(sample: Sample, batch: Batch) -> CachedTensors:
-    """What a sidecar holds of a sample, out of the batch of it alone."""
+    """Return the sizes of a sample, given the batch of it alone."""
     ids = batch.tokens.rows.get("input_ids", torch.zeros(0))
     own = sum(branch.stop - branch.start for branch in batch.layout.branches or ())
     values = {TREE_TOKENS: own or ids.numel(), ROW_TOKENS: ids.numel(), PROMPT: _prompt(sample)}
@@ -115,7 +115,7 @@ def measure_sample(sample: Sample, batch: Batch) -> CachedTensors:
 
 
 def _prompt(sample: Sample) -> int:
-    """A hash of prompt and images."""
+    """Return a hash of prompt and images."""
     digest = hashlib.sha256(json.dumps(sample.prompt, sort_keys=True).encode())
     for image in sample.images:
         digest.update(hashlib.sha256(image).digest())

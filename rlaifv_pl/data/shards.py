@@ -50,15 +50,15 @@ class Shard:
 
     @property
     def shared(self) -> Shared:
-        """Images that are stored once for several samples, less that once."""
+        """Number and bytes of the images that are links to an earlier one."""
         return self._entries.shared
 
     def keys(self) -> Iterator[str]:
-        """The samples' keys in file order."""
+        """Yield the samples' keys in file order."""
         return (entry.key for entry in self._entries)
 
     def text_sizes(self) -> Iterator[int]:
-        """Bytes of the samples' texts (their JSON), in file order, without reading any."""
+        """Yield the bytes of each sample's texts (its JSON), in file order, without reading any."""
         return (entry.members["json"].size if "json" in entry.members else 0 for entry in self._entries)
 
     def where(self, index: int) -> str:
@@ -90,7 +90,7 @@ class ShardSet(Dataset[Sample]):
 
     Args:
         paths: shard directories, each with its manifest.
-        cache_dir: where what is computed of the samples is kept; beside the shards unless given.
+        cache_dir: directory for precomputed values; beside the shards unless given.
 
     Raises:
         ManifestError: a directory is unfinished or damaged.
@@ -126,7 +126,7 @@ class ShardSet(Dataset[Sample]):
         return self.shards[number].read(offset)
 
     def keys(self) -> Iterator[str]:
-        """Keys in the order of the samples, without reading any. Two directories may share a key."""
+        """Yield the keys in the order of the samples, without reading any. Two directories may share a key."""
         return chain.from_iterable(shard.keys() for shard in self.shards)
 
     def where(self, index: int) -> str:
@@ -135,15 +135,15 @@ class ShardSet(Dataset[Sample]):
         return self.shards[number].where(offset)
 
     def cache_of(self, shard: int) -> Path:
-        """Directory for what is computed of the samples of a shard."""
+        """Return the directory for values precomputed for a shard."""
         return cache_place(Path(self.shards[shard].path).parent, self.cache_dir)
 
     def numbers(self, shard: int) -> range:
-        """Of the samples of a shard."""
+        """Return the indices of a shard's samples."""
         return range(self._ends[shard] - len(self.shards[shard]), self._ends[shard])
 
     def locate(self, index: int) -> tuple[int, int]:
-        """Number of a sample's shard, and its place in there."""
+        """Return the number of a sample's shard, and its place in the shard."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         index %= len(self)
@@ -156,14 +156,14 @@ def load_shards(paths: str | Path | Sequence[str | Path], cache_dir: str | Path 
 
     Args:
         paths: directories, or URLs of some.
-        cache_dir: for copies of what lies behind URLs, and for what is computed of the samples.
+        cache_dir: directory for copies of shards behind URLs, and for precomputed values.
     """
     paths = [paths] if isinstance(paths, str | Path) else paths
     return ShardSet([local_copy(path, cache_dir) for path in paths], cache_dir)
 
 
 def cache_place(shards: Path, cache_dir: str | Path | None) -> Path:
-    """Directory for what is computed of the samples of a shard directory: itself, or its own in a cache."""
+    """Return the directory for values precomputed for a shard directory: itself, or one in the cache."""
     if cache_dir is None or shards.absolute().is_relative_to(Path(cache_dir).absolute()):
         return shards
     name = hashlib.sha256(os.fsencode(shards.absolute())).hexdigest()[:12]
@@ -182,7 +182,7 @@ def check_length(shard: Shard, expected: int) -> None:
 
 
 class _Stamp(NamedTuple):
-    """What tells that a path still names the file that was indexed."""
+    """Identity of an indexed file; another one under its path differs."""
 
     inode: int
     size: int

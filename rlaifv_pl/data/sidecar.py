@@ -36,7 +36,7 @@ NAMES = {
     "tower": "Features of the vision tower (data.cache_vision)",
     "sizes": "Sizes of samples (data.max_tokens, group_by, length_bucket)",
 }
-"""What messages call each kind of results."""
+"""Name of each kind of results in messages."""
 ENDS = ".ends"
 HEADER = "sidecar"
 
@@ -46,12 +46,12 @@ class SidecarError(UserError, ValueError):
 
 
 class Sidecars:
-    """One kind of results for all samples of a shard set. Holds no open file.
+    """One kind of precomputed results for all samples of a shard set. Holds no open file.
 
     Args:
-        samples: whose results they are.
-        kind: what they are, for the name of their directories.
-        identity: all that decides them but the samples, as plain JSON.
+        samples: samples that the results belong to.
+        kind: kind of results, which begins the name of their directories.
+        identity: everything that decides them beside the samples, as plain JSON.
     """
 
     def __init__(self, samples: ShardSet, kind: str, identity: Mapping[str, Any]) -> None:
@@ -60,7 +60,7 @@ class Sidecars:
         self.name = f"{kind}-{hash_json(self.identity)[:12]}"
 
     def missing(self) -> list[int]:
-        """Numbers of the shards that have none yet, which is to be computed and written.
+        """Return the numbers of the shards whose results are yet to be computed.
 
         Raises:
             SidecarError: a file is there, but not that of its shard; or nothing can be written where one is missing.
@@ -73,8 +73,7 @@ class Sidecars:
         return missing
 
     def write(self, number: int, values: Sequence[Mapping[str, Tensor]]) -> None:
-        """Store what was computed of a shard: for each sample, tensors by name, stacked along their first
-        dimension.
+        """Write the results of a shard: tensors by name for each sample, concatenated along their first dimension.
 
         Raises:
             SidecarError: there is no room, or no permission.
@@ -95,7 +94,7 @@ class Sidecars:
             raise SidecarError(f"{error} {OPTION_ALIASES}") from error
 
     def read(self, index: int) -> dict[str, Tensor]:
-        """What was computed of a sample.
+        """Return the results of a sample.
 
         Raises:
             SidecarError: the file is gone or damaged.
@@ -108,7 +107,7 @@ class Sidecars:
             return {name: file.get_slice(name)[end[place] : end[place + 1]] for name, end in ends.items()}
 
     def whole(self, number: int) -> dict[str, Tensor]:
-        """What was computed of all samples of a shard, one behind the other.
+        """Return the results of all samples of a shard, concatenated.
 
         Raises:
             SidecarError: the file is gone or damaged.
@@ -118,7 +117,7 @@ class Sidecars:
             return {name: file.get_tensor(name) for name in _ends(file, len(self._shard(number)))}
 
     def path(self, number: int) -> Path:
-        """Of a shard's file."""
+        """Return the path of a shard's results."""
         return (
             self.samples.cache_of(number) / self.name / f"{Path(self._shard(number).path).stem}.safetensors"
         )
@@ -146,11 +145,11 @@ class Sidecars:
 
 
 def check_places(places: Sequence[Path], kinds: Sequence[str]) -> None:
-    """Look whether results can be kept where there are none of a kind at all, before it is known which are missing.
+    """Check that results can be written where there are none of a kind at all, before it is known which are missing.
 
     Args:
-        places: directories for what is computed of samples.
-        kinds: of results.
+        places: directories for precomputed results.
+        kinds: kinds of results.
 
     Raises:
         SidecarError: they cannot.
@@ -170,7 +169,7 @@ def _check_place(place: Path, kind: str) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Name the file in what goes wrong with it."""
+    """Name the file in errors of the body."""
     try:
         yield
     except (SafetensorError, KeyError, ValueError, OSError) as error:
@@ -193,13 +192,13 @@ def _short(values: Mapping[str, Any], names: Sequence[str]) -> str:
 
 @lru_cache(maxsize=MAX_OPEN_SHARDS)
 def _open(path: Path, _inode: int, _mtime_ns: int, count: int) -> tuple[Any, dict[str, list[int]]]:
-    """A file as it is now, and where in its tensors each sample's part ends."""
+    """Open a file as it is now; return it and where in its tensors each sample's part ends."""
     file = safe_open(path, "pt")
     return file, _ends(file, count)
 
 
 def _ends(file: Any, count: int) -> dict[str, list[int]]:
-    """Where in the tensors of a file the parts of `count` samples end.
+    """Return where in the tensors of a file the parts of `count` samples end.
 
     Raises:
         ValueError: a tensor cannot be cut into so many parts.

@@ -36,8 +36,7 @@ class SampleImages(NamedTuple):
 
 
 class SampleImageInputs(Dataset):
-    """What samples show. One that cannot be read shows nothing: whether that stops a run is for those to say who
-    train on it."""
+    """Image inputs of samples, empty for one that cannot be read: training decides whether that stops a run."""
 
     def __init__(self, samples: ShardSet, chat: Chat) -> None:
         self.samples, self.chat = samples, chat
@@ -57,7 +56,7 @@ class SampleImageInputs(Dataset):
 
 
 def image_inputs(chat: Chat, images: Sequence[Sequence]) -> Pixels:
-    """Of some trees, each with its images."""
+    """Return the processor outputs of the images of some trees."""
     if not any(images):
         return {}
     texts = [chat.render([message_with_images("a", len(group))], ask=False) for group in images]
@@ -65,15 +64,15 @@ def image_inputs(chat: Chat, images: Sequence[Sequence]) -> Pixels:
 
 
 def feature_name(leaf: int, rejected: bool) -> str:
-    """Of what a sidecar holds: tower features by number, of a sample's own and of its rejected images."""
+    """Return a tensor's name in a sidecar: tower features by number, for a sample's own or rejected images."""
     return f"{'rejected' if rejected else 'own'}.{leaf}"
 
 
 def read_features(tower: Sidecars, index: int) -> CachedTensors:
-    """What is kept of a sample, or of the one of its shard that has the same images.
+    """Return the features of a sample, read from the first sample of its shard with the same images.
 
     Raises:
-        SidecarError: the one that is named is not the first of its images.
+        SidecarError: the sample that it names is not the first with its images.
     """
     known = tower.read(index)
     number, place = tower.samples.locate(index)
@@ -94,14 +93,14 @@ def _first(known: CachedTensors) -> int:
 def assemble_features(
     batch: Batch, samples: Sequence[Sample], read: Callable[[int], CachedTensors]
 ) -> list[Tensor] | None:
-    """The tower features of the images of the batch's trees; None where there are no images.
+    """Join the tower features of the images of the batch's trees; None where there are no images.
 
     Args:
-        samples: of the batch.
-        read: what is known of the sample at a place of the batch.
+        samples: samples of the batch.
+        read: returns the features of the sample at a place of the batch.
 
     Raises:
-        SidecarError: nothing is known of a sample that has images.
+        SidecarError: a sample with images has no features.
     """
     if not batch.tokens.images:
         return None
