@@ -1,4 +1,4 @@
-"""One file from elsewhere: whole and as promised under its name, or not under its name at all."""
+"""Download of one shard: whole and with its manifest's hash under its name, or not under its name at all."""
 
 import hashlib
 import os
@@ -19,12 +19,12 @@ from rlaifv_pl.data.remote_directory import (
     RetryPolicy,
 )
 
-LONGEST_PAUSE = 60.0
+MAX_PAUSE = 60.0
 """Seconds between two attempts, whatever a server asks for."""
-SLOWEST = 1024
-"""Bytes a second; what comes more slowly for as long as a stall may last counts as stalled."""
-FURTHER = 2**16
-"""Bytes by which an attempt must bring a file further, to be forgiven its end."""
+MIN_RATE = 1024
+"""Bytes a second; a transfer that is slower for as long as a stall may last counts as stalled."""
+MIN_PROGRESS = 2**16
+"""Bytes of progress after which a failed attempt does not count."""
 READ_BYTES = 2**20
 
 T = TypeVar("T")
@@ -33,12 +33,12 @@ T = TypeVar("T")
 def retry_until_done(
     attempt: Callable[[], T], what: str, patience: RetryPolicy, wait: Callable[[float], object] = time.sleep
 ) -> T:
-    """What an attempt comes to at last.
+    """Repeat an attempt until it succeeds, and return its result.
 
     Args:
         attempt: may raise `RemoteFault`.
         what: the URL, for messages.
-        patience: how often it is made.
+        patience: limits of the repetition.
         wait: sleeps so many seconds.
 
     Raises:
@@ -50,7 +50,7 @@ def retry_until_done(
             return attempt()
         except RemoteFault as fault:
             causes.append(fault.cause)
-            if fault.reached >= reached + FURTHER:
+            if fault.reached >= reached + MIN_PROGRESS:
                 reached, tries = fault.reached, 0
             tries += 1
             if tries >= patience.attempts or causes.count(fault.cause) >= fault.cause.attempts:
@@ -58,11 +58,11 @@ def retry_until_done(
                 raise RemoteError(f"{what}: {fault.detail}{many}. {fault.cause.remedy}") from None
             # Not equally long for all who ask, and not by the random numbers of a run.
             backoff = patience.pause * 2 ** (tries - 1) * SystemRandom().uniform(0.5, 1.5)
-            wait(min(max(backoff, fault.pause), LONGEST_PAUSE))
+            wait(min(max(backoff, fault.pause), MAX_PAUSE))
 
 
 def download_shard(
-    directory: RemoteDirectory, shard: ShardInfo, target: Path, told: Callable[[int], None]
+    directory: RemoteDirectory, shard: ShardInfo, target: Path, on_bytes: Callable[[int], None]
 ) -> None:
     """Make one attempt to bring a shard to `target`; the next one goes on where it ended.
 
@@ -70,7 +70,7 @@ def download_shard(
         directory: that holds the shard.
         shard: what its manifest promises of it.
         target: path of the file; what is not whole lies beside it.
-        told: is given the bytes that came, fewer than none where what came is void.
+        on_bytes: called with the number of bytes that came; negative where they are void.
 
     Raises:
         Fault: it did not come whole, or is not what was promised.
@@ -78,38 +78,38 @@ def download_shard(
     """
     part = target.with_name(target.name + TEMPORARY_SUFFIX)
     with open(os.open(part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
-        growing = _Growing(file, shard, told)
+        partial_file = _PartialFile(file, shard, on_bytes)
         try:
-            growing.fill(directory)
+            partial_file.fill(directory)
         except RemoteFault as fault:
-            fault.reached = growing.size
-            told(-growing.size)  # The next attempt counts what it finds.
+            fault.reached = partial_file.size
+            on_bytes(-partial_file.size)  # The next attempt counts what it finds.
             raise
     sync(part)
     os.replace(part, target)
     sync(target)
 
 
-class _Growing:
-    """A file on its way to its promised size, with the hash of what is there."""
+class _PartialFile:
+    """Part of a shard on disk, with the hash of its bytes so far."""
 
-    def __init__(self, file: BinaryIO, shard: ShardInfo, told: Callable[[int], None]) -> None:
-        self.file, self.shard, self.told = file, shard, told
+    def __init__(self, file: BinaryIO, shard: ShardInfo, on_bytes: Callable[[int], None]) -> None:
+        self.file, self.shard, self.on_bytes = file, shard, on_bytes
         self.digest, self.size = hashlib.sha256(), 0
         while chunk := file.read(READ_BYTES):
-            self._count(chunk)
+            self._append(chunk)
 
     def fill(self, directory: RemoteDirectory) -> None:
-        """Fetch what is missing, from where the file ends."""
+        """Download the missing bytes, from where the file ends."""
         if self.size < self.shard.bytes:
             try:
                 with directory.open(self.shard.name, self.size, self.shard.bytes) as opened:
                     if opened.start != self.size:
-                        self._begin()
+                        self._restart()
                     self._take(opened.chunks, directory.patience.stall)
             except RemoteFault as fault:
                 if fault.cause is WRONG:
-                    self._begin()
+                    self._restart()
                 elif fault.cause is BROKEN:
                     fault.detail += f", after {self.size} of {self.shard.bytes} bytes"
                 raise
@@ -122,9 +122,9 @@ class _Growing:
                 raise RemoteFault(WRONG, f"expected {self.shard.bytes} bytes, more came")
             self.file.write(chunk)
             self.file.flush()  # For the next process, should this one be killed.
-            self._count(chunk)
+            self._append(chunk)
             if (passed := time.monotonic() - since) > stall:
-                if self.size - before < SLOWEST * passed:
+                if self.size - before < MIN_RATE * passed:
                     raise RemoteFault(BROKEN, f"{self.size - before} bytes came in {passed:.0f} seconds")
                 since, before = time.monotonic(), self.size
 
@@ -135,16 +135,16 @@ class _Growing:
             )
         if (found := self.digest.hexdigest()) != self.shard.sha256 or self.size > self.shard.bytes:
             size = self.size
-            self._begin()
+            self._restart()
             raise RemoteFault(WRONG, f"expected SHA-256 {self.shard.sha256}, got {found} of {size} bytes")
 
-    def _count(self, chunk: bytes) -> None:
+    def _append(self, chunk: bytes) -> None:
         self.digest.update(chunk)
         self.size += len(chunk)
-        self.told(len(chunk))
+        self.on_bytes(len(chunk))
 
-    def _begin(self) -> None:
+    def _restart(self) -> None:
         self.file.seek(0)
         self.file.truncate()
-        self.told(-self.size)
+        self.on_bytes(-self.size)
         self.digest, self.size = hashlib.sha256(), 0

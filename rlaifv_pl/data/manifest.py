@@ -17,7 +17,7 @@ from rlaifv_pl.errors import UserError
 
 MANIFEST_NAME = "manifest.json"
 MAX_NAME_BYTES = 255
-"""Of a file, as most file systems have it."""
+"""Longest file name on most file systems."""
 SCHEMA_VERSION = 1
 """Raised when a reader of the old version would misread the new shards."""
 LINKED_VERSION = 2
@@ -37,7 +37,7 @@ class ShardInfo:
     bytes: int
     """Size of the file."""
     sha256: str
-    """Of the whole file, in hex."""
+    """SHA-256 of the whole file, in hex."""
     samples: int
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class ShardInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What a directory of shards holds and how it came about."""
+    """Content and origin of a directory of shards."""
 
     shards: tuple[ShardInfo, ...]
     """In the order in which they were written, which is the order of the samples."""
@@ -72,7 +72,7 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     """Packages that took part in the writing."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """What else its maker counted, for reading only."""
+    """Other counts of its maker, for information only."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -92,7 +92,7 @@ def _is_plain_name(name: Any) -> bool:
 
 
 def hash_json(value: Any) -> str:
-    """SHA-256, in hex, of a JSON value; the order of an object's keys does not count.
+    """Return the SHA-256, in hex, of a JSON value; the order of an object's keys does not count.
 
     >>> hash_json({"a": 1, "b": 2}) == hash_json({"b": 2, "a": 1})
     True
@@ -101,13 +101,13 @@ def hash_json(value: Any) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages whose change could change the bytes of a shard."""
+    """Return the versions of the packages that could change the bytes of a shard."""
     return {name: metadata.version(name) for name in ("webdataset", "pillow", "datasets")}
 
 
@@ -144,7 +144,7 @@ def read_manifest(directory: str | Path) -> Manifest:
 
 
 def parse_manifest(data: bytes, path: str | Path) -> Manifest:
-    """The manifest that is in a file; `path` is for messages.
+    """Parse a manifest; `path` is for messages.
 
     Raises:
         ManifestError: it is none of a known schema version.

@@ -1,4 +1,4 @@
-"""Directories behind URLs: their files opened at any byte, and what can go wrong with that."""
+"""Directories behind URLs: their files opened at any byte, with a named cause for each failure."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ from fsspec.implementations.local import LocalFileSystem
 from rlaifv_pl.errors import UserError
 
 BLOCK_BYTES = 2**23
-"""Asked of a server at a time, where it is not read as a stream."""
+"""Size of a request, where a file is not read as a stream."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*://")
 _QUOTED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]*")
 _SENT_AS_IS = re.compile(r"[!-~]+")
 _PASSING = {408, 425, 429}
-"""Refusals that ask to come again; those of 500 and more are taken so too."""
+"""HTTP status codes of transient refusals, beside those of 500 and more."""
 
 
 class RemoteError(UserError, RuntimeError):
@@ -31,7 +31,7 @@ class FaultCause(NamedTuple):
     """A kind of fault."""
 
     attempts: int
-    """After which it is taken for lasting."""
+    """Attempts after which it counts as permanent."""
     remedy: str
 
 
@@ -51,7 +51,7 @@ REFUSED = FaultCause(1, "Look at the URL.")
 
 
 class RemoteFault(Exception):
-    """Why an attempt failed.
+    """Failure of one attempt.
 
     Attributes:
         cause: decides whether another one is made.
@@ -67,20 +67,20 @@ class RemoteFault(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How long a server is borne with."""
+    """Timeouts, and how often a failed download is repeated."""
 
     attempts: int = 5
-    """In a row that bring a file no further."""
+    """Failed attempts in a row without progress, before a download is given up."""
     connect: float = 30.0
-    """Seconds until a connection stands."""
+    """Longest seconds until a connection is made."""
     stall: float = 60.0
-    """Seconds without a byte."""
+    """Longest seconds without a byte."""
     pause: float = 1.0
     """Seconds before the second attempt, more or less; twice as many before each next one."""
 
 
 def is_url(path: str | Path) -> bool:
-    """Whether shards lie behind a URL, and not at a path.
+    """Return whether shards lie behind a URL, and not at a path.
 
     >>> [is_url(path) for path in ("s3://bucket/shards", "shards/mine", "C:/shards")]
     [True, False, False]
@@ -89,7 +89,7 @@ def is_url(path: str | Path) -> bool:
 
 
 def redact(text: str) -> str:
-    """A text without the secrets that its URLs may hold: users with passwords, and queries.
+    """Return a text without the secrets that its URLs may hold: users with passwords, and queries.
 
     >>> redact("no answer from https://me:secret@host/dir?token=secret")
     'no answer from https://***@host/dir?***'
@@ -140,19 +140,19 @@ class RemoteDirectory:
 
     @property
     def local(self) -> Path | None:
-        """Where it lies, if it lies on this machine."""
+        """Local path, or None if the URL is remote."""
         return Path(self._path) if isinstance(self._files, LocalFileSystem) else None
 
     @property
     def name(self) -> str:
-        """Its last part, as part of a file's name."""
+        """Last part of the URL, as part of a file's name."""
         path = urlsplit(self._path).path if self._is_http else re.split(r"[?#]", self._path)[0]
         last = unquote(path).rstrip("/").rpartition("/")[2].rpartition("@")[2]
         plain = re.sub(r"[^A-Za-z0-9_-]+", "-", last)
         return plain.strip("-")[:40] or "shards"
 
     def show(self, name: str) -> str:
-        """URL of a file, for messages."""
+        """Return the URL of a file, for messages."""
         return redact(self._join(self.shown, name))
 
     @contextmanager

@@ -14,7 +14,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def prompt_texts(prompt: str | Sequence[Message]) -> Iterator[tuple[str, str]]:
-    """Name and text of each turn of a prompt, images left out; of earlier answers without the token that ends them."""
+    """Yield name and text of each turn of a prompt, without images, and without the end token of earlier answers."""
     if isinstance(prompt, str):
         yield "prompt", prompt
         return
@@ -27,7 +27,7 @@ def prompt_texts(prompt: str | Sequence[Message]) -> Iterator[tuple[str, str]]:
 
 
 def answers(sample: Sample) -> Iterator[tuple[str, str]]:
-    """Name and text of each answer that a sample has, without the token that ends it."""
+    """Yield name and text of each answer of a sample, without its end token."""
     for side in ("chosen", "rejected", "completion"):
         if (text := getattr(sample, side)) is not None:
             yield side, without_end(text)
@@ -55,7 +55,7 @@ def check_text(name: str, text: str, where: str) -> None:
 
 
 def without_ends(sample: Sample) -> Sample:
-    """The sample whose answers, earlier ones included, end without an end token; itself where none has one."""
+    """Return the sample without the end tokens of its answers, earlier ones included; itself where there are none."""
     texts: dict[str, Any] = {
         side: without_end(text)
         for side in ("chosen", "rejected", "completion")

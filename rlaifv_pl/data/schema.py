@@ -20,14 +20,14 @@ MAX_KEY_LENGTH = 80
 """Leaves room for `.rejected.99.webp` in the 100 bytes of a tar header's name field."""
 
 MAX_SAMPLE_BYTES = 2**29
-"""Of all its members: it is read into memory whole."""
+"""Limit for all members of a sample, which is read into memory whole."""
 
 _KEY = re.compile(rf"[a-z0-9_-]{{1,{MAX_KEY_LENGTH}}}")
 _IMAGE_MEMBER = re.compile(r"(?:(?P<side>rejected)\.)?(?:(?P<number>\d{1,4})\.)?(?:jpe?g|png|webp)")
 
 
 class Kind(StrEnum):
-    """What an objective can learn from a sample."""
+    """Use of a sample to an objective."""
 
     PREFERENCE = "preference"
     """`chosen` over `rejected`: DPO."""
@@ -68,7 +68,7 @@ def check_key(key: str, where: str = "sample") -> None:
 
 
 def is_image_member(extension: str) -> bool:
-    """Whether a member of this extension is an image of its sample.
+    """Return whether a member of this extension is an image of its sample.
 
     >>> is_image_member("rejected.0.jpg"), is_image_member("json")
     (True, False)
@@ -145,7 +145,7 @@ def check_sample(sample: Sample, where: str) -> None:
 
 
 def check_prompt(sample: Sample, where: str) -> None:
-    """Check what is asked, and of which images: all that matters of a sample that is to be answered.
+    """Check prompt and images: all that matters of a sample that is to be answered.
 
     Raises:
         BadSample: `empty_prompt`, `wrong_turns`, `image_count`, `rendered_prompt` or `special_token`.
@@ -173,7 +173,7 @@ def _encode_images(images: Sequence[bytes], side: str, where: str) -> dict[str, 
 
 
 def _image_place(name: str, where: str) -> tuple[str, int]:
-    """Side and number of an image, by the member's name."""
+    """Return side and number of an image, by the member's name."""
     match = _IMAGE_MEMBER.fullmatch(name)
     if match is None:
         raise BadSample(Reason.FOREIGN_MEMBER, where, f"a sample has no member {shorten(name)}")

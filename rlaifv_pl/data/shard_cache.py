@@ -1,4 +1,4 @@
-"""Shards that lie elsewhere: copied once to a cache on this machine's disk, then read like any others.
+"""Shards behind URLs: copied once to a cache on this machine's disk, then read like any others.
 
     <cache>/my_pairs-3f2a9c.../shard-000000.tar, ..., manifest.json
 
@@ -43,7 +43,7 @@ from rlaifv_pl.data.remote_directory import (
 
 CACHE_VARIABLE = "RLAIFV_PL_CACHE"
 STREAMS = 4
-"""Shards that are fetched at a time."""
+"""Shards that are downloaded at a time."""
 LARGEST_MANIFEST = 2**26
 """Bytes; some 400,000 shards."""
 _PLAIN_NAME = re.compile(r"\w[\w.-]{0,200}\.tar", re.ASCII)
@@ -53,7 +53,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def local_copy(
     path: str | Path, cache_dir: str | Path | None = None, patience: RetryPolicy | None = None
 ) -> Path:
-    """The directory of shards on this machine, fetched now where it lies elsewhere.
+    """Return the local directory of the shards, copied now where they lie behind a URL.
 
     Of several processes that ask at the same time, one fetches and the others wait for it. The manifest is asked
     for each time, the shards only where they are not there yet.
@@ -91,7 +91,7 @@ def local_copy(
 
 
 def default_cache() -> Path:
-    """Where copies lie unless a place is given."""
+    """Return the directory of copies unless one is given."""
     if place := os.environ.get(CACHE_VARIABLE):
         return Path(place)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlaifv_pl"
@@ -118,7 +118,7 @@ def _read_manifest(directory: RemoteDirectory) -> tuple[bytes, Manifest]:
 
 
 def _check(manifest: Manifest, directory: RemoteDirectory) -> None:
-    """Refuse what would overwrite the other files of the cache, or could not be checked."""
+    """Refuse names that would overwrite other files of the cache, and hashes that cannot be checked."""
     for shard in manifest.shards:
         if not _PLAIN_NAME.fullmatch(shard.name):
             raise ManifestError(
@@ -155,7 +155,7 @@ def _fill(copy: Path, directory: RemoteDirectory, data: bytes, manifest: Manifes
 
 @contextmanager
 def _alone(copy: Path) -> Iterator[None]:
-    """One process at a time. The lock is the system's, and ends with the process that holds it."""
+    """Let one process at a time run the body. The lock is the system's, and ends with the process that holds it."""
     lock = FileLock(copy.with_name(copy.name + ".lock"))
     try:
         lock.acquire(timeout=0)
@@ -186,37 +186,39 @@ def _fetch_all(copy: Path, directory: RemoteDirectory, missing: Sequence[ShardIn
     console.print(said, markup=False, highlight=False, soft_wrap=True)
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(STREAMS) as pool:
-        reins = _CancellableProgress(partial(progress.advance, progress.add_task("", total=size)))
-        work = [pool.submit(_fetch, copy, directory, shard, reins) for shard in missing]
+        shared_progress = _CancellableProgress(partial(progress.advance, progress.add_task("", total=size)))
+        work = [pool.submit(_fetch, copy, directory, shard, shared_progress) for shard in missing]
         try:
             done = wait(work, return_when=FIRST_EXCEPTION).done
         finally:
             # Also when this process is interrupted, since the pool waits for those under way.
-            reins.stop.set()
+            shared_progress.stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
         for one in done:
             one.result()
 
 
 class _CancellableProgress:
-    """By which transfers in several threads are counted, and stopped."""
+    """Byte counter shared by download threads, which stops them all."""
 
     def __init__(self, count: Callable[[int], None]) -> None:
         self.count, self.stop = count, Event()
 
-    def told(self, count: int) -> None:
+    def advance(self, count: int) -> None:
         if self.stop.is_set():
             raise RemoteError("Stopped, since another shard cannot be had.")
         self.count(count)
 
     def wait(self, seconds: float) -> None:
         self.stop.wait(seconds)
-        self.told(0)
+        self.advance(0)
 
 
-def _fetch(copy: Path, directory: RemoteDirectory, shard: ShardInfo, reins: _CancellableProgress) -> None:
-    attempt = partial(download_shard, directory, shard, copy / shard.name, reins.told)
-    retry_until_done(attempt, directory.show(shard.name), directory.patience, reins.wait)
+def _fetch(
+    copy: Path, directory: RemoteDirectory, shard: ShardInfo, shared_progress: _CancellableProgress
+) -> None:
+    attempt = partial(download_shard, directory, shard, copy / shard.name, shared_progress.advance)
+    retry_until_done(attempt, directory.show(shard.name), directory.patience, shared_progress.wait)
 
 
 def _size(path: Path) -> int | None:
