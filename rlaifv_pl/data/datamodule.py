@@ -11,7 +11,6 @@ import lightning as L
 import numpy as np
 from lightning.pytorch import Trainer
 
-from rlaifv_pl.data.bad_samples import BadSample, Reason
 from rlaifv_pl.data.batching import (
     BatchBudget,
     GlobalBatch,
@@ -27,7 +26,7 @@ from rlaifv_pl.data.loader import BatchLoader, Position, PositionedLoader
 from rlaifv_pl.data.manifest import ManifestError, hash_json
 from rlaifv_pl.data.protocols import LoaderOptions, Shards, get_module
 from rlaifv_pl.data.remote_directory import is_url, redact
-from rlaifv_pl.data.sample_lengths import LengthSurvey, try_longest
+from rlaifv_pl.data.sample_lengths import LengthSurvey, check_budget, try_longest
 from rlaifv_pl.data.shard_cache import default_cache, local_copy
 from rlaifv_pl.data.shards import ShardSet, cache_place, load_shards
 from rlaifv_pl.data.sidecar import Sidecars, check_places
@@ -282,26 +281,6 @@ def require_shards(shards: Shards | None, name: str) -> Shards:
             f"{name}: expected a directory of shards, got none. Set it in the config or as --{name}."
         )
     return shards
-
-
-def check_budget(budget: BatchBudget, where: Callable[[int], str], tokens: np.ndarray) -> None:
-    """Refuse a sample that alone exceeds the tokens of a device and batch.
-
-    Args:
-        budget: limits of a device.
-        where: returns the shard and key of a sample, by its index.
-        tokens: (n,) tokens of each sample.
-
-    Raises:
-        BadSample: `too_long`, for the largest sample.
-    """
-    if budget.tokens and tokens.max(initial=0) > budget.tokens:
-        largest = int(tokens.argmax())
-        raise BadSample(
-            Reason.TOO_LONG,
-            where(largest),
-            f"{tokens[largest]} tokens, and data.max_tokens allows a device {budget.tokens}",
-        )
 
 
 def _start_of(epoch: int) -> Position:

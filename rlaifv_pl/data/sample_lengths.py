@@ -3,16 +3,17 @@
 import hashlib
 import heapq
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import Dataset
 
-from rlaifv_pl.data.bad_samples import BadSample
-from rlaifv_pl.data.batching import SampleSizes
+from rlaifv_pl.data.bad_samples import BadSample, Reason
+from rlaifv_pl.data.batching import BatchBudget, SampleSizes
 from rlaifv_pl.data.collate import OnBadSample
 from rlaifv_pl.data.manifest import hash_json
 from rlaifv_pl.data.precompute import PrecomputeTask, precompute_missing
@@ -146,3 +147,23 @@ def try_longest(samples: ShardSet, collate: Collate, on_bad_sample: OnBadSample)
         except BadSample:
             if on_bad_sample == "raise":
                 raise
+
+
+def check_budget(budget: BatchBudget, where: Callable[[int], str], tokens: np.ndarray) -> None:
+    """Refuse a sample that alone exceeds the tokens of a device and batch.
+
+    Args:
+        budget: limits of a device.
+        where: returns the shard and key of a sample, by its index.
+        tokens: (n,) tokens of each sample.
+
+    Raises:
+        BadSample: `too_long`, for the largest sample.
+    """
+    if budget.tokens and tokens.max(initial=0) > budget.tokens:
+        largest = int(tokens.argmax())
+        raise BadSample(
+            Reason.TOO_LONG,
+            where(largest),
+            f"{tokens[largest]} tokens, and data.max_tokens allows a device {budget.tokens}",
+        )
