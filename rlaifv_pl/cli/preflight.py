@@ -13,8 +13,7 @@ from rich.filesize import decimal
 from rlaifv_pl.cli.dry_run import DryRunCLI
 from rlaifv_pl.cli.fit import start
 from rlaifv_pl.data.bad_samples import BadSample
-from rlaifv_pl.data.datamodule import Shards, require_shards
-from rlaifv_pl.data.sample_lengths import check_budget
+from rlaifv_pl.data.datamodule import Shards, check_budget, require_shards
 from rlaifv_pl.data.shards import ShardSet, load_shards
 from rlaifv_pl.models.policy import load_model
 from rlaifv_pl.models.pretrained import validate_checkpoint

@@ -3,7 +3,7 @@
 The module in training decides what a batch is made of: it offers a `collator` (`protocols`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
