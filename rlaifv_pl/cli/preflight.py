@@ -53,17 +53,6 @@ def preflight(arguments: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def preflight_command(config: str) -> None:
-    """Say what a run needs, before it is started: samples, steps, memory, time and disk.
-
-    Takes the options of `train.py fit`, and those of its own that `rlaifv preflight --help` lists.
-
-    Args:
-        config: as for `train.py fit`.
-    """
-    preflight(["--config", config])
-
-
 def _own(argument: str) -> str:
     """Preflight's own options by their place among the others."""
     name = argument.split("=")[0]
