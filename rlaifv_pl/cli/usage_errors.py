@@ -132,13 +132,15 @@ def _renamed_keys(text: str) -> list[str]:
         for name in _unknown_options(text)
         for parent in parents
     ]
-    found = [
-        old
-        for old in RENAMED_KEYS
-        if any(f".{old}." in name if "." in old else name.endswith(f".{old}.") for name in unknown)
-    ]
+    found = [old for old in RENAMED_KEYS if any(_names_old_key(old, name) for name in unknown)]
     groups = {old.rpartition(".")[0] for old in found} - {""}
     return [old for old in RENAMED_KEYS if old in found or old.rpartition(".")[0] in groups]
+
+
+def _names_old_key(old: str, name: str) -> bool:
+    """Whether a dotted name, with a dot at both ends, has an old key in it; one without a dot, at an end."""
+    key = f".{old}."
+    return key in name if "." in old else name.startswith(key) or name.endswith(key)
 
 
 def _nearest_options(text: str, names: list[str]) -> list[str]:
