@@ -119,12 +119,18 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split a command line into the words of its command and its arguments."""
     known: str | Commands = COMMANDS
     command: list[str] = []
-    for word in words:
-        if isinstance(known, str) or word not in known:
+    arguments, trusted = list(words), list[str]()
+    while arguments:
+        # May stand between the words of a command.
+        if arguments[0].startswith("--trust-config"):
+            length = 1 if "=" in arguments[0] else 2
+            trusted, arguments = trusted + arguments[:length], arguments[length:]
+        elif isinstance(known, str) or arguments[0] not in known:
             break
-        command.append(word)
-        known = known[word]
-    arguments = list(words[len(command) :])
+        else:
+            command.append(arguments.pop(0))
+            known = known[command[-1]]
+    arguments += trusted
     is_group = not isinstance(known, str)
     default = DEFAULT_SUBCOMMANDS.get(" ".join(command))
     # Whoever asks for the help of `feedback` wants its options; that of `configs` lists what there is.

@@ -23,6 +23,8 @@ PROMPTS = 16
 """That a trial of rounds answers."""
 LONGEST = 400
 """Characters of what a failed trial says that are shown."""
+FIT = [sys.executable, "-m", "rlaifv_pl.cli.commands", "fit"]
+"""Command of a trial, which is a process of its own."""
 HERE = ["--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
 QUIET = [
     "--trainer.enable_progress_bar=false",
@@ -99,7 +101,7 @@ def _fit(arguments: Sequence[str], place: Path, steps: int) -> Timed:
     ]
     clock += [f"--trainer.callbacks.steps={steps}", "--trainer.default_root_dir", str(place / "run")]
     done = subprocess.run(
-        [sys.executable, "-m", "rlaifv_pl.cli.commands", "fit", *arguments, *HERE, *QUIET, *clock],
+        [*FIT, *arguments, *HERE, *QUIET, *clock],
         capture_output=True,
         text=True,
         env=os.environ | {"WORLD_SIZE": "1"},

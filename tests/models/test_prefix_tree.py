@@ -426,7 +426,7 @@ def test_the_index_lists_for_flash_attn(case: Case, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(__import__("sys").modules, "flash_attn", module)
     batch = case.batch(SAMPLES)
     if case.family == "gemma3":
-        with pytest.raises(PolicyError, match="Choose split"), attending(case.policy, "flash"):
+        with pytest.raises(PolicyError, match=r"policy\.attention: split"), attending(case.policy, "flash"):
             case.policy(batch)
         return
     found = errors(outcome(case.policy, batch, "flash"), outcome(case.policy, batch, "rows"))

@@ -73,12 +73,12 @@ def write(directory: Path, kept: list[Sample]) -> str:
 class InOrder(AlignmentDataModule):
     """The order of the shards is that of the epoch."""
 
-    def _deal(self, samples, epoch, start):
+    def _batches(self, samples, epoch, start):
         from rlaifv_pl.data import datamodule
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(datamodule, "epoch_order", lambda lengths, *_: torch.arange(sum(lengths)).numpy())
-            return super()._deal(samples, epoch, start)
+            return super()._batches(samples, epoch, start)
 
 
 class Notes(Callback):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from rlaifv_pl.preflight.findings import Findings
 from tests.training.tiny import dpo_config, write_config, write_pairs
 
 PAIRS = 23
+ON_FIRE = [sys.executable, "-c", "raise SystemExit('error: the device is on fire')"]
 
 
 @pytest.fixture
@@ -181,7 +183,7 @@ def test_rounds_are_tried_on_a_few_prompts(quickstart, tmp_path):
 
 def test_rounds_that_cannot_be_tried_are_an_error(quickstart, tmp_path, monkeypatch):
     """And are reckoned with all the same, without another trial."""
-    monkeypatch.setattr(trial, "RUN", "raise SystemExit('error: the device is on fire')")
+    monkeypatch.setattr(trial, "FIT", ON_FIRE)
     with pytest.raises(SystemExit):
         main([*quickstart, "--trial", "2"])
     found = json.loads((tmp_path / "found.json").read_text())
@@ -207,7 +209,7 @@ def test_what_was_not_tried_is_said(capsys, settings, tmp_path):
 
 
 def test_a_trial_that_fails_is_an_error(capsys, settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(trial, "RUN", "raise SystemExit('error: the device is on fire')")
+    monkeypatch.setattr(trial, "FIT", ON_FIRE)
     said = refused(capsys, tmp_path, settings, "--trial", "1")
     assert "the trial failed: error: the device is on fire" in said
     assert json.loads((tmp_path / "found.json").read_text())["problems"]
