@@ -21,10 +21,10 @@ from rlaifv_pl.models.vlm import VLM
 from rlaifv_pl.objectives.checks import RunError
 from rlaifv_pl.preflight import disk, tables, trial
 from rlaifv_pl.preflight.advice import Case, advise
-from rlaifv_pl.preflight.dataset_stats import batches, stand_ins, survey
+from rlaifv_pl.preflight.dataset_stats import Batches, DatasetStats, batches, stand_ins, survey
 from rlaifv_pl.preflight.findings import Findings
 from rlaifv_pl.preflight.machine import PreflightOptions, machine_of, steps
-from rlaifv_pl.preflight.memory import CannotEstimate, Situation
+from rlaifv_pl.preflight.memory import CannotEstimate, MemoryEstimate, Situation
 from rlaifv_pl.preflight.parallelism import parallelism_of
 from rlaifv_pl.rounds import Rounds
 from rlaifv_pl.rounds.compatibility import check_rounds
@@ -115,6 +115,8 @@ class _Look:
         """Of runs that make their own shards: of pairs that a trial makes, or of the longest that there could be."""
         run: Any = SimpleNamespace(max_epochs=self.trainer["max_epochs"], datamodule=self.data)
         check_rounds(run, self.module, rounds.epochs, rounds.refresh)
+        if rounds.feedback is None:
+            raise RunError("rounds.prompts needs rounds.feedback: how the answers become pairs")
         prompts, count = self._open(rounds.prompts, "rounds.prompts"), run.max_epochs // rounds.epochs
         each = rounds.prompts_per_round or len(prompts) // count
         timed = self._tried(
@@ -170,17 +172,17 @@ class _Look:
         count = len(samples) if pairs is None else pairs
         found.batches = batches(seen, data, self.layout, found.machine.world, count)
         found.steps = steps(self.trainer, found.batches.per_epoch, found.machine.world)
-        self._memory(samples)
+        self._memory(samples, seen, found.batches)
 
-    def _memory(self, samples: ShardSet) -> None:
-        found, seen = self.found, self.found.surveyed
+    def _memory(self, samples: ShardSet, seen: DatasetStats, batches: Batches) -> None:
+        found = self.found
         collate = self.module.collator("skip")
 
         def collated(places: Sequence[int]) -> Any:
             return collate([samples[seen.numbers[place]] for place in places])
 
         accumulates = self.trainer["accumulate_grad_batches"] > 1
-        now = Situation(collated(found.batches.largest), found.spread, found.machine.is_cuda, accumulates)
+        now = Situation(collated(batches.largest), found.spread, found.machine.is_cuda, accumulates)
         case = Case(self.module, now)
         try:
             found.memory = case.memory()
@@ -194,13 +196,13 @@ class _Look:
             found.problems.append(
                 f"the run needs {decimal(found.memory.total)} of each device, and {decimal(room)} can be had"
             )
-        self._disk(samples)
+        self._disk(samples, seen, found.memory)
         self.estimate = trial.estimate(self.module, now, self.options.tflops, self.options.mfu)
 
-    def _disk(self, samples: ShardSet) -> None:
-        found, seen = self.found, self.found.surveyed
+    def _disk(self, samples: ShardSet, seen: DatasetStats, memory: MemoryEstimate) -> None:
+        found = self.found
         keep = self.planned.config.fit.checkpoint.save_top_k
-        found.disks.append(disk.run_disk(self.directory, found.memory, found.spread, keep, self.rounds_bytes))
+        found.disks.append(disk.run_disk(self.directory, memory, found.spread, keep, self.rounds_bytes))
         if self.module.reference_mode == "cached":
             targets = float(seen.column("targets").mean()) * len(samples)
             found.disks.append(disk.beside_shards(samples.cache_of(0), targets))
@@ -216,7 +218,7 @@ class _Look:
         found = self.found
         if (timed := self._tried(self._trained)) is not None:
             self._timed(timed, "a trial here, on one device")
-        elif found.memory is not None:
+        elif found.memory is not None and found.batches is not None and found.steps is not None:
             tokens = (
                 float(found.batches.tokens.mean()) * (1 - found.batches.padding) * found.steps.accumulated
             )
@@ -264,8 +266,10 @@ class _Look:
         return ""
 
     def _trained(self, place: Path) -> trial.Timed:
-        seen = self.found.surveyed
-        dealt = self.found.batches.dealt[: self.options.trial * self.found.steps.accumulated]
+        seen, batches, steps = self.found.surveyed, self.found.batches, self.found.steps
+        if seen is None or batches is None or steps is None:
+            raise trial.TrialFailed("no sample was read")
+        dealt = batches.dealt[: self.options.trial * steps.accumulated]
         numbers = [[seen.numbers[at] for at in batch] for batch in dealt]
         return trial.train(self.arguments, seen.samples, numbers, place)
 

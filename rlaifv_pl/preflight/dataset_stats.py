@@ -165,7 +165,7 @@ def batches(
     elif is_sized:
         per_epoch = max(1, round(len(shares) * count / len(found.numbers)))
     else:
-        per_epoch = ceil(count / (data.budget.samples * world))
+        per_epoch = ceil(count / ((data.budget.samples or 1) * world))
     return Batches(dealt, per_epoch, laid, 1 - held / max(1, int(laid.sum())))
 
 

@@ -82,7 +82,7 @@ def machine_of(trainer: Any, options: PreflightOptions) -> Machine:
             "meant: --memory_gb 80 --devices 8."
         )
     is_cuda = here or (is_described and trainer["accelerator"] != "cpu")
-    if is_described:
+    if options.memory_gb is not None:
         memory = int(options.memory_gb * 1e9)
     elif here:
         memory = torch.cuda.get_device_properties(0).total_memory

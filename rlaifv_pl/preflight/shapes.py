@@ -130,8 +130,10 @@ def _numbered(indices: list[Tensor | None]) -> list[Tensor | None]:
     """Indices with the places that real masks choose, since how many they are is a matter of values."""
     found: list[Tensor | None] = []
     for index in indices:
-        is_mask = index is not None and index.dtype == torch.bool and not isinstance(index, Shape)
-        found += index.nonzero().unbind(1) if is_mask else [index]
+        if index is not None and index.dtype == torch.bool and not isinstance(index, Shape):
+            found += index.nonzero().unbind(1)
+        else:
+            found.append(index)
     return found
 
 

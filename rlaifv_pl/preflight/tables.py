@@ -14,6 +14,7 @@ from rich.table import Table
 from rlaifv_pl.data.atomic import atomic_file
 from rlaifv_pl.preflight.dataset_stats import SHOWN_KEYS
 from rlaifv_pl.preflight.findings import Findings
+from rlaifv_pl.preflight.memory import MemoryEstimate
 
 
 def show(found: Findings) -> None:
@@ -82,8 +83,8 @@ def _spread(values: np.ndarray) -> dict[str, int]:
 
 
 def _tables(found: Findings) -> Iterator[Table]:
-    if found.surveyed is not None:
-        yield _samples_table(found)
+    if found.surveyed is not None and (figures := samples_of(found)) is not None:
+        yield _samples_table(figures, found.surveyed.is_whole)
     if found.steps is not None:
         steps = found.steps
         yield _table("steps", [
@@ -94,7 +95,7 @@ def _tables(found: Findings) -> Iterator[Table]:
             ("steps in all", f"{steps.in_all:,}"),
         ])  # fmt: skip
     if found.memory is not None:
-        yield _memory_table(found)
+        yield _memory_table(found.memory, found.room)
     if found.advice:
         rows = [(advice.words, decimal(advice.total)) for advice in found.advice]
         yield _table("to change, and what a device then needs", rows)
@@ -108,9 +109,8 @@ def _tables(found: Findings) -> Iterator[Table]:
         yield _table(f"disk at {each.place}", rows)
 
 
-def _samples_table(found: Findings) -> Table:
-    figures = samples_of(found)
-    part = "" if found.surveyed.is_whole else f", of which {figures['read']:,}, drawn by the seed, were read"
+def _samples_table(figures: dict[str, Any], is_whole: bool) -> Table:
+    part = "" if is_whole else f", of which {figures['read']:,}, drawn by the seed, were read"
     rows = [("samples", f"{figures['samples']:,}{part}")]
     for reason, what in figures["unusable"].items():
         rows.append((f"cannot be used: {reason}", f"{what['count']:,}: {', '.join(what['first'])}"))
@@ -132,8 +132,7 @@ def _samples_table(found: Findings) -> Table:
     return _table("samples", rows)
 
 
-def _memory_table(found: Findings) -> Table:
-    memory, room = found.memory, found.room
+def _memory_table(memory: MemoryEstimate, room: int) -> Table:
     rows = [(name, decimal(size)) for name, size in memory.steady.items() if size]
     largest = max(memory.passing, key=memory.passing.__getitem__)
     rows += [
