@@ -27,7 +27,7 @@ from tests.feedback.squares import as_they_are, killed_once, refused, squares
 from tests.training.tiny import REPOSITORY, environment
 
 ONE = RayExecutor(gpus_per_actor=0)
-OPTION_ALIASES = "127.0.0.1:9"
+FOREIGN_CLUSTER = "127.0.0.1:9"
 """A cluster that somebody else's environment names, and that nobody here may join."""
 
 
@@ -45,7 +45,9 @@ def ray():
         pytest.skip("the ray package is not installed")
     before = set(os.environ)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ADDRESS", OPTION_ALIASES)
+        patch.setenv("RAY_ADDRESS", FOREIGN_CLUSTER)
+        # Workers look for modules where Ray's processes do, not where this one does.
+        patch.setenv("PYTHONPATH", str(REPOSITORY), prepend=os.pathsep)
         ray = ONE._connect(num_cpus=2)
         yield ray
         ray.shutdown()
@@ -104,8 +106,8 @@ def test_a_ray_of_its_own_is_closed_to_others_and_reports_nothing(ray):
 
 
 def test_a_ray_of_its_own_joins_no_cluster_that_the_environment_names(ray, tmp_path):
-    assert os.environ["RAY_ADDRESS"] == OPTION_ALIASES
-    assert ray.get_runtime_context().gcs_address != OPTION_ALIASES and ray.cluster_resources()["CPU"] == 2
+    assert os.environ["RAY_ADDRESS"] == FOREIGN_CLUSTER
+    assert ray.get_runtime_context().gcs_address != FOREIGN_CLUSTER and ray.cluster_resources()["CPU"] == 2
     assert list(ONE.make(parts(tmp_path), squares)) == [2] * 5
 
 
@@ -156,7 +158,7 @@ def test_after_the_command_is_killed_the_same_parts_go_on(ray, tmp_path):
     """The third part takes for ever, the first time: two are made when the command is killed, with its own Ray."""
     note = tmp_path / "note"
     command = [sys.executable, "-m", "tests.feedback.by_ray", str(tmp_path / "ray"), str(note)]
-    nowhere = environment() | {"RAY_ADDRESS": OPTION_ALIASES}
+    nowhere = environment(RAY_ADDRESS=FOREIGN_CLUSTER, PYTHONPATH=str(REPOSITORY))
     process = subprocess.Popen(command, env=nowhere, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
     while not (note.exists() and "4" in note.read_text()):
