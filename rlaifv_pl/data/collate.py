@@ -1,8 +1,9 @@
-"""Samples to a batch: render, tokenise, prepare images once a sample, find the targets."""
+"""Collate samples into a batch: render their dialogues, tokenise them with their images, index the targets."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -20,6 +21,9 @@ from rlaifv_pl.records import Sample
 
 OnBadSample = Literal["raise", "skip"]
 
+Tree = list[tuple[int, int]]
+"""Dialogues about the same images: the index of each one's sample, and its number in the sample."""
+
 _REASONS: Mapping[type[ChatError], Reason] = {
     SpecialTokenError: Reason.SPECIAL_TOKEN,
     RenderedPromptError: Reason.RENDERED_PROMPT,
@@ -28,55 +32,27 @@ _REASONS: Mapping[type[ChatError], Reason] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """A sample with its dialogues cut into pieces, and the decoded images that each is about."""
+class RenderedSample:
+    """A sample as rendered text and decoded images; the lists have an entry for each of its dialogues."""
 
-    number: int
+    index: int
+    """Index among the samples that were given to the collator."""
     key: str
     dialogues: list[list[Piece]]
     images: list[list[Image.Image]]
+    shows_rejected: list[bool]
+    """Whether the images are the sample's rejected ones."""
     origin: Hashable
-    """Equal for samples with the same images and the same words up to their first answers."""
-    rejected: list[bool]
-    """Of each dialogue, whether it is about rejected images that are not those of the sample."""
-
-    @property
-    def shares_images(self) -> bool:
-        """Whether all dialogues are about the same images."""
-        return len(set(self.rejected)) == 1
-
-
-class _Tree(NamedTuple):
-    """Dialogues about the same images, each with the place of its sample among those of the batch."""
-
-    images: list[Image.Image]
-    dialogues: list[tuple[int, list[Piece]]]
-    rejected: bool
-    """Whether the images are the rejected ones of the first dialogue's sample."""
-
-
-class _Rows(NamedTuple):
-    """What the trees of a batch come to; rows in blocks of the trees."""
-
-    rows: list[TokenizedRow]
-    samples: list[int | None]
-    """Of each row, the place of its sample; None where it only fills up its tree."""
-    images: dict[str, Tensor]
-    views: list[tuple[int, bool]]
-    """Of each tree, the place of the sample whose images it has, and whether they are its rejected ones."""
-
-    @property
-    def trees(self) -> int:
-        return len(self.views)
+    """Equal for samples with the same images and the same text up to their first answers."""
 
 
 class Collator:
-    """Makes a `Batch` of samples for an objective.
+    """Collate samples into a `Batch` of an objective.
 
     Args:
-        chat: of the model.
-        dialogues: the objective's reading of a sample: equally many dialogues for each sample, with
-            scored parts numbered below `parts`. It raises BadSample where a sample lacks something.
+        chat: chat of the model.
+        dialogues: returns a sample's dialogues, equally many for each sample, with scored parts numbered below
+            `parts`. It raises BadSample where a sample lacks something.
         parts: number of scored parts of a sample.
         max_length: tokens of a row, image tokens included; longer samples are bad samples, since
             cutting them would cut images or answers.
@@ -98,49 +74,52 @@ class Collator:
         self.max_positions = max_positions
 
     def __call__(self, samples: Sequence[Sample | BadSample]) -> Batch:
-        """A batch of the good ones among `samples`, which may be fewer, or none.
+        """Return a batch of the good ones among `samples`, which may be fewer, or none.
 
         Raises:
             BadSample: with `on_bad_sample="raise"`, the first that cannot be trained on.
         """
         dropped: list[tuple[str, str]] = []
-        reads = self._sift(list(enumerate(samples)), self._read, dropped)
-        while reads:
+        rendered = []
+        for index, sample in enumerate(samples):
+            with self._dropping(dropped):
+                rendered.append(self._render(index, sample))
+        while rendered:
+            trees = _group_into_trees(rendered)
+            accepted = []
             try:
-                made = self._rows(_plant(reads))
+                rows, images = self._tokenize(rendered, trees)
             except ImagesRefused:
-                taken = self._sift(reads, self._take, dropped)
-                if len(taken) == len(reads):
+                for one in rendered:
+                    with self._dropping(dropped):
+                        self._check_images(one)
+                        accepted.append(one)
+                if len(accepted) == len(rendered):
                     raise
-                reads = taken
-                continue
-            own = [(read, _rows_of(place, made)) for place, read in enumerate(reads)]
-            fitting = self._sift(own, self._fit, dropped)
-            if len(fitting) == len(reads):
-                return self._batch(reads, made, dropped)
-            reads = fitting
-        nothing = torch.zeros(0, dtype=torch.long)
-        return Batch(
-            keys=[],
-            num_parts=self.parts,
-            tokens=Tokens({}, {}, nothing, nothing, nothing),
-            layout=TreeLayout(num_trees=0, rows_per_tree=1),
-            accounting=Accounting(dropped=dropped),
-        )
+            else:
+                sample_of_row = _sample_of_row(trees)
+                for number, one in enumerate(rendered):
+                    own = [row for row, owner in zip(rows, sample_of_row, strict=True) if owner == number]
+                    with self._dropping(dropped):
+                        self._check_rows(own, f"sample {one.key}")
+                        accepted.append(one)
+                if len(accepted) == len(rendered):
+                    accounting = Accounting(kept=[one.index for one in rendered], dropped=dropped)
+                    return self._batch(rendered, trees, rows, images, accounting)
+            rendered = accepted
+        return self._empty_batch(Accounting(dropped=dropped))
 
-    def _sift(self, items: Sequence, convert: Callable, dropped: list[tuple[str, str]]) -> list:
-        kept = []
-        for item in items:
-            try:
-                kept.append(convert(item))
-            except BadSample as error:
-                if self.on_bad_sample == "raise":
-                    raise
-                dropped.append((error.where, str(error.reason)))
-        return kept
+    @contextmanager
+    def _dropping(self, dropped: list[tuple[str, str]]) -> Iterator[None]:
+        """Note a bad sample in `dropped` in place of raising it, if bad samples are to be left out."""
+        try:
+            yield
+        except BadSample as error:
+            if self.on_bad_sample == "raise":
+                raise
+            dropped.append((error.where, str(error.reason)))
 
-    def _read(self, numbered: tuple[int, Sample | BadSample]) -> _Read:
-        number, sample = numbered
+    def _render(self, index: int, sample: Sample | BadSample) -> RenderedSample:
         if isinstance(sample, BadSample):
             raise sample
         where = f"sample {sample.key}"
@@ -150,123 +129,142 @@ class Collator:
             pieces = [self.chat.pieces(dialogue) for dialogue in dialogues]
         except ChatError as error:
             raise not_rendered(error, where) from error
-        own = open_images(sample.images, f"{where}, images")
-        other = own
-        if sample.rejected_images and any(dialogue.rejected_images for dialogue in dialogues):
-            other = open_images(sample.rejected_images, f"{where}, rejected_images")
-        rejected = [dialogue.rejected_images and other is not own for dialogue in dialogues]
-        images = [other if is_other else own for is_other in rejected]
-        beginnings = (tuple(self.chat.beginning(dialogue)) for dialogue in pieces)
-        origin = (tuple(sample.images), tuple(beginnings))
-        return _Read(number, sample.key, pieces, images, origin, rejected)
+        shows_rejected = [dialogue.rejected_images and bool(sample.rejected_images) for dialogue in dialogues]
+        images = open_images(sample.images, f"{where}, images")
+        rejected = (
+            open_images(sample.rejected_images, f"{where}, rejected_images") if any(shows_rejected) else []
+        )
+        return RenderedSample(
+            index=index,
+            key=sample.key,
+            dialogues=pieces,
+            images=[rejected if is_rejected else images for is_rejected in shows_rejected],
+            shows_rejected=shows_rejected,
+            origin=(
+                tuple(sample.rejected_images if all(shows_rejected) else sample.images),
+                tuple(tuple(self.chat.beginning(dialogue)) for dialogue in pieces),
+            ),
+        )
 
-    def _take(self, read: _Read) -> _Read:
-        """The sample, if the processor takes its images when they are by themselves."""
+    def _check_images(self, sample: RenderedSample) -> None:
+        """Raise BadSample if the processor refuses the sample's images when they are by themselves."""
         try:
-            self._rows(_plant([read]))
+            self._tokenize([sample], _group_into_trees([sample]))
         except ImagesRefused as error:
-            raise not_rendered(error, f"sample {read.key}") from error
-        return read
+            raise not_rendered(error, f"sample {sample.key}") from error
 
-    def _rows(self, trees: list[_Tree]) -> _Rows:
-        copies = max(len(tree.dialogues) for tree in trees)
-        filled: list[list[tuple[int | None, list[Piece]]]] = [
-            [*tree.dialogues, *[(None, tree.dialogues[0][1])] * (copies - len(tree.dialogues))]
-            for tree in trees
+    def _tokenize(
+        self, samples: Sequence[RenderedSample], trees: Sequence[Tree]
+    ) -> tuple[list[TokenizedRow], dict[str, Tensor]]:
+        """Tokenise the dialogues of the trees, and process the images of each tree once.
+
+        Row r belongs to tree r % len(trees); a tree with fewer dialogues than others repeats its first one.
+        """
+        images = [samples[index].images[number] for (index, number), *_ in trees]
+        rows_per_tree = max(map(len, trees))
+        filled = [tree + tree[:1] * (rows_per_tree - len(tree)) for tree in trees]
+        blocks = [
+            [samples[index].dialogues[number] for index, number in block]
+            for block in zip(*filled, strict=True)
         ]
-        blocks = [[pieces for _, pieces in block] for block in zip(*filled, strict=True)]
-        images = [tree.images for tree in trees]
         opened, tensors = self.chat.open_dialogues(blocks[0], images)
-        rows = self._extend(opened, blocks[0])
-        for block in blocks[1:]:
-            same = all(
-                self.chat.beginning(one) == self.chat.beginning(other)
-                for one, other in zip(block, blocks[0], strict=True)
-            )
-            rows += self._extend(opened if same else self.chat.open_dialogues(block, images)[0], block)
-        samples = [sample for block in zip(*filled, strict=True) for sample, _ in block]
-        views = [(tree.dialogues[0][0], tree.rejected) for tree in trees]
-        return _Rows(rows, samples, tensors, views)
+        beginnings = [self.chat.beginning(dialogue) for dialogue in blocks[0]]
+        rows = []
+        for block in blocks:
+            is_shared = [self.chat.beginning(dialogue) for dialogue in block] == beginnings
+            heads = opened if is_shared else self.chat.open_dialogues(block, images)[0]
+            rows += [self.chat.extend(head, dialogue) for head, dialogue in zip(heads, block, strict=True)]
+        return rows, tensors
 
-    def _extend(self, opened: list[TokenizedRow], dialogues: Sequence[list[Piece]]) -> list[TokenizedRow]:
-        return [self.chat.extend(row, pieces) for row, pieces in zip(opened, dialogues, strict=True)]
-
-    def _fit(self, item: tuple[_Read, list[TokenizedRow]]) -> _Read:
-        read, own = item
-        longest = max(len(row.ids) for row in own)
+    def _check_rows(self, rows: Sequence[TokenizedRow], where: str) -> None:
+        """Raise BadSample if a sample's rows are too long, or hold no target."""
+        longest = max(len(row.ids) for row in rows)
         if self.max_length is not None and longest > self.max_length:
             detail = f"expected at most {self.max_length} tokens with its image tokens, got {longest}"
-            raise BadSample(Reason.TOO_LONG, f"sample {read.key}", detail)
+            raise BadSample(Reason.TOO_LONG, where, detail)
         if self.max_positions is not None and longest > self.max_positions:
             detail = (
                 f"its {longest} tokens are more than the {self.max_positions} positions that the model was made for "
                 "(max_position_embeddings in its config.json)"
             )
-            raise BadSample(Reason.TOO_LONG, f"sample {read.key}", detail)
-        if not any(part is not None for row in own for part in row.parts):
-            raise BadSample(
-                Reason.NO_TARGET, f"sample {read.key}", "no token of its answers is left to learn"
-            )
-        return read
+            raise BadSample(Reason.TOO_LONG, where, detail)
+        if not any(part is not None for row in rows for part in row.parts):
+            raise BadSample(Reason.NO_TARGET, where, "no token of its answers is left to learn")
 
-    def _batch(self, reads: list[_Read], made: _Rows, dropped: list[tuple[str, str]]) -> Batch:
-        inputs = pad_rows(made.rows, self.chat.tokenizer.pad_token_id or 0)
+    def _batch(
+        self,
+        samples: Sequence[RenderedSample],
+        trees: Sequence[Tree],
+        rows: list[TokenizedRow],
+        images: dict[str, Tensor],
+        accounting: Accounting,
+    ) -> Batch:
+        inputs = pad_rows(rows, self.chat.tokenizer.pad_token_id or 0)
         width = inputs["input_ids"].shape[1]
         # The hidden state of token t predicts token t + 1.
-        found = [
-            (index * width + at - 1, row.ids[at], part * len(reads) + sample)
-            for index, (row, sample) in enumerate(zip(made.rows, made.samples, strict=True))
-            for at, part in enumerate(row.parts)
+        targets = [
+            (index * width + token - 1, row.ids[token], part * len(samples) + sample)
+            for index, (row, sample) in enumerate(zip(rows, _sample_of_row(trees), strict=True))
+            for token, part in enumerate(row.parts)
             if part is not None and sample is not None
         ]
-        logit_index, labels, sequence_id = torch.tensor(found, dtype=torch.long).T.contiguous()
+        logit_index, labels, sequence_id = torch.tensor(targets, dtype=torch.long).T.contiguous()
+        views = [(index, samples[index].shows_rejected[number]) for (index, number), *_ in trees]
         return Batch(
-            keys=[read.key for read in reads],
+            keys=[sample.key for sample in samples],
             num_parts=self.parts,
-            tokens=Tokens(inputs, made.images, logit_index, labels, sequence_id),
+            tokens=Tokens(inputs, images, logit_index, labels, sequence_id),
             layout=TreeLayout(
-                made.trees, len(made.rows) // made.trees, self._branches(made), views=made.views
+                len(trees), len(rows) // len(trees), self._branches(rows, len(trees)), views=views
             ),
-            accounting=Accounting(kept=[read.number for read in reads], dropped=dropped),
+            accounting=accounting,
         )
 
-    def _branches(self, made: _Rows) -> list[Branch] | None:
-        """None if images would have to stand in a tree more than once."""
-        branches = build_branches([row.ids for row in made.rows], made.trees)
-        images = set(self.chat.processor.image_token_ids)
-        later = zip(made.rows[made.trees :], branches[made.trees :], strict=True)
-        return (
-            None if any(not images.isdisjoint(row.ids[branch.start :]) for row, branch in later) else branches
+    def _empty_batch(self, accounting: Accounting) -> Batch:
+        no_targets = torch.zeros(0, dtype=torch.long)
+        return Batch(
+            keys=[],
+            num_parts=self.parts,
+            tokens=Tokens({}, {}, no_targets, no_targets, no_targets),
+            layout=TreeLayout(num_trees=0, rows_per_tree=1),
+            accounting=accounting,
         )
+
+    def _branches(self, rows: Sequence[TokenizedRow], num_trees: int) -> list[Branch] | None:
+        """Return the branches of the rows; None if images would have to stand in a tree more than once."""
+        branches = build_branches([row.ids for row in rows], num_trees)
+        image_tokens = set(self.chat.processor.image_token_ids)
+        later = zip(rows[num_trees:], branches[num_trees:], strict=True)
+        repeats_image = any(not image_tokens.isdisjoint(row.ids[branch.start :]) for row, branch in later)
+        return None if repeats_image else branches
 
 
 def not_rendered(error: ChatError, where: str) -> BadSample:
-    """Make the fault of a sample whose dialogue cannot be rendered, or whose images the processor refuses."""
+    """Return the fault of a sample whose dialogue cannot be rendered, or whose images the processor refuses."""
     return BadSample(_REASONS.get(type(error), Reason.NOT_RENDERED), where, str(error).rstrip("."))
 
 
-def _plant(reads: list[_Read]) -> list[_Tree]:
-    """A tree for each origin; for each dialogue, where two of a sample are about different images."""
-    if not all(read.shares_images for read in reads):
-        sides = (zip(read.images, read.dialogues, read.rejected, strict=True) for read in reads)
-        return [
-            _Tree(images, [(place, pieces)], rejected)
-            for block in zip(*sides, strict=True)
-            for place, (images, pieces, rejected) in enumerate(block)
-        ]
-    trees: dict[Hashable, _Tree] = {}
-    for place, read in enumerate(reads):
-        tree = trees.setdefault(read.origin, _Tree(read.images[0], [], read.rejected[0]))
-        tree.dialogues.extend((place, pieces) for pieces in read.dialogues)
+def _group_into_trees(samples: Sequence[RenderedSample]) -> list[Tree]:
+    """Return a tree for each origin; for each dialogue, where two of a sample show different images."""
+    own = [
+        [(index, number) for number in range(len(sample.dialogues))] for index, sample in enumerate(samples)
+    ]
+    if any(len(set(sample.shows_rejected)) > 1 for sample in samples):
+        return [[dialogue] for block in zip(*own, strict=True) for dialogue in block]
+    trees: dict[Hashable, Tree] = {}
+    for sample, dialogues in zip(samples, own, strict=True):
+        trees.setdefault(sample.origin, []).extend(dialogues)
     return list(trees.values())
 
 
-def _rows_of(place: int, made: _Rows) -> list[TokenizedRow]:
-    return [row for row, sample in zip(made.rows, made.samples, strict=True) if sample == place]
+def _sample_of_row(trees: Sequence[Tree]) -> list[int | None]:
+    """Return the index of each row's sample; None where the row only fills up its tree."""
+    rows_per_tree = max(map(len, trees))
+    return [tree[row][0] if row < len(tree) else None for row in range(rows_per_tree) for tree in trees]
 
 
 def pad_rows(rows: Sequence[TokenizedRow], pad: int) -> dict[str, Tensor]:
-    """`input_ids`, `attention_mask` and the rows' extras, each (rows, T), padded right."""
+    """Return `input_ids`, `attention_mask` and the rows' extras, each (rows, T), padded right."""
     width = max(len(row.ids) for row in rows)
     inputs = {
         "input_ids": _padded([row.ids for row in rows], pad, width),

@@ -3,10 +3,12 @@
 import io
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from PIL import Image
 from transformers import AutoProcessor
 
@@ -226,6 +228,24 @@ def test_images_that_the_processor_refuses_are_named_by_their_sample(case: Case,
 def test_small_and_long_images_are_read_by_every_family(case: Case, size: tuple[int, int]):
     sample = Sample(key="x", prompt="?", chosen="a", rejected="b", images=(photo_of(*size),))
     assert collator(case.chat, "raise")([sample]).keys == ["x"]
+
+
+def test_samples_that_show_other_rejected_images_share_no_tree(case: Case):
+    """Their images and prompts are equal; the dialogues are about the rejected images alone."""
+
+    def dialogues(sample: Sample) -> list[Dialogue]:
+        answered = [*prompt_messages(sample), text_message("assistant", sample.rejected)]
+        return [Dialogue(answered, (0,), rejected_images=True)]
+
+    samples = [
+        replace(PAIRS[0], key=key, rejected_images=(picture("PNG", colour=colour, size=(56, 56)),))
+        for key, colour in (("dark", 10), ("light", 240))
+    ]
+    collate = Collator(case.chat, dialogues, parts=1)
+    together, alone = collate(samples), [collate([sample]) for sample in samples]
+    assert together.layout.views == [(0, True), (1, True)]
+    for name, values in together.tokens.images.items():
+        assert torch.equal(values, torch.cat([batch.tokens.images[name] for batch in alone])), name
 
 
 def photo_of(width: int, height: int) -> bytes:
